@@ -1,0 +1,30 @@
+import type { Refusal } from '../resources/contract.js';
+
+/** The tree has state that cannot be saved; nothing was touched. `items` are all the reasons there are. */
+export class UnsupportedError extends Error {
+  readonly code = 'EUNSUPPORTED';
+  readonly items: readonly Refusal[];
+
+  constructor(items: readonly Refusal[], what = 'cannot be saved') {
+    super(`The tree ${what}:\n${items.map((item) => `  ${describeRefusal(item)}`).join('\n')}`);
+    this.name = 'UnsupportedError';
+    this.items = items;
+  }
+}
+
+/** "Cannot save descriptor 7 (io_uring) of pid 12 (nginx): …; …" */
+export function describeRefusal(item: Refusal): string {
+  const help = item.help === undefined ? '' : `; ${item.help}`;
+  return `${item.object} of ${item.task}: ${item.reason}${help}`;
+}
+
+/** A restore that could not be done; no process of it is left. */
+export class RestoreError extends Error {
+  readonly code: string;
+
+  constructor(message: string, code = 'ERESTORE', options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'RestoreError';
+    this.code = code;
+  }
+}

@@ -1,0 +1,64 @@
+import { readStat } from '../kernel/procfs/stat.js';
+import { readStatus } from '../kernel/procfs/status.js';
+import { readTree, type TreeProcess } from '../kernel/procfs/tree.js';
+import { unlessVanished } from '../kernel/procfs/error.js';
+import type { Process, Thread } from '../resources/contract.js';
+import { newCore } from '../resources/process/index.js';
+
+/** The state letter of /proc/PID/stat of a process that has ended. */
+const ZOMBIE = new Set(['Z', 'X']);
+const STOPPED = 'T';
+
+/** Read a tree of processes, parents first. Tasks that vanish meanwhile are left out. */
+export function look(root: number): Process[] {
+  const found = new Map<number, Process>();
+  for (const node of readTree(root)) {
+    const process = unlessVanished(() => lookAt(node, found.get(node.parent)));
+    if (process !== undefined) found.set(node.pid, process);
+  }
+  return [...found.values()];
+}
+
+interface Draft {
+  pid: number;
+  insidePid: number;
+  parent: Process | undefined;
+  children: Process[];
+  threads: Thread[];
+  leader: Thread;
+  state: Process['state'];
+  stat: Process['stat'];
+}
+
+function lookAt(node: TreeProcess, parent: Process | undefined): Process {
+  const stat = readStat(node.pid);
+  const status = readStatus(node.pid);
+  const state = ZOMBIE.has(stat.state) ? 'zombie' : stat.state === STOPPED ? 'stopped' : 'alive';
+  const insidePid = status.nsTgid.at(-1) ?? node.pid;
+  const draft = { pid: node.pid, insidePid, parent, children: [], threads: [], state, stat } as unknown as Draft;
+  const process = draft as Process;
+  const tids = state === 'zombie' ? [node.pid] : [node.pid, ...node.tids.filter((tid) => tid !== node.pid)];
+  for (const tid of tids) {
+    const thread = unlessVanished(() => lookAtThread(process, tid));
+    if (thread !== undefined) draft.threads.push(thread);
+  }
+  const [leader] = draft.threads;
+  if (leader === undefined) throw new Error(`pid ${node.pid} has no thread`);
+  draft.leader = leader;
+  parent?.children.push(process);
+  return process;
+}
+
+function lookAtThread(process: Process, tid: number): Thread {
+  const isLeader = tid === process.pid;
+  const status = readStatus(process.pid, { tid });
+  return {
+    tid,
+    insideTid: status.nsPid.at(-1) ?? tid,
+    process,
+    isLeader,
+    status,
+    core: newCore(process, isLeader),
+    frozen: undefined,
+  };
+}

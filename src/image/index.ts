@@ -1,0 +1,22 @@
+/** CRIU's image format: framing, messages, pages. Imports nothing of ours. */
+export * from './checksums.js';
+export {
+  createMessage,
+  decodeAny,
+  decodeImage,
+  encodeImage,
+  type ImageRecord,
+  RECORD_BYTES_MAX,
+  type RecordInput,
+} from './codec.js';
+export * from './errors.js';
+export * from './inspect.js';
+export * from './kinds.js';
+export * from './magic.js';
+export * from './pagemap.js';
+export * from './pages.js';
+export { FILE_BYTES_MAX, ImageReader, type ReaderOptions } from './reader.js';
+export * from './schema/index.js';
+export { decodeName, encodeName } from './text.js';
+export * from './verify.js';
+export { CHECKSUMS_FILE, ImageWriter, writeFileOfKind } from './writer.js';

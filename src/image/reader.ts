@@ -1,0 +1,171 @@
+import { closeSync, fstatSync } from 'node:fs';
+import { decodeImage, type ImageRecord } from './codec.js';
+import { checkTrust, ImageDirectory, isDirectory, readAll } from './directory.js';
+import { ImageError } from './errors.js';
+import { fileOf, type IdArgument, type ImageId, type KindName, type MessageOf } from './kinds.js';
+import { decodePagemap, type Pagemap } from './pagemap.js';
+import type { inventory_entry } from './schema/generated/inventory_pb.js';
+
+/** Metadata files are read whole; a longer one is no image of ours or CRIU's. Pages are never read here. */
+export const FILE_BYTES_MAX = 512 * 1024 * 1024;
+/** How many increments an image may have below it. */
+export const PARENTS_MAX = 1024;
+
+export interface ReaderOptions {
+  /** Accept files that another user owns or could change. */
+  readonly trust?: boolean;
+  /** A smaller limit for the length of a metadata file, in bytes. */
+  readonly file_bytes_max?: number;
+}
+
+/** Reads an image directory, of ours or of CRIU's. All that can be wrong with one is thrown as an ImageError. */
+export class ImageReader implements Disposable {
+  readonly directory: string;
+  readonly #directory: ImageDirectory;
+  readonly #options: ReaderOptions;
+  readonly #ancestors: readonly string[];
+  #inventory: inventory_entry | undefined;
+  #parent: ImageReader | undefined;
+
+  private constructor(directory: ImageDirectory, options: ReaderOptions, ancestors: readonly string[]) {
+    this.directory = directory.path;
+    this.#directory = directory;
+    this.#options = options;
+    this.#ancestors = ancestors;
+  }
+
+  /** Opens a directory and reads its inventory, without which there is no image. */
+  static open(directory: string, options: ReaderOptions = {}): ImageReader {
+    const reader = ImageReader.#open(directory, options, []);
+    try {
+      reader.#readInventory();
+      return reader;
+    } catch (error) {
+      reader[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  static #open(directory: string, options: ReaderOptions, ancestors: readonly string[]): ImageReader {
+    const held = ImageDirectory.open(directory);
+    try {
+      if (!options.trust) checkTrust(held.path, held.stat());
+      if (ancestors.includes(held.identity())) throw new ImageError(held.path, 'is its own parent');
+      if (ancestors.length >= PARENTS_MAX)
+        throw new ImageError(held.path, `has over ${PARENTS_MAX} children`);
+      return new ImageReader(held, options, ancestors);
+    } catch (error) {
+      held[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  #readInventory(): inventory_entry {
+    const file = this.#directory.display('inventory.img');
+    const messages = this.readOptional('inventory');
+    if (messages === undefined)
+      throw new ImageError(file, 'is missing: there is no image, or only part of one');
+    const [inventory] = messages;
+    if (inventory === undefined || messages.length !== 1) throw new ImageError(file, 'holds no single entry');
+    this.#inventory = inventory;
+    return inventory;
+  }
+
+  get inventory(): inventory_entry {
+    return this.#inventory ?? this.#readInventory();
+  }
+
+  /** The names of the files in the directory, sorted. */
+  list(): string[] {
+    return this.#directory.list();
+  }
+
+  /** The messages of a file that has to be there. */
+  read<K extends KindName>(kind: K, ...id: IdArgument<K>): MessageOf<K>[] {
+    return this.records(kind, ...id).map((record) => record.message);
+  }
+
+  /** As `read`, for a file that is only there when it is needed; undefined without it. */
+  readOptional<K extends KindName>(kind: K, ...id: IdArgument<K>): MessageOf<K>[] | undefined {
+    return this.recordsOptional(kind, ...id)?.map((record) => record.message);
+  }
+
+  /** The only message of a file that has exactly one. */
+  readOne<K extends KindName>(kind: K, ...id: IdArgument<K>): MessageOf<K> {
+    const messages = this.read(kind, ...id);
+    const [message] = messages;
+    if (message !== undefined && messages.length === 1) return message;
+    const file = this.#directory.display(fileOf(kind, (id as ImageId[])[0] ?? null));
+    throw new ImageError(file, `has ${messages.length} entries instead of one`);
+  }
+
+  /** Messages and the raw bytes after each. */
+  records<K extends KindName>(kind: K, ...id: IdArgument<K>): ImageRecord<K>[] {
+    const records = this.recordsOptional(kind, ...id);
+    if (records !== undefined) return records;
+    throw new ImageError(this.#directory.display(fileOf(kind, (id as ImageId[])[0] ?? null)), 'is missing');
+  }
+
+  recordsOptional<K extends KindName>(kind: K, ...id: IdArgument<K>): ImageRecord<K>[] | undefined {
+    const name = fileOf(kind, (id as ImageId[])[0] ?? null);
+    const bytes = this.bytes(name);
+    return bytes === undefined ? undefined : decodeImage(kind, bytes, this.#directory.display(name));
+  }
+
+  /** A file's bytes; undefined when it is missing. */
+  bytes(name: string): Uint8Array | undefined {
+    const fd = this.open(name);
+    if (fd === undefined) return undefined;
+    try {
+      return readAll(this.#directory.display(name), fd, this.#options.file_bytes_max ?? FILE_BYTES_MAX);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /** A descriptor for reading, the caller's to close; undefined when there is no such file. */
+  open(name: string): number | undefined {
+    const fd = this.#directory.openFile(name);
+    if (fd === undefined) return undefined;
+    try {
+      if (!this.#options.trust) checkTrust(this.#directory.display(name), fstatSync(fd));
+      return fd;
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  /** A descriptor of pages-ID.img, the caller's to close. */
+  openPages(id: number): number {
+    const name = `pages-${id}.img`;
+    const fd = this.open(name);
+    if (fd === undefined) throw new ImageError(this.#directory.display(name), 'is missing');
+    return fd;
+  }
+
+  /** Which pages of a process (or, with `shmem`, of a shared mapping) the image has; undefined without a pagemap. */
+  pagemap(id: ImageId, options: { shmem?: boolean } = {}): Pagemap | undefined {
+    const name = `pagemap-${options.shmem ? 'shmem-' : ''}${id}.img`;
+    const bytes = this.bytes(name);
+    return bytes === undefined ? undefined : decodePagemap(bytes, this.#directory.display(name));
+  }
+
+  /** The image this one is an increment of. It is closed together with this one. */
+  parent(): ImageReader | undefined {
+    if (this.#parent !== undefined) return this.#parent;
+    const target = this.#directory.parent();
+    if (target === undefined) return undefined;
+    if (!isDirectory(target))
+      throw new ImageError(this.#directory.display('parent'), `${target} is no directory`);
+    const ancestors = [...this.#ancestors, this.#directory.identity()];
+    this.#parent = ImageReader.#open(target, this.#options, ancestors);
+    return this.#parent;
+  }
+
+  [Symbol.dispose](): void {
+    this.#parent?.[Symbol.dispose]();
+    this.#parent = undefined;
+    this.#directory[Symbol.dispose]();
+  }
+}

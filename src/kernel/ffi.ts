@@ -1,0 +1,88 @@
+import koffi from 'koffi';
+import { SYSCALL_X86_64, type SyscallName } from '../abi/syscalls.js';
+import { RAW_SYSCALL, SPAWN } from '../machine/x86_64.js';
+
+/**
+ * The one importer of the FFI. libc's syscall(2) is called once, to map a page for RAW_SYSCALL; from then on the
+ * raw call answers −errno itself, so that nothing V8 does between two lines can overwrite an errno of ours.
+ */
+
+/** What a system call takes: an integer, or an address (bytes go by `NativeMemory` or `addressOf`). */
+export type Argument = number | bigint;
+
+type RawCall = (number: number, ...args: Argument[]) => number | bigint;
+
+const PROT_RWX = 7;
+const MAP_PRIVATE_ANONYMOUS = 0x22;
+const PAGE = 4096;
+
+function mapCode(): bigint {
+  const libc = koffi.load(null);
+  const syscall = libc.func(
+    'int64_t syscall(int64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t)',
+  );
+  const address = BigInt(
+    syscall(SYSCALL_X86_64.mmap, 0, PAGE, PROT_RWX, MAP_PRIVATE_ANONYMOUS, -1, 0) as number,
+  );
+  if (address <= 0n) throw new Error('stasis: no executable page to be had for system calls (mmap failed)');
+  const page = new Uint8Array(koffi.view(address, PAGE));
+  page.set(RAW_SYSCALL, 0);
+  page.set(SPAWN, RAW_SYSCALL.length);
+  return address;
+}
+
+const code = mapCode();
+// SAFETY: both prototypes name the registers that RAW_SYSCALL and SPAWN read; the page is never unmapped.
+const raw = koffi.decode(
+  code,
+  koffi.proto('int64_t stasis_raw(int64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t)'),
+) as RawCall;
+const spawn = koffi.decode(
+  code + BigInt(RAW_SYSCALL.length),
+  koffi.proto('int64_t stasis_spawn(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t)'),
+) as (...args: Argument[]) => number | bigint;
+
+/** Called before every system call of ours when set; the fault tests end the process in it. */
+export const hook: { beforeCall: ((name: SyscallName) => void) | undefined } = { beforeCall: undefined };
+
+/**
+ * Make one system call. Answers the kernel's result, −errno on failure.
+ * A result above 2^53 (no address or length on x86-64 is) would lose precision and throws.
+ */
+export function call(
+  name: SyscallName,
+  a: Argument = 0,
+  b: Argument = 0,
+  c: Argument = 0,
+  d: Argument = 0,
+  e: Argument = 0,
+  f: Argument = 0,
+): number {
+  hook.beforeCall?.(name);
+  const result = raw(SYSCALL_X86_64[name], a, b, c, d, e, f);
+  if (typeof result === 'bigint') throw new RangeError(`${name}: result ${result} does not fit a number`);
+  return result;
+}
+
+/** clone3(2) with `cloneArgs`, the child executing `fd` at once; see SPAWN. Answers the child's pid or −errno. */
+export function spawnFrom(
+  cloneArgs: bigint,
+  size: number,
+  fd: number,
+  empty: bigint,
+  argv: bigint,
+  envp: bigint,
+): number {
+  hook.beforeCall?.('clone3');
+  return Number(spawn(cloneArgs, size, fd, empty, argv, envp));
+}
+
+/** Address of a buffer's bytes. Backing stores of at least 64 bytes lie outside V8's moving heap and stay put. */
+export function addressOf(bytes: Uint8Array): bigint {
+  return BigInt(koffi.address(bytes));
+}
+
+/** A view of `length` bytes of this process's memory at `address`. */
+export function viewOf(address: bigint, length: number): ArrayBuffer {
+  return koffi.view(address, length);
+}

@@ -1,0 +1,42 @@
+/** /proc/PID/fd: proc_pid_fd(5). Links' names, and what stat says of the files behind them. */
+import { type BigIntStats, lstatSync, statSync } from 'node:fs';
+import { unlessVanished } from './error.js';
+import { type Fdinfo, readFdinfo } from './fdinfo.js';
+import { attempt, readLink, readNumbers, taskPath, type Where } from './read.js';
+
+export interface Descriptor {
+  readonly fd: number;
+  /** Path, or `pipe:[INO]`, `socket:[INO]`, `anon_inode:[eventfd]` …; as d_path gives it, ' (deleted)' included. */
+  readonly link: string;
+  /** Permission bits of the link itself: 0o400 opened for reading, 0o200 for writing. */
+  readonly access: number;
+  /** Of the file, as fstat in the task. */
+  readonly stat: BigIntStats;
+  readonly info: Fdinfo;
+}
+
+/** Open descriptors, ascending. */
+export function listDescriptors(pid: number, where: Where = {}): number[] {
+  return readNumbers(taskPath(pid, 'fd', where));
+}
+
+export function readDescriptor(pid: number, fd: number, where: Where = {}): Descriptor {
+  const path = taskPath(pid, `fd/${fd}`, where);
+  return {
+    fd,
+    link: readLink(path),
+    access: attempt(path, 'cannot lstat', () => lstatSync(path)).mode & 0o777,
+    stat: attempt(path, 'cannot stat', () => statSync(path, { bigint: true })),
+    info: readFdinfo(pid, fd, where),
+  };
+}
+
+/** All descriptors; those that are closed while we look are left out. */
+export function readDescriptors(pid: number, where: Where = {}): Descriptor[] {
+  const descriptors: Descriptor[] = [];
+  for (const fd of listDescriptors(pid, where)) {
+    const descriptor = unlessVanished(() => readDescriptor(pid, fd, where));
+    if (descriptor !== undefined) descriptors.push(descriptor);
+  }
+  return descriptors;
+}

@@ -1,0 +1,74 @@
+import { SyscallError } from './errors.js';
+import { addressOf } from './ffi.js';
+import { NativeMemory } from './memory.js';
+import { attempt } from './syscall.js';
+
+/** A piece of another process's memory: `address` there, `length` in bytes. */
+export interface RemoteRange {
+  readonly address: bigint;
+  readonly length: number;
+}
+
+/** The kernel takes at most UIO_MAXIOV pieces a call. */
+export const IOV_MAX = 1024;
+
+const vectors = new NativeMemory((IOV_MAX + 1) * 16);
+const LOCAL_VECTOR = vectors.address + BigInt(IOV_MAX * 16);
+
+function transfer(
+  name: 'process_vm_readv' | 'process_vm_writev',
+  pid: number,
+  local: bigint,
+  length: number,
+  ranges: readonly RemoteRange[],
+): number {
+  ranges.forEach((range, index) => {
+    vectors.view.setBigUint64(index * 16, range.address, true);
+    vectors.view.setBigUint64(index * 16 + 8, BigInt(range.length), true);
+  });
+  vectors.view.setBigUint64(IOV_MAX * 16, local, true);
+  vectors.view.setBigUint64(IOV_MAX * 16 + 8, BigInt(length), true);
+  return attempt(name, [pid, LOCAL_VECTOR, 1, vectors.address, ranges.length, 0]);
+}
+
+function whole(result: number, length: number, name: string, pid: number, address: bigint): void {
+  if (result < 0) throw new SyscallError(name, -result, `pid ${pid}, address 0x${address.toString(16)}`);
+  if (result !== length)
+    throw new Error(
+      `${name} (pid ${pid}): ${result} of ${length} bytes at 0x${address.toString(16)}; the rest is not mapped or not readable`,
+    );
+}
+
+/** Read `length` bytes at `address` of process `pid` (process_vm_readv(2)); all or an error. */
+export function readRemote(pid: number, address: bigint, length: number): Uint8Array {
+  const bytes = new Uint8Array(new ArrayBuffer(Math.max(length, 64)), 0, length);
+  if (length === 0) return bytes;
+  const result = transfer('process_vm_readv', pid, addressOf(bytes), length, [{ address, length }]);
+  whole(result, length, 'process_vm_readv', pid, address);
+  return bytes;
+}
+
+/** Write `bytes` at `address` of process `pid` (process_vm_writev(2)); all or an error. */
+export function writeRemote(pid: number, address: bigint, bytes: Uint8Array): void {
+  if (bytes.length === 0) return;
+  const source = bytes.buffer.byteLength >= 64 ? bytes : padded(bytes);
+  const result = transfer('process_vm_writev', pid, addressOf(source), bytes.length, [
+    { address, length: bytes.length },
+  ]);
+  whole(result, bytes.length, 'process_vm_writev', pid, address);
+}
+
+function padded(bytes: Uint8Array): Uint8Array {
+  const copy = new Uint8Array(new ArrayBuffer(64), 0, bytes.length);
+  copy.set(bytes);
+  return copy;
+}
+
+/**
+ * Read scattered ranges (at most IOV_MAX) of process `pid` one after the other into `local`.
+ * Answers the bytes read, which is less than asked where a page cannot be read, or −errno.
+ */
+export function gatherRemote(pid: number, local: bigint, ranges: readonly RemoteRange[]): number {
+  const length = ranges.reduce((sum, range) => sum + range.length, 0);
+  return transfer('process_vm_readv', pid, local, length, ranges);
+}

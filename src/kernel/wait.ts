@@ -1,0 +1,56 @@
+import { ERRNO } from '../abi/errno.js';
+import { SyscallError } from './errors.js';
+import { scratch } from './memory.js';
+import { attempt } from './syscall.js';
+
+const __WALL = 0x4000_0000;
+const WNOHANG = 1;
+const PTRACE_EVENT_STOP = 128;
+
+/** What wait4(2) said of a task. A stop's `event` is PTRACE_EVENT_* or 0. */
+export type WaitStatus =
+  | { readonly kind: 'stopped'; readonly signal: number; readonly event: number }
+  | { readonly kind: 'exited'; readonly status: number }
+  | { readonly kind: 'killed'; readonly signal: number; readonly core: boolean }
+  | { readonly kind: 'none' }
+  | { readonly kind: 'gone' };
+
+/** Decode a wait(2) status word. */
+export function decodeStatus(word: number): WaitStatus {
+  const low = word & 0x7f;
+  if (low === 0) return { kind: 'exited', status: (word >> 8) & 0xff };
+  if ((word & 0xff) === 0x7f) return { kind: 'stopped', signal: (word >> 8) & 0xff, event: word >> 16 };
+  return { kind: 'killed', signal: low, core: (word & 0x80) !== 0 };
+}
+
+/** Wait for a change of exactly this task; `gone` when it is no child or tracee of ours (ECHILD). */
+export function waitFor(tid: number, block = true): WaitStatus {
+  const result = attempt('wait4', [tid, scratch.address, __WALL | (block ? 0 : WNOHANG), 0]);
+  if (result === -ERRNO.ECHILD) return { kind: 'gone' };
+  if (result < 0) throw new SyscallError('wait4', -result, `task ${tid}`);
+  if (result === 0) return { kind: 'none' };
+  return decodeStatus(scratch.view.getInt32(0, true));
+}
+
+/** Is this a PTRACE_INTERRUPT, group or birth stop of a seized task? */
+export function isEventStop(status: WaitStatus): boolean {
+  return status.kind === 'stopped' && status.event === PTRACE_EVENT_STOP;
+}
+
+/** One line for messages. */
+export function describeStatus(status: WaitStatus): string {
+  switch (status.kind) {
+    case 'stopped':
+      return `stopped by signal ${status.signal}${status.event === 0 ? '' : `, event ${status.event}`}`;
+    case 'exited':
+      return `exited with status ${status.status}`;
+    case 'killed':
+      return `killed by signal ${status.signal}${status.core ? ' (core dumped)' : ''}`;
+    case 'none':
+      return 'no change';
+    case 'gone':
+      return 'not a child or tracee (any more)';
+    default:
+      return status satisfies never;
+  }
+}

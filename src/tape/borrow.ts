@@ -1,0 +1,198 @@
+import { MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_NORESERVE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE } from '../abi/mman.js';
+import { SYSCALL_X86_64 } from '../abi/syscalls.js';
+import { SyscallError } from '../kernel/errors.js';
+import * as ptrace from '../kernel/ptrace.js';
+import { NO_SYSCALL, type Registers } from '../kernel/registers.js';
+import { readRemote, writeRemote } from '../kernel/remote.js';
+import { describeStatus, waitFor } from '../kernel/wait.js';
+import { LOOP } from '../machine/x86_64.js';
+import type { Gadgets } from './gadgets.js';
+import { CODE_SIZE } from './layout.js';
+import { type Actor, LostTaskError } from './play.js';
+import { rewound, SIGFRAME_SIZE, sigframe, xstateRoom } from './sigframe.js';
+
+/**
+ * Borrowing: making a live thread play tapes and giving it back as it was, whatever becomes of us.
+ *
+ * Before a thread's registers are touched, a *chain* is written into the unused part of its stack: a frame that
+ * unmaps the workspace, and one with its own registers, mask and extended state. The first injected call, the mmap
+ * of the workspace, is made by a gadget that returns into the chain; the tape's tail ends in the same gadget. So if
+ * this process dies at any instant, the thread finds its way home by itself and leaves nothing behind.
+ */
+
+/** What the dump has to know of a thread before it can be borrowed. */
+export interface Lender {
+  readonly tid: number;
+  readonly inside: { readonly pid: number; readonly tid: number };
+  readonly name: string;
+  readonly registers: Registers;
+  readonly mask: bigint;
+  readonly xstate: Uint8Array;
+  readonly gadgets: Gadgets;
+  /** A free range of addresses; the workspace will be there. */
+  readonly workspace: { readonly address: bigint; readonly size: number };
+  /** Start of `CHAIN_ROOM` or more bytes of its stack that nobody uses. */
+  readonly chain: bigint;
+  readonly stopSignal: number;
+}
+
+export interface Borrowed {
+  readonly lender: Lender;
+  readonly actor: Actor;
+  /** What lay where the chain is now. */
+  readonly underChain: Uint8Array;
+}
+
+const ALIGN = 64n;
+
+/** Bytes of stack a chain takes for an extended state of this size. */
+export function chainRoom(xstate: Uint8Array): number {
+  return 2 * (SIGFRAME_SIZE + 64) + xstateRoom(xstate) + 64;
+}
+
+interface Chain {
+  /** Stack pointer for a `ret` that first unmaps the workspace. */
+  readonly unmapFirst: bigint;
+  /** Stack pointer for a `ret` straight home. */
+  readonly home: bigint;
+  readonly bytes: Uint8Array;
+}
+
+function buildChain(lender: Lender): Chain {
+  const { gadgets, registers, mask, workspace } = lender;
+  const home = (lender.chain + ALIGN - 1n) & ~(ALIGN - 1n);
+  const homeFrame = sigframe(home, gadgets.sigreturn, {
+    registers: rewound(registers),
+    mask,
+    xstate: lender.xstate,
+  });
+  const unmapFirst = (home + BigInt(homeFrame.length) + ALIGN - 1n) & ~(ALIGN - 1n);
+  // All signals stay blocked while the workspace goes; the frame of home puts the mask back.
+  const unmapFrame = sigframe(unmapFirst, gadgets.sigreturn, {
+    registers: {
+      ...registers,
+      ip: gadgets.syscall,
+      sp: home,
+      ax: BigInt(SYSCALL_X86_64.munmap),
+      di: workspace.address,
+      si: BigInt(workspace.size),
+      orig_ax: NO_SYSCALL,
+    },
+    mask: ALL_SIGNALS,
+  });
+  const bytes = new Uint8Array(Number(unmapFirst - home) + unmapFrame.length);
+  bytes.set(homeFrame);
+  bytes.set(unmapFrame, Number(unmapFirst - home));
+  return { unmapFirst, home, bytes };
+}
+
+const ALL_SIGNALS = 0xffff_ffff_ffff_ffffn;
+
+/** All but the signal that ends a tape. SIGKILL and SIGSTOP cannot be blocked; the kernel ignores their bits. */
+export function maskFor(stopSignal: number): bigint {
+  return ALL_SIGNALS & ~(1n << BigInt(stopSignal - 1));
+}
+
+/**
+ * Borrow many stopped threads at once: two waits for all of them together.
+ * Throws (after which the caller gives back what it has) SyscallError when a workspace cannot be mapped.
+ */
+export function borrow(lenders: readonly Lender[]): Borrowed[] {
+  const borrowed = lenders.map(prepare);
+  for (const { lender } of borrowed) ptrace.resumeToSyscall(lender.tid);
+  for (const { lender } of borrowed) waitForCall(lender);
+  for (const { lender } of borrowed) ptrace.resumeToSyscall(lender.tid);
+  for (const { lender } of borrowed) waitForCall(lender);
+  for (const { lender } of borrowed) settle(lender);
+  return borrowed;
+}
+
+const PROT_RWX = PROT_READ | PROT_WRITE | PROT_EXEC;
+
+function prepare(lender: Lender): Borrowed {
+  const { workspace, gadgets } = lender;
+  const chain = buildChain(lender);
+  const underChain = readRemote(lender.tid, chain.home, chain.bytes.length);
+  writeRemote(lender.tid, chain.home, chain.bytes);
+  // SAFETY: the chain is in place before the registers change, and the registers before the mask.
+  ptrace.setRegisters(lender.tid, {
+    ...lender.registers,
+    ip: gadgets.syscall,
+    sp: chain.unmapFirst,
+    ax: BigInt(SYSCALL_X86_64.mmap),
+    di: workspace.address,
+    si: BigInt(workspace.size),
+    dx: BigInt(PROT_RWX),
+    r10: BigInt(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE),
+    r8: NO_SYSCALL,
+    r9: 0n,
+    orig_ax: NO_SYSCALL,
+  });
+  ptrace.setSignalMask(lender.tid, maskFor(lender.stopSignal));
+  const actor: Actor = {
+    tid: lender.tid,
+    inside: lender.inside,
+    name: lender.name,
+    stopSignal: lender.stopSignal,
+    base: lender.registers,
+    slice: {
+      code: workspace.address,
+      address: workspace.address + BigInt(CODE_SIZE),
+      size: workspace.size - CODE_SIZE,
+    },
+    leave: {
+      call: SYSCALL_X86_64.munmap,
+      arguments: [workspace.address, BigInt(workspace.size)],
+      gadget: gadgets.syscall,
+      stack: chain.home,
+    },
+  };
+  return { lender, actor, underChain };
+}
+
+/** SIGTRAP is what PTRACE_SYSCALL stops report; an event stop on the way is passed over. */
+function waitForCall(lender: Lender): void {
+  const SIGTRAP = 5;
+  for (;;) {
+    const status = waitFor(lender.tid);
+    if (status.kind === 'stopped' && status.event === 0 && status.signal === SIGTRAP) return;
+    if (status.kind === 'stopped' && status.event !== 0) ptrace.resumeToSyscall(lender.tid);
+    else throw new LostTaskError(`${lender.name}: ${describeStatus(status)}`);
+  }
+}
+
+function settle(lender: Lender): void {
+  const { ax } = ptrace.getRegisters(lender.tid);
+  if (ax !== lender.workspace.address)
+    throw new SyscallError('mmap', Number(-BigInt.asIntN(64, ax)), `workspace in ${lender.name}`);
+  writeRemote(lender.tid, lender.workspace.address, LOOP);
+}
+
+/**
+ * Take the workspace and the chain out again and put the registers back. The threads stay stopped, in a state from
+ * which PTRACE_DETACH (or another borrow) continues them exactly where they were, kernel restart blocks included.
+ */
+export function giveBack(borrowed: readonly Borrowed[]): void {
+  for (const { lender, actor } of borrowed) {
+    // SAFETY: the same gadget and chain as on the orphan's way.
+    ptrace.setRegisters(lender.tid, {
+      ...lender.registers,
+      ip: lender.gadgets.syscall,
+      sp: actor.leave?.stack ?? lender.registers.sp,
+      ax: BigInt(SYSCALL_X86_64.munmap),
+      di: lender.workspace.address,
+      si: BigInt(lender.workspace.size),
+      orig_ax: NO_SYSCALL,
+    });
+    ptrace.resumeToSyscall(lender.tid);
+  }
+  for (const { lender } of borrowed) waitForCall(lender);
+  for (const { lender } of borrowed) ptrace.resumeToSyscall(lender.tid);
+  for (const { lender } of borrowed) waitForCall(lender);
+  for (const { lender, actor, underChain } of borrowed) {
+    ptrace.setSignalMask(lender.tid, lender.mask);
+    ptrace.setRegisters(lender.tid, lender.registers);
+    if (actor.leave !== undefined) writeRemote(lender.tid, actor.leave.stack, underChain);
+  }
+}
+

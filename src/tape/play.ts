@@ -1,0 +1,145 @@
+import { errnoName } from '../abi/errno.js';
+import { NO_SYSCALL, type Registers } from '../kernel/registers.js';
+import * as ptrace from '../kernel/ptrace.js';
+import { readRemote, writeRemote } from '../kernel/remote.js';
+import { describeStatus, waitFor } from '../kernel/wait.js';
+import { SYSCALL_X86_64 } from '../abi/syscalls.js';
+import * as L from './layout.js';
+import { printEntry, printResult } from './print.js';
+import { Played, type Tape } from './tape.js';
+
+/** Where a task goes when it is let go after a tape: one last call through a gadget, and what lies on the stack then. */
+export interface Leave {
+  readonly call: number;
+  readonly arguments: readonly [bigint, bigint];
+  readonly gadget: bigint;
+  readonly stack: bigint;
+}
+
+/** A stopped task that can play tapes. */
+export interface Actor {
+  /** Thread id, as this process sees it. */
+  readonly tid: number;
+  /** Process and thread id in the task's own pid namespace, for its tgkill(2). */
+  readonly inside: { readonly pid: number; readonly tid: number };
+  readonly slice: L.Slice;
+  /** Segment registers, flags and thread pointers stay as in these while it plays. */
+  readonly base: Registers;
+  /** The signal that ends a tape: uncaught and ignored by default, so that an orphan goes on undisturbed. */
+  readonly stopSignal: number;
+  /** Absent for a stem, which exits when it is let go. */
+  readonly leave: Leave | undefined;
+  /** For messages: "pid 12 (nginx)". */
+  readonly name: string;
+}
+
+/** A tape that stopped where it was not meant to. */
+export class TapeError extends Error {
+  readonly code: string;
+  readonly actor: Actor;
+  readonly played: Played;
+  readonly index: number;
+
+  constructor(actor: Actor, played: Played, index: number) {
+    const entry = played.tape.entries[index];
+    const result = played.result({ kind: 'result', index });
+    const what = entry === undefined ? `entry ${index}` : printEntry(entry, played.tape, played);
+    const note = entry?.note === undefined ? '' : `, ${entry.note}`;
+    super(`${actor.name}: ${played.tape.title}${note}: ${what} = ${printResult(result)}`);
+    this.name = 'TapeError';
+    this.actor = actor;
+    this.played = played;
+    this.index = index;
+    this.code = result < 0n && result >= -4095n ? errnoName(Number(-result)) : 'EUNEXPECTED';
+  }
+}
+
+/** A task that ended, or stopped otherwise than at the end of its tape. */
+export class LostTaskError extends Error {
+  readonly code = 'ELOST';
+}
+
+export interface Play {
+  readonly actor: Actor;
+  readonly tape: Tape;
+}
+
+/**
+ * Play tapes on many tasks at once: all are written, then all run, then all are waited for, so that a stop costs
+ * the same however many tasks there are. Throws the first TapeError after every task has stopped again.
+ */
+export function play(plays: readonly Play[]): Played[] {
+  for (const { actor, tape } of plays) cue(actor, tape);
+  for (const { actor } of plays) ptrace.resume(actor.tid);
+  for (const { actor, tape } of plays) waitForEnd(actor, tape.title);
+  const played = plays.map(({ actor, tape }) => collect(actor, tape));
+  plays.forEach(({ actor }, index) => {
+    throwIfShort(actor, played[index]);
+  });
+  return played;
+}
+
+/** Play one tape on one task. */
+export function playOne(actor: Actor, tape: Tape): Played {
+  const [played] = play([{ actor, tape }]);
+  if (played === undefined) throw new Error('a play without an answer');
+  return played;
+}
+
+function header(actor: Actor, tape: Tape, view: DataView): void {
+  const { inside, slice, leave } = actor;
+  const H = L.HEADER;
+  view.setBigUint64(H.stopCall, BigInt(SYSCALL_X86_64.tgkill), true);
+  [inside.pid, inside.tid, actor.stopSignal].forEach((value, i) => {
+    view.setBigUint64(H.stopArguments + i * 8, BigInt(value), true);
+  });
+  view.setBigUint64(H.tail, tape.tailAddress(slice.address), true);
+  if (leave === undefined) return;
+  view.setBigUint64(H.leaveCall, BigInt(leave.call), true);
+  view.setBigUint64(H.leaveArguments, leave.arguments[0], true);
+  view.setBigUint64(H.leaveArguments + 8, leave.arguments[1], true);
+  view.setBigUint64(H.leaveTo, leave.gadget, true);
+  view.setBigUint64(H.leaveStack, leave.stack, true);
+}
+
+/** Write a tape into its actor's slice and point the task at it. */
+function cue(actor: Actor, tape: Tape): void {
+  const { slice } = actor;
+  if (tape.size > slice.size)
+    throw new RangeError(`${actor.name}: ${tape.title} takes ${tape.size} bytes, the slice has ${slice.size}`);
+  const bytes = tape.assemble(slice.address, actor.leave === undefined ? 'exit' : 'leave');
+  header(actor, tape, new DataView(bytes.buffer));
+  writeRemote(actor.tid, slice.address, bytes);
+  // SAFETY: slice.code holds LOOP, the header and entries were just written; the actor's owner keeps the original
+  // registers and puts them back.
+  ptrace.setRegisters(actor.tid, {
+    ...actor.base,
+    ip: slice.code,
+    bx: slice.address + BigInt(L.HEADER_SIZE),
+    r13: slice.address,
+    ax: 0n,
+    orig_ax: NO_SYSCALL,
+  });
+}
+
+function waitForEnd(actor: Actor, title: string): void {
+  for (;;) {
+    const status = waitFor(actor.tid);
+    if (status.kind === 'stopped' && status.event === 0 && status.signal === actor.stopSignal) return;
+    // A group stop or an interrupt that was already on its way: the tape has not ended, go on to its end.
+    if (status.kind === 'stopped' && status.event !== 0) ptrace.resume(actor.tid);
+    else throw new LostTaskError(`${actor.name}: ${title}: ${describeStatus(status)}`);
+  }
+}
+
+function collect(actor: Actor, tape: Tape): Played {
+  return new Played(tape, readRemote(actor.tid, actor.slice.address, tape.size));
+}
+
+function throwIfShort(actor: Actor, played: Played | undefined): void {
+  if (played === undefined) return;
+  const view = new DataView(played.bytes.buffer, played.bytes.byteOffset);
+  const stoppedAt = view.getBigUint64(L.HEADER.stoppedAt, true);
+  const index = Number(stoppedAt - actor.slice.address - BigInt(L.HEADER_SIZE)) / L.ENTRY_SIZE;
+  if (index !== played.tape.entries.length) throw new TapeError(actor, played, index);
+}

@@ -1,0 +1,114 @@
+import * as C from '../abi/process.js';
+import { SIGCHLD, SIGURG } from '../abi/signal.js';
+import { LOOP_IDLE } from '../machine/x86_64.js';
+import { STEM_PAGES_SIZE, stemElf } from '../machine/stem.js';
+import { PTRACE_O_EXITKILL } from '../abi/ptrace.js';
+import { SyscallError } from '../kernel/errors.js';
+import { OwnedFd } from '../kernel/fd.js';
+import { addressOf, spawnFrom } from '../kernel/ffi.js';
+import { NativeMemory, scratchString } from '../kernel/memory.js';
+import * as ptrace from '../kernel/ptrace.js';
+import { syscall } from '../kernel/syscall.js';
+import { describeStatus, isEventStop, waitFor } from '../kernel/wait.js';
+import { CODE_SIZE, PAGE_SIZE, type Slice } from './layout.js';
+import { type Actor, LostTaskError } from './play.js';
+
+/**
+ * Where a stem's workspace lies: the stem's own file below it, then the loop, then the leader's slice.
+ * `address` and `size` are multiples of the page size.
+ */
+export interface Workspace {
+  readonly address: bigint;
+  readonly size: bigint;
+}
+
+export const ELF_ROOM = BigInt(STEM_PAGES_SIZE) * 4n;
+
+/** The slice at `offset` (from CODE_SIZE on) of a workspace. */
+export function sliceOf(workspace: Workspace, offset: number, size: number): Slice {
+  return { code: workspace.address, address: workspace.address + BigInt(offset), size };
+}
+
+export interface StemOptions {
+  readonly workspace: Workspace;
+  /** Bytes of the first task's slice. */
+  readonly sliceSize: number;
+  /** The pid it must get, in this process's pid namespace; any when undefined. */
+  readonly pid?: number;
+  /** Make it a sibling of this process, not a child (CLONE_PARENT). */
+  readonly sibling?: boolean;
+  readonly name: string;
+}
+
+const CLONE_ARGS_SIZE = 88;
+const STACK_SIZE = 16 * 1024;
+
+/**
+ * Start a stem, seized with PTRACE_O_EXITKILL, stopped and ready to play. Works from a multi-threaded process: the
+ * child shares our memory until it executes, and runs only SPAWN.
+ * Throws SyscallError (EEXIST: the pid is taken; EPERM: no CAP_CHECKPOINT_RESTORE).
+ */
+export function startStem(options: StemOptions): Actor {
+  const { workspace } = options;
+  using file = stemFile(workspace);
+  using memory = new NativeMemory(STACK_SIZE + PAGE_SIZE);
+  const at = STACK_SIZE;
+  const view = memory.view;
+  const flags =
+    C.CLONE_VM | C.CLONE_VFORK | (options.sibling === true ? C.CLONE_PARENT : 0);
+  view.setBigUint64(at, BigInt(flags) | BigInt(C.CLONE_CLEAR_SIGHAND), true);
+  view.setBigUint64(at + 32, options.sibling === true ? 0n : BigInt(SIGCHLD), true);
+  view.setBigUint64(at + 40, memory.address, true);
+  view.setBigUint64(at + 48, BigInt(STACK_SIZE), true);
+  if (options.pid !== undefined) {
+    view.setBigUint64(at + 64, memory.address + BigInt(at + 128), true);
+    view.setBigUint64(at + 72, 1n, true);
+    view.setInt32(at + 128, options.pid, true);
+  }
+  memory.bytes.set(Buffer.from('stasis-stem\0'), at + 256);
+  view.setBigUint64(at + 192, memory.address + BigInt(at + 256), true);
+  const base = memory.address + BigInt(at);
+  const pid = spawnFrom(base, CLONE_ARGS_SIZE, file.fd, base + 208n, base + 192n, base + 200n);
+  if (pid < 0) throw new SyscallError('clone3', -pid, `${options.name}, pid ${options.pid ?? 'any'}`);
+  return adopt(pid, options);
+}
+
+function stemFile(workspace: Workspace): OwnedFd {
+  const elf = stemElf(workspace.address - ELF_ROOM, workspace.address, workspace.size);
+  const MFD_CLOEXEC = 1;
+  const MFD_EXEC = 0x10;
+  const file = new OwnedFd(syscall('memfd_create', [scratchString('stasis-stem'), MFD_CLOEXEC | MFD_EXEC]));
+  const bytes = new Uint8Array(new ArrayBuffer(PAGE_SIZE), 0, elf.length);
+  bytes.set(elf);
+  syscall('write', [file.fd, addressOf(bytes), elf.length]);
+  return file;
+}
+
+/** Seize the new process and bring it to its idle loop. */
+function adopt(pid: number, options: StemOptions): Actor {
+  ptrace.seize(pid, STEM_OPTIONS);
+  const idle = options.workspace.address + BigInt(LOOP_IDLE);
+  for (let attempt = 0; attempt < 1000; attempt++) {
+    ptrace.interrupt(pid);
+    const status = waitFor(pid);
+    if (!isEventStop(status))
+      throw new LostTaskError(
+        `stem for ${options.name}: ${describeStatus(status)}; address ${options.workspace.address.toString(16)} may be taken`,
+      );
+    const base = ptrace.getRegisters(pid);
+    if (base.ip >= idle && base.ip < idle + 16n) {
+      const slice = sliceOf(options.workspace, CODE_SIZE, options.sliceSize);
+      return { tid: pid, inside: insideIds(pid), slice, base, stopSignal: SIGURG, leave: undefined, name: options.name };
+    }
+    ptrace.resume(pid);
+  }
+  throw new LostTaskError(`stem for ${options.name} did not reach its idle loop`);
+}
+
+function insideIds(pid: number): { pid: number; tid: number } {
+  return { pid, tid: pid };
+}
+
+/** A half-restored tree dies with us; seccomp must not kill the calls of a tape. */
+export const STEM_OPTIONS = PTRACE_O_EXITKILL;
+

@@ -1,0 +1,260 @@
+import { SYSCALL_X86_64, type SyscallName } from '../abi/syscalls.js';
+import * as L from './layout.js';
+
+/**
+ * A tape: system calls as data, to be played in another task by the loop of machine/x86_64.ts.
+ *
+ * Entries are appended in the order in which they will be played; the result of one may be an argument of a later
+ * one, and buffers carry structures in and out. Nothing has an address before `assemble`, so one tape can be
+ * assembled for any workspace, and printed without one.
+ */
+
+/** The result of an entry, usable as an argument of later ones. */
+export interface Result {
+  readonly kind: 'result';
+  readonly index: number;
+}
+
+/** Bytes that travel with the tape; as an argument it stands for its address there. */
+export interface Space {
+  readonly kind: 'space';
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** The address of a point within a space. */
+export interface Inside {
+  readonly kind: 'inside';
+  readonly space: Space;
+  readonly at: number;
+}
+
+/** A number that is known only when the tape is about to be played, such as the pid of a helper. */
+export interface Deferred {
+  readonly kind: 'deferred';
+  /** How it prints: "<holder>". */
+  readonly name: string;
+  value: number | bigint | undefined;
+}
+
+export function deferred(name: string): Deferred {
+  return { kind: 'deferred', name, value: undefined };
+}
+
+export type Operand = number | bigint | Result | Space | Inside | Deferred;
+
+/**
+ * What an entry must answer for the tape to go on: success (nothing in −4095…−1) by default, an exact value, or
+ * anything. A tape stops at the first answer that is not as expected.
+ */
+export type Expectation = 'success' | 'any' | number | bigint;
+
+export interface Entry {
+  readonly op: 'call' | 'copy';
+  readonly call: SyscallName | undefined;
+  readonly operands: readonly Operand[];
+  readonly expectation: Expectation;
+  /** What the entry is for, in words: "descriptor 7 (eventfd)". Printed, and named in errors. */
+  readonly note: string | undefined;
+}
+
+/** A pointer inside a space, written when the tape is assembled. */
+interface Link {
+  readonly at: number;
+  readonly target: Space | Inside;
+}
+
+const ALIGNMENT = 16;
+
+export class Tape {
+  readonly title: string;
+  readonly #entries: Entry[] = [];
+  readonly #cleanups: Entry[] = [];
+  readonly #chunks: { offset: number; bytes: Uint8Array }[] = [];
+  readonly #links: Link[] = [];
+  #length = 0;
+  #note: string | undefined;
+
+  /** `title` says whose tape it is and what for, in listings and errors. */
+  constructor(title: string) {
+    this.title = title;
+  }
+
+  get entries(): readonly Entry[] {
+    return this.#entries;
+  }
+
+  /** Bytes of all spaces. */
+  get dataLength(): number {
+    return this.#length;
+  }
+
+  /** Bytes it takes in a slice. */
+  get size(): number {
+    return L.HEADER_SIZE + this.#cells * L.ENTRY_SIZE + this.#length;
+  }
+
+  /** Entries, their end, the tail, and its end. */
+  get #cells(): number {
+    return this.#entries.length + this.#cleanups.length + 2;
+  }
+
+  /** The note for all entries appended from here on. */
+  about(note: string | undefined): void {
+    this.#note = note;
+  }
+
+  /** Append a system call. */
+  call(name: SyscallName, operands: readonly Operand[], expectation: Expectation = 'success'): Result {
+    if (operands.length > 6) throw new RangeError(`${name}: more than six arguments`);
+    return this.#append({ op: 'call', call: name, operands, expectation, note: this.#note });
+  }
+
+  /**
+   * Add a call to the tail: what the task does when it is let go, or finds itself orphaned, after the tape.
+   * Results of entries that were never played read −1 there. The tail of a tape is played at most once.
+   */
+  cleanup(name: SyscallName, operands: readonly Operand[]): void {
+    this.#cleanups.push({ op: 'call', call: name, operands, expectation: 'any', note: 'tail' });
+  }
+
+  /** Append a copy of a result (its low 4 bytes, or all 8) to a point inside a space. */
+  copy(result: Result, space: Space, at: number, width: 4 | 8 = 4): void {
+    if (at + width > space.length) throw new RangeError('copy leaves its space');
+    const operands = [result, { kind: 'inside', space, at } as const, width];
+    this.#append({ op: 'copy', call: undefined, operands, expectation: 'any', note: this.#note });
+  }
+
+  /** Zeroed room, or bytes to send along. Their alignment is 16; `readonly` bytes are not copied until assembly. */
+  space(content: number | Uint8Array): Space {
+    const length = typeof content === 'number' ? content : content.length;
+    const offset = this.#length;
+    if (typeof content !== 'number') this.#chunks.push({ offset, bytes: content });
+    this.#length = Math.ceil((offset + Math.max(length, 1)) / ALIGNMENT) * ALIGNMENT;
+    return { kind: 'space', offset, length };
+  }
+
+  /** A NUL-terminated string. */
+  string(text: string | Uint8Array): Space {
+    const bytes = typeof text === 'string' ? Buffer.from(text) : text;
+    if (bytes.includes(0)) throw new RangeError('a string with a NUL byte cannot go to the kernel');
+    return this.space(Buffer.concat([bytes, Buffer.of(0)]));
+  }
+
+  /** Write the address of `target` into `space` at `at` when the tape is assembled (iovecs, sigevents). */
+  pointer(space: Space, at: number, target: Space | Inside): void {
+    this.#links.push({ at: space.offset + at, target });
+  }
+
+  /** The bytes a space was made with; undefined for zeroed room. */
+  content(space: Space): Uint8Array | undefined {
+    return this.#chunks.find((chunk) => chunk.offset === space.offset)?.bytes;
+  }
+
+  /** A space that holds a NUL-terminated string, as text. */
+  text(space: Space): string | undefined {
+    const bytes = this.content(space);
+    return bytes?.at(-1) === 0 ? Buffer.from(bytes.subarray(0, -1)).toString() : undefined;
+  }
+
+  #append(entry: Entry): Result {
+    this.#entries.push(entry);
+    return { kind: 'result', index: this.#entries.length - 1 };
+  }
+
+  /** Address, in a workspace slice at `base`, of a point of the spaces. */
+  #addressOf(operand: Space | Inside, base: bigint): bigint {
+    const data = base + BigInt(L.HEADER_SIZE + this.#cells * L.ENTRY_SIZE);
+    return operand.kind === 'space'
+      ? data + BigInt(operand.offset)
+      : data + BigInt(operand.space.offset + operand.at);
+  }
+
+  #resultAddress(result: Result, base: bigint): bigint {
+    return base + BigInt(L.HEADER_SIZE + result.index * L.ENTRY_SIZE + L.ENTRY.result);
+  }
+
+  /**
+   * The bytes of the tape for a slice at `base`; the header is left zero, for whoever plays it. The tail ends with
+   * `last`: by default it leaves for the header's leave address.
+   */
+  assemble(base: bigint, last: 'leave' | 'exit' = 'leave'): Uint8Array {
+    const bytes = new Uint8Array(Math.max(this.size, 64));
+    const view = new DataView(bytes.buffer);
+    let at = L.HEADER_SIZE;
+    for (const entry of this.#entries) at = this.#assembleEntry(entry, view, at, base);
+    view.setBigInt64(at, L.OP_END, true);
+    at += L.ENTRY_SIZE;
+    for (const entry of this.#cleanups) at = this.#assembleEntry(entry, view, at, base);
+    view.setBigInt64(at, last === 'leave' ? L.OP_LEAVE : BigInt(SYSCALL_X86_64.exit_group), true);
+    const data = at + L.ENTRY_SIZE;
+    for (const chunk of this.#chunks) bytes.set(chunk.bytes, data + chunk.offset);
+    for (const link of this.#links)
+      view.setBigUint64(data + link.at, this.#addressOf(link.target, base), true);
+    return bytes;
+  }
+
+  /** Address of the tail's first entry in a slice at `base`. */
+  tailAddress(base: bigint): bigint {
+    return base + BigInt(L.HEADER_SIZE + (this.#entries.length + 1) * L.ENTRY_SIZE);
+  }
+
+  #assembleEntry(entry: Entry, view: DataView, at: number, base: bigint): number {
+    const isCopy = entry.op === 'copy';
+    view.setBigInt64(at, entry.call === undefined ? L.OP_COPY : BigInt(SYSCALL_X86_64[entry.call]), true);
+    let flags = 0;
+    entry.operands.forEach((operand, position) => {
+      let value: bigint;
+      if (typeof operand === 'object' && operand.kind === 'result') {
+        value = this.#resultAddress(operand, base);
+        if (!isCopy) flags |= 1 << position;
+      } else if (typeof operand === 'object' && operand.kind === 'deferred') {
+        if (operand.value === undefined) throw new Error(`${this.title}: ${operand.name} is not known yet`);
+        value = BigInt.asUintN(64, BigInt(operand.value));
+      } else if (typeof operand === 'object') value = this.#addressOf(operand, base);
+      else value = BigInt.asUintN(64, BigInt(operand));
+      view.setBigUint64(at + L.ENTRY.arguments + position * 8, value, true);
+    });
+    if (entry.expectation === 'any') flags |= L.FLAG_MAY_FAIL;
+    else if (entry.expectation !== 'success') {
+      flags |= L.FLAG_EXACT;
+      view.setBigUint64(at + L.ENTRY.expected, BigInt.asUintN(64, BigInt(entry.expectation)), true);
+    }
+    view.setBigUint64(at + L.ENTRY.flags, BigInt(flags), true);
+    view.setBigInt64(at + L.ENTRY.result, L.NOT_PLAYED, true);
+    return at + L.ENTRY_SIZE;
+  }
+}
+
+/** What came back of a tape that was played. */
+export class Played {
+  readonly tape: Tape;
+  /** The slice's bytes from its start, as they were after the play. */
+  readonly bytes: Uint8Array;
+
+  constructor(tape: Tape, bytes: Uint8Array) {
+    this.tape = tape;
+    this.bytes = bytes;
+  }
+
+  /** An entry's result, signed: −errno on failure; −1 also where it was never played. */
+  result(result: Result): bigint {
+    const at = L.HEADER_SIZE + result.index * L.ENTRY_SIZE + L.ENTRY.result;
+    return this.#view.getBigInt64(at, true);
+  }
+
+  /** The bytes of a space. */
+  read(space: Space): Uint8Array {
+    const data = this.tape.size - this.tape.dataLength;
+    return this.bytes.subarray(data + space.offset, data + space.offset + space.length);
+  }
+
+  view(space: Space): DataView {
+    const bytes = this.read(space);
+    return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  }
+
+  get #view(): DataView {
+    return new DataView(this.bytes.buffer, this.bytes.byteOffset, this.bytes.byteLength);
+  }
+}
