@@ -2,7 +2,7 @@
 export * from './pagemap.js';
 export * from './userfaultfd.js';
 
-// Terminals.
+// Terminals: modem lines of TIOCMGET first, then requests.
 export const TIOCM_LE = 1;
 export const TIOCM_DTR = 2;
 export const TIOCM_RTS = 4;

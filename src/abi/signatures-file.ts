@@ -43,7 +43,7 @@ const LOCKS = flagSet(fcntl, /^LOCK_/);
 const WHENCE = constants(fcntl, /^SEEK_/);
 const REQUESTS = constants(
   ioctl,
-  /^(TIOC(?!PKT_)|TC(?![IO])|TCSBRK|FI|FS_IOC|BLK|SIOC|NS_GET|PIDFD|TUN|TFD_IOC|SECCOMP_IOCTL|PERF|EPIOC|INOTIFY_IOC|PAGEMAP_SCAN$|UFFDIO_[A-Z]+$|USERFAULTFD)/,
+  /^(TIOC(?!PKT_|M_)|TC(?![IO])|TCSBRK|FI|FS_IOC|BLK|SIOC|NS_GET|PIDFD|TUN|TFD_IOC|SECCOMP_IOCTL|PERF|EPIOC|INOTIFY_IOC|PAGEMAP_SCAN$|UFFDIO_[A-Z]+$|USERFAULTFD)/,
 );
 
 const at = [dirfd(), path()] as const;

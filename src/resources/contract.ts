@@ -81,6 +81,8 @@ export interface DumpContext {
   readonly processes: readonly Process[];
   /** Files that are open without a descriptor. */
   readonly files: FileCollector;
+  /** Memory that has descriptors or file mappings: memfds. */
+  readonly memfds: MemfdInodes;
   readonly options: DumpOptions;
   /** Make sure a check that a frozen look contradicts ends the dump (the tree is let go unharmed). */
   readonly refuse: Refuse;
@@ -94,6 +96,8 @@ export interface DumpOptions {
   readonly ghostLimit: number;
   /** `file[mnt_id:inode]`, `tty[rdev:dev]`, … */
   readonly external: readonly string[];
+  /** Accept pipes whose other end is outside the tree: at restore they are given by --inherit-fd, or have no other end. */
+  readonly outsidePipes?: boolean;
   readonly leaveRunning: boolean;
   readonly fileLocks: boolean;
   readonly tcpEstablished: boolean;
@@ -156,6 +160,20 @@ export interface FileCollector {
 }
 
 /**
+ * Inodes of memfds. A description (the file module) or a mapping (the memory module) names one by its id; contents,
+ * size, seals, mode and owner are memory's to save, once an inode, when memory is dumped.
+ */
+export interface MemfdInodes {
+  /**
+   * The `inode_id` (memfd_file_entry) of the memfd behind `fd`, a descriptor of this process; it is duplicated, so the
+   * caller keeps its own. The same inode has the same id. `link` is what readlink says of it: `/memfd:NAME (deleted)`.
+   */
+  add(fd: number, link: string): number;
+  /** Is this the link of a memfd, one that `add` takes? */
+  recognises(link: string): boolean;
+}
+
+/**
  * A kind of open file: one module, one registry line. The descriptor's duplicate `taken` is in this process
  * (pidfd_getfd(2)) and shares offset and flags with the program's: nothing that changes those may be done to it.
  */
@@ -171,24 +189,40 @@ export interface FileKind {
   dump(descriptor: Descriptor, id: number, taken: number, context: DumpContext): file_entry;
   /** Once per dump, after all descriptors: images of its own (pipes-data.img). */
   write?(context: DumpContext): void;
+  /** As `check`, for what only all descriptors of this kind of the whole tree tell (both ends of a pipe). */
+  checkAll?(descriptors: readonly Descriptor[], refuse: Refuse, options: DumpOptions): void;
   /** Make the description on the holder's tape; answers its descriptor there, which the caller moves to its slot. */
   open(entry: file_entry, holder: Holder): Result;
+  /** Whether `open` has to wait until every process of the image exists (files below /proc/PID). */
+  late?(entry: file_entry, holder: Holder): boolean;
+  /**
+   * On the tape of one process that has the description as descriptor `fd`, after its table is complete: what can
+   * only be done where other descriptors are in place (the targets of an epoll).
+   */
+  attach?(entry: file_entry, fd: number, tape: Tape): void;
 }
 
 /**
  * The holder is a stem that opens every description of an image, and every shared piece of memory, each at a number
  * known beforehand (its *slot*), from where the tasks take theirs by pidfd_getfd(2). It ends with the restore.
- * Keys: `file:ID` (files.img), `image:pages-1.img` (files of the image directory), `shmem:ID`.
+ * Keys: `file:ID` (files.img); `image:pages-1.img` (files of the image directory), `image:parent/pages-1.img` (of the
+ * image it is an increment of; `parent/parent/…` and so on); `shmem:ID` (shared anonymous memory by its shmid);
+ * `memfd:INODE_ID` (open for reading and writing; a description of it is opened anew through /proc/self/fd/SLOT).
  */
 export interface Holder {
   readonly tape: Tape;
+  /** Played on the holder when the tree is complete, last of all: removes names that only served the restore. */
+  readonly last: Tape;
   readonly reader: ImageReader;
   readonly options: RestoreOptions;
   /** The slot of a key: a descriptor number of the holder that is, or will be by the end of its tape, filled. */
   slot(key: string): number;
   /** Move a fresh descriptor to the slot of `key` (dup3 and close). */
   hold(key: string, fd: Result): void;
-  /** Entries that bring a duplicate of a descriptor of this (the controller's) process into the holder. */
+  /**
+   * Entries that bring a duplicate of a descriptor of this (the controller's) process into the holder. It is given
+   * away: the engine closes it once the tape was played.
+   */
   bring(fd: number): Result;
   /** State of a kind over all its entries (both ends of a pipe); made by `initial` when first asked for. */
   state<T>(owner: object, initial: () => T): T;
@@ -231,19 +265,47 @@ export interface MemoryResource {
    * can play tapes.
    */
   dump(context: DumpContext, tasks: ReadonlyMap<Process, Actor>): MemoryReport;
-  /** Restore, on the holder's tape: shared anonymous memory, memfds, SysV segments, with their contents. */
+  /**
+   * Restore, on the holder's tape: the `image:`, `shmem:` and `memfd:` slots, with the contents of shared memory; SysV
+   * segments. Before the files of kind memfd are opened. It maps what it fills from HOLDER_ARENA on for a moment.
+   */
   hold(images: readonly ProcessImage[], holder: Holder): void;
+  /**
+   * The stem's own vDSO and its data, which a restored process keeps. Where they lie is random, so operands are
+   * deferred: the engine calls `learn` with the stem's pid before the tape of `load` is assembled.
+   */
+  stemMaps(): StemMaps;
   /**
    * Restore, on a process's first tape: all that is mapped but the workspace goes, private memory is mapped at its
    * final place, writable, and filled. A child was forked off `image.parent` after that was done there, so what both
    * have in common is kept, copy-on-write sharing with it.
+   * The last VDSO_ROOM bytes of the workspace are this module's: the vDSO lies there until `finish`, so that every
+   * child inherits it at a known place. `stem` is given where the process is no fork of another image's process.
    */
-  load(image: ProcessImage, tape: Tape, taker: Taker, workspace: AddressRange): void;
+  load(image: ProcessImage, tape: Tape, taker: Taker, workspace: AddressRange, stem?: StemMaps): void;
   /**
    * Restore, after all children were forked: shared and special mappings, vDSO, final protections, madvise, mlock,
-   * PR_SET_MM_MAP, exe link, dumpable, THP flag.
+   * PR_SET_MM_MAP, exe link, THP flag. On a later tape than `load`, or the same one for processes without children.
    */
   finish(image: ProcessImage, tape: Tape, taker: Taker, workspace: AddressRange): void;
+  /** Restore, on the process's last tape, after its credentials (a change of uid sets it): the dumpable flag. */
+  last(image: ProcessImage, tape: Tape): void;
+  /**
+   * Restore, on the holder's tape again, after every process has played what `finish` says: seals of memfds, and
+   * the removal of SysV segments that were marked for it.
+   */
+  seal(images: readonly ProcessImage[], holder: Holder): void;
+}
+
+/** Bytes at the end of a workspace that no slice may use; see MemoryResource.load. */
+export const VDSO_ROOM = 0x10000;
+
+/** Addresses from here up to twice as many are free in the holder: its workspace lies below or above. */
+export const HOLDER_ARENA = 0x2000_0000_0000n;
+
+export interface StemMaps {
+  /** Look where the maps of this stem are. */
+  learn(pid: number): void;
 }
 
 export interface AddressRange {
@@ -257,4 +319,4 @@ export interface MemoryReport {
   readonly sharedPages: number;
 }
 
-export type { Actor, DescriptorInfo, file_entry, fs_entry, mm_entry, Played, Result, Tape };
+export type { Actor, core_entry, DescriptorInfo, file_entry, fs_entry, mm_entry, Played, Result, Tape };

@@ -1,0 +1,151 @@
+import { ImageWriter } from '../image/index.js';
+import { writeChecksums } from '../image/checksums.js';
+import { ImageReader } from '../image/reader.js';
+import type { Actor, DumpContext, Process, Refusal, Thread } from '../resources/contract.js';
+import { DescriptorCollector } from '../resources/file/index.js';
+import { MemfdCollector } from '../resources/memory/index.js';
+import { dumpRegisters } from '../resources/process/index.js';
+import { type Play, play } from '../tape/play.js';
+import { type Played, Tape } from '../tape/tape.js';
+import { refusals } from './check.js';
+import { now_ms, PhaseClock } from './clock.js';
+import { UnsupportedError } from './errors.js';
+import { Frozen } from './freeze.js';
+import { Identities } from './identity.js';
+import { Loan } from './lend.js';
+import { look } from './look.js';
+import type { CheckpointOptions, CheckpointReport } from './options.js';
+import { fileKinds, memory, taskStates } from './registry.js';
+import { inventoryOf, writeTree } from './tree-image.js';
+
+/**
+ * Save a tree. Each phase is a barrier; whatever fails before the commit undoes what was done, in reverse order, by
+ * the scopes of `writer`, `frozen` and `loan`: no image is left, and the tree goes on as if nothing had happened.
+ */
+export function dump(options: CheckpointOptions): CheckpointReport {
+  const clock = new PhaseClock(options.hooks.phase);
+
+  clock.start('look');
+  refuseAll(refusals(look(options.pid), options));
+  using writer = ImageWriter.create(options.directory, { overwrite: options.overwrite });
+
+  clock.start('freeze');
+  const freeze_start = now_ms();
+  using frozen = Frozen.freeze(options.pid, options.timeout_ms);
+  const frozen_start = now_ms();
+  const { processes } = frozen;
+  const dumping = new Dumping(writer, processes, options);
+
+  clock.start('borrow');
+  const loan = new Loan(processes);
+  try {
+    clock.start('ask');
+    ask(loan.actors, dumping.context);
+
+    clock.start('files');
+    dumping.files.dump();
+
+    clock.start('memory');
+    dumping.dumpMemory(loan);
+  } finally {
+    clock.start('give back');
+    loan.giveBack();
+  }
+
+  clock.start('write');
+  dumping.writeTree();
+
+  // Nothing is lost by letting the tree run before its image is on the disk: all of it is in our hands.
+  if (options.afterwards === 'run') frozen.thaw();
+  const thawed = now_ms();
+
+  clock.start('commit');
+  options.hooks.beforeCommit?.();
+  writer.commit(inventoryOf(dumping.identities), { durable: options.durable });
+  if (options.afterwards === 'kill') frozen.kill();
+  else if (options.afterwards === 'stop') frozen.leaveStopped();
+  const gone = now_ms();
+  clock.stop();
+  if (options.checksums) addChecksums(options.directory);
+
+  const { bytes } = writer;
+  return {
+    directory: options.directory,
+    processes: processes.length,
+    threads: frozen.threads.length,
+    freezing_ms: frozen_start - freeze_start,
+    frozen_ms: (options.afterwards === 'run' ? thawed : gone) - frozen_start,
+    phases: clock.phases,
+    ...dumping.memoryReport,
+    image_bytes: [...bytes.values()].reduce((sum, size) => sum + size, 0),
+    files: bytes,
+  };
+}
+
+function refuseAll(items: readonly Refusal[]): void {
+  if (items.length > 0) throw new UnsupportedError(items);
+}
+
+/** What is gathered while the tree is frozen. */
+class Dumping {
+  readonly context: DumpContext;
+  readonly files: DescriptorCollector;
+  readonly identities: Identities;
+  memoryReport = { privatePages: 0, sharedPages: 0 };
+
+  constructor(writer: ImageWriter, processes: readonly Process[], options: CheckpointOptions) {
+    this.identities = new Identities(processes);
+    this.files = new DescriptorCollector(fileKinds, (process) => this.identities.of(process).filesId);
+    this.context = {
+      writer,
+      processes,
+      files: this.files,
+      memfds: new MemfdCollector(),
+      options,
+      refuse: (refusal) => {
+        throw new UnsupportedError([refusal], 'changed while it was being frozen and cannot be saved now');
+      },
+    };
+    this.files.begin(this.context);
+  }
+
+  dumpMemory(loan: Loan): void {
+    const leaders = new Map<Process, Actor>();
+    for (const [thread, actor] of loan.actors) if (thread.isLeader) leaders.set(thread.process, actor);
+    this.memoryReport = memory.dump(this.context, leaders);
+  }
+
+  writeTree(): void {
+    for (const state of taskStates) state.write?.(this.context);
+    this.files.write();
+    writeTree(this.context.writer, this.context.processes, this.identities);
+  }
+}
+
+/** Read every thread from outside, then play the questions of all on all of them at once. */
+function ask(actors: ReadonlyMap<Thread, Actor>, context: DumpContext): void {
+  const plays: Play[] = [];
+  const readers: ((played: Played) => void)[][] = [];
+  for (const [thread, actor] of actors) {
+    dumpRegisters(thread);
+    const tape = new Tape(`state of ${actor.name}`);
+    const answers: ((played: Played) => void)[] = [];
+    for (const state of taskStates) {
+      if (state.scope === 'process' && !thread.isLeader) continue;
+      state.read?.(thread, context);
+      tape.about(state.name);
+      const answer = state.ask?.(thread, tape, context);
+      if (answer !== undefined) answers.push(answer);
+    }
+    plays.push({ actor, tape });
+    readers.push(answers);
+  }
+  play(plays).forEach((played, index) => {
+    for (const read of readers[index] ?? []) read(played);
+  });
+}
+
+function addChecksums(directory: string): void {
+  using reader = ImageReader.open(directory);
+  writeChecksums(reader);
+}

@@ -1,0 +1,186 @@
+import { PTRACE_O_SUSPEND_SECCOMP } from '../abi/ptrace.js';
+import { ERRNO } from '../abi/errno.js';
+import { SyscallError } from '../kernel/errors.js';
+import { syscall } from '../kernel/syscall.js';
+import { scratch } from '../kernel/memory.js';
+import * as ptrace from '../kernel/ptrace.js';
+import { unlessVanished } from '../kernel/procfs/error.js';
+import { readStatus } from '../kernel/procfs/status.js';
+import { describeStatus, isEventStop, waitFor, type WaitStatus } from '../kernel/wait.js';
+import { nameOf, type Process, type Thread } from '../resources/contract.js';
+import { cureForThaw } from '../resources/process/index.js';
+import { look } from './look.js';
+
+/**
+ * Freezing a tree with ptrace: SEIZE and INTERRUPT every thread, wait for the stops, look again, until a look finds
+ * nobody new. Seizing leaves no trace in a task, and a seized task goes on by itself if we die.
+ */
+export class Frozen implements Disposable {
+  /** As they are while frozen, parents first. */
+  readonly processes: readonly Process[];
+  readonly #tids: Set<number>;
+  #held = true;
+
+  private constructor(processes: readonly Process[], tids: Set<number>) {
+    this.processes = processes;
+    this.#tids = tids;
+  }
+
+  /** Throws FreezeError after letting everybody go. */
+  static freeze(root: number, timeout_ms: number): Frozen {
+    const deadline = Date.now() + timeout_ms;
+    const held = new Set<number>();
+    try {
+      for (;;) {
+        const processes = look(root);
+        const fresh = processes.flatMap(living).filter((thread) => !held.has(thread.tid));
+        if (fresh.length === 0) {
+          for (const thread of processes.flatMap(living)) record(thread);
+          return new Frozen(processes, held);
+        }
+        stopAll(fresh, held, deadline);
+      }
+    } catch (error) {
+      for (const tid of held) letGo(tid);
+      throw error;
+    }
+  }
+
+  get threads(): Thread[] {
+    return this.processes.flatMap(living);
+  }
+
+  /** Let every thread go on where it was. */
+  thaw(): void {
+    if (!this.#held) return;
+    this.#held = false;
+    for (const tid of this.#tids) letGo(tid);
+  }
+
+  /** SIGKILL every process and wait until the last thread is gone. */
+  kill(): void {
+    if (!this.#held) return;
+    this.#held = false;
+    const SIGKILL = 9;
+    for (const process of this.processes) if (process.state !== 'zombie') kill(process.pid, SIGKILL);
+    for (const tid of this.#tids) reap(tid);
+  }
+
+  /** SIGSTOP every process, then let go: the tree stays stopped until somebody continues it. */
+  leaveStopped(): void {
+    const SIGSTOP = 19;
+    for (const process of this.processes) if (process.state === 'alive') kill(process.pid, SIGSTOP);
+    this.thaw();
+  }
+
+  [Symbol.dispose](): void {
+    this.thaw();
+  }
+}
+
+/** A task that could not be stopped. */
+export class FreezeError extends Error {
+  readonly code = 'EFREEZE';
+}
+
+function living(process: Process): Thread[] {
+  return process.state === 'zombie' ? [] : process.threads;
+}
+
+/** Seccomp must not see the calls of a tape; tasks without filters lose nothing, and hosts without the right to are no worse off. */
+function seizeOne(tid: number): void {
+  try {
+    ptrace.seize(tid, PTRACE_O_SUSPEND_SECCOMP);
+  } catch (error) {
+    if (!(error instanceof SyscallError) || (error.errno !== ERRNO.EPERM && error.errno !== ERRNO.EINVAL))
+      throw error;
+    ptrace.seize(tid, 0);
+  }
+}
+
+function stopAll(threads: readonly Thread[], held: Set<number>, deadline: number): void {
+  const stopping: Thread[] = [];
+  for (const thread of threads) {
+    try {
+      seizeOne(thread.tid);
+      held.add(thread.tid);
+      ptrace.interrupt(thread.tid);
+      stopping.push(thread);
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      if (error.errno === ERRNO.ESRCH) held.delete(thread.tid);
+      else throw new FreezeError(explain(thread, error), { cause: error });
+    }
+  }
+  for (const thread of stopping) if (!waitForStop(thread, deadline)) held.delete(thread.tid);
+}
+
+function explain(thread: Thread, error: SyscallError): string {
+  const tracer = unlessVanished(() => readStatus(thread.process.pid, { tid: thread.tid }))?.tracerPid ?? 0;
+  const why = tracer > 0 ? `it is traced by pid ${tracer}` : error.message;
+  return `Cannot stop ${nameOf(thread)}: ${why}`;
+}
+
+/** True when stopped, false when it ended. A signal that comes first is delivered, and the stop waited for again. */
+function waitForStop(thread: Thread, deadline: number): boolean {
+  for (let spins = 0; ; ) {
+    const status = waitFor(thread.tid, false);
+    if (isEventStop(status)) return true;
+    if (status.kind === 'none') {
+      if (spins++ > SPINS) pause();
+      if (Date.now() > deadline)
+        throw new FreezeError(`Cannot stop ${nameOf(thread)}: it is in a wait that cannot be interrupted (state D)`);
+    } else if (!passOn(thread, status)) return false;
+  }
+}
+
+const SPINS = 500;
+
+function passOn(thread: Thread, status: WaitStatus): boolean {
+  if (status.kind === 'gone' || status.kind === 'exited' || status.kind === 'killed') return false;
+  if (status.kind !== 'stopped') throw new FreezeError(`${nameOf(thread)}: ${describeStatus(status)}`);
+  ptrace.resume(thread.tid, status.event === 0 ? status.signal : 0);
+  return true;
+}
+
+/** Sleep 100 µs. */
+function pause(): void {
+  scratch.view.setBigInt64(0, 0n, true);
+  scratch.view.setBigInt64(8, 100_000n, true);
+  syscall('nanosleep', [scratch.address, 0]);
+}
+
+function record(thread: Thread): void {
+  const registers = cureForThaw(ptrace.getRegisters(thread.tid));
+  thread.frozen = {
+    registers,
+    mask: ptrace.getSignalMask(thread.tid),
+    xstate: ptrace.getXstate(thread.tid),
+  };
+  ptrace.setRegisters(thread.tid, registers);
+}
+
+function letGo(tid: number): void {
+  try {
+    ptrace.detach(tid);
+  } catch (error) {
+    if (!(error instanceof SyscallError) || error.errno !== ERRNO.ESRCH) throw error;
+  }
+}
+
+function kill(pid: number, signal: number): void {
+  try {
+    syscall('kill', [pid, signal]);
+  } catch (error) {
+    if (!(error instanceof SyscallError) || error.errno !== ERRNO.ESRCH) throw error;
+  }
+}
+
+/** Wait out the end of a tracee; those of other parents stay for them. */
+function reap(tid: number): void {
+  for (;;) {
+    const status = waitFor(tid);
+    if (status.kind !== 'stopped') return;
+    ptrace.resume(tid);
+  }
+}

@@ -1,0 +1,121 @@
+import { readMaps, type Mapping } from '../kernel/procfs/maps.js';
+import { nameOf, type Process, type Thread } from '../resources/contract.js';
+import { type Borrowed, borrow, chainRoom, giveBack, type Lender } from '../tape/borrow.js';
+import { findGadgets, type Gadgets } from '../tape/gadgets.js';
+import type { Actor } from '../tape/play.js';
+import { FreezeError } from './freeze.js';
+
+/**
+ * Borrowing all threads of a frozen tree: where their workspaces and chains go, which signal ends their tapes.
+ */
+
+/** Bytes of workspace a thread gets; a page of tape is about 45 calls. */
+const WORKSPACE_SIZE = 64 * 1024;
+const PAGE = 4096n;
+const RED_ZONE = 128n;
+/** SIGURG, SIGWINCH, SIGCHLD: ignored by default. Go's runtime takes SIGURG for granted at any time. */
+const STOP_SIGNALS = [23, 28, 17];
+
+export class Loan implements Disposable {
+  readonly actors: ReadonlyMap<Thread, Actor>;
+  #borrowed: Borrowed[];
+
+  constructor(processes: readonly Process[]) {
+    const living = processes.filter(({ state }) => state !== 'zombie');
+    const threads = living.flatMap((process) => process.threads);
+    this.#borrowed = borrow(living.flatMap(lendersOf));
+    const actors = new Map<Thread, Actor>();
+    threads.forEach((thread, index) => {
+      const borrowed = this.#borrowed[index];
+      if (borrowed !== undefined) actors.set(thread, borrowed.actor);
+    });
+    this.actors = actors;
+  }
+
+  actorOf(thread: Thread): Actor {
+    const actor = this.actors.get(thread);
+    if (actor === undefined) throw new Error(`${nameOf(thread)} is not borrowed`);
+    return actor;
+  }
+
+  giveBack(): void {
+    giveBack(this.#borrowed);
+    this.#borrowed = [];
+  }
+
+  [Symbol.dispose](): void {
+    this.giveBack();
+  }
+}
+
+function lendersOf(process: Process): Lender[] {
+  const { threads } = process;
+  const maps = readMaps(process.pid);
+  const gadgets = findGadgets(process.pid, maps);
+  if (gadgets === undefined)
+    throw new FreezeError(
+      `Cannot make ${nameOf(process)} play tapes: no executable mapping of it holds a system call and a signal return`,
+    );
+  const size = BigInt(WORKSPACE_SIZE);
+  const start = freeRange(maps, size * BigInt(threads.length));
+  return threads.map((thread, index) => lenderOf(thread, maps, gadgets, start + size * BigInt(index), index));
+}
+
+function lenderOf(thread: Thread, maps: readonly Mapping[], gadgets: Gadgets, at: bigint, index: number): Lender {
+  const { frozen } = thread;
+  if (frozen === undefined) throw new Error(`${nameOf(thread)} is not frozen`);
+  return {
+    tid: thread.tid,
+    inside: { pid: thread.process.insidePid, tid: thread.insideTid },
+    name: nameOf(thread),
+    registers: frozen.registers,
+    mask: frozen.mask,
+    xstate: frozen.xstate,
+    gadgets,
+    workspace: { address: at, size: WORKSPACE_SIZE },
+    chain: chainFor(thread, maps, BigInt(chainRoom(frozen.xstate)), index),
+    stopSignal: stopSignalFor(thread),
+  };
+}
+
+/** Start of a free range in the middle of the largest gap, where neither heap nor stack will grow into it. */
+export function freeRange(maps: readonly { start: bigint; end: bigint }[], size: bigint): bigint {
+  let best = { start: 0n, size: 0n };
+  let last = 0x10_0000n;
+  for (const { start, end } of maps) {
+    if (start > USER_END) break;
+    if (start - last > best.size) best = { start: last, size: start - last };
+    last = end;
+  }
+  if (best.size < size + 2n * PAGE) throw new FreezeError('no room in the address space for a workspace');
+  return (best.start + (best.size - size) / 2n) & ~(PAGE - 1n);
+}
+
+const USER_END = 0x7fff_ffff_f000n;
+
+/**
+ * Unused stack for a thread's chain. The main thread's is the low end of [stack], far under any use; an ordinary
+ * pthread stack is used below its red zone (such a stack has its TCB, to which fs points, at its top); anybody else
+ * gets a place of its own at the low end of [stack].
+ */
+function chainFor(thread: Thread, maps: readonly Mapping[], room: bigint, index: number): bigint {
+  const registers = thread.frozen?.registers;
+  const stack = maps.find((mapping) => mapping.path === '[stack]');
+  if (registers !== undefined && !thread.isLeader) {
+    const { sp, fs_base } = registers;
+    const own = maps.find((mapping) => mapping.start <= sp && sp < mapping.end);
+    const at = (sp - RED_ZONE - room) & ~63n;
+    if (own?.perms.startsWith('rw') && fs_base >= sp && fs_base < own.end && at >= own.start) return at;
+  }
+  const used = thread.process.leader.frozen?.registers.sp ?? 0n;
+  const at = (stack?.start ?? 0n) + room * BigInt(index);
+  if (stack === undefined || at + room > stack.end || (used >= stack.start && used < stack.end && at + room + PAGE > used))
+    throw new FreezeError(`No unused stack was found in ${nameOf(thread)} for its way back`);
+  return at;
+}
+
+function stopSignalFor(thread: Thread): number {
+  const { sigCgt, sigPnd, shdPnd } = thread.status;
+  const busy = sigCgt | sigPnd | shdPnd;
+  return STOP_SIGNALS.find((signal) => (busy & (1n << BigInt(signal - 1))) === 0n) ?? 23;
+}

@@ -1,0 +1,76 @@
+import type { DumpOptions, RestoreOptions } from '../resources/contract.js';
+
+/** What becomes of the tree when its image is complete. */
+export type Afterwards = 'kill' | 'run' | 'stop';
+
+export interface CheckpointOptions extends DumpOptions {
+  /** Root of the tree, as this process sees it. */
+  readonly pid: number;
+  /** Where the image goes; made when missing. */
+  readonly directory: string;
+  readonly afterwards: Afterwards;
+  /** How long a task may take to stop. */
+  readonly timeout_ms: number;
+  /** Write SHA-256 sums of all files beside the image. */
+  readonly checksums: boolean;
+  /** fsync before the commit. */
+  readonly durable: boolean;
+  /** Replace an image that is in the directory. */
+  readonly overwrite: boolean;
+  readonly hooks: CheckpointHooks;
+}
+
+/** Called between phases, for progress and for callers' scripts; a throw before the commit undoes the dump. */
+export interface CheckpointHooks {
+  readonly phase?: (name: string) => void;
+  /** Everything is written, nothing is committed. */
+  readonly beforeCommit?: () => void;
+}
+
+export interface Phase {
+  readonly name: string;
+  readonly duration_ms: number;
+}
+
+export interface CheckpointReport {
+  readonly directory: string;
+  readonly processes: number;
+  readonly threads: number;
+  /** From the first stop asked for to the last stop. */
+  readonly freezing_ms: number;
+  /** From the last stop until the tree ran again or was killed. */
+  readonly frozen_ms: number;
+  readonly phases: readonly Phase[];
+  readonly privatePages: number;
+  readonly sharedPages: number;
+  /** Bytes of all files of the image. */
+  readonly image_bytes: number;
+  readonly files: ReadonlyMap<string, number>;
+}
+
+export interface RestoreRequest extends RestoreOptions {
+  readonly directory: string;
+  /** Accept an image that others own or may write. */
+  readonly trust: boolean;
+  /** Make the root a child of this process's parent. */
+  readonly sibling: boolean;
+  /** Leave the tree stopped by SIGSTOP. */
+  readonly leaveStopped: boolean;
+  readonly hooks: RestoreHooks;
+}
+
+export interface RestoreHooks {
+  readonly phase?: (name: string) => void;
+  /** The tree is complete and stands still; a throw kills it. `pid` is the root, as this process sees it. */
+  readonly beforeResume?: (pid: number) => void;
+}
+
+export interface RestoreReport {
+  /** The root, as this process sees it. */
+  readonly pid: number;
+  readonly processes: number;
+  readonly threads: number;
+  readonly phases: readonly Phase[];
+  readonly total_ms: number;
+  readonly pages: number;
+}

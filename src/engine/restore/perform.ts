@@ -1,0 +1,284 @@
+import { SIGURG } from '../../abi/signal.js';
+import { SYSCALL_X86_64 } from '../../abi/syscalls.js';
+import { ERRNO } from '../../abi/errno.js';
+import { SyscallError } from '../../kernel/errors.js';
+import { readComm } from '../../kernel/procfs/cmdline.js';
+import { unlessVanished } from '../../kernel/procfs/error.js';
+import * as ptrace from '../../kernel/ptrace.js';
+import { NO_SYSCALL } from '../../kernel/registers.js';
+import { syscall, attempt } from '../../kernel/syscall.js';
+import { describeStatus, isEventStop, waitFor } from '../../kernel/wait.js';
+import { LOOP_SYSCALL } from '../../machine/x86_64.js';
+import { loadRegisters } from '../../resources/process/index.js';
+import { maskFor } from '../../tape/borrow.js';
+import { type Actor, LostTaskError, type Play, play } from '../../tape/play.js';
+import { sliceOf, startStem } from '../../tape/stem.js';
+import type { Tape } from '../../tape/tape.js';
+import type { PhaseClock } from '../clock.js';
+import { RestoreError } from '../errors.js';
+import type { RestoreRequest } from '../options.js';
+import type { Person } from './births.js';
+import type { RestoreProcess } from './images.js';
+import type { RestorePlan } from './plan.js';
+import { sliceOffset, sliceSize } from './workspace.js';
+
+/** Plays a plan. Until `release`, the death of any part, or of this process, is the end of the whole tree. */
+export class Performance implements Disposable {
+  readonly #plan: RestorePlan;
+  readonly #request: RestoreRequest;
+  readonly #actors = new Map<number, Actor>();
+  readonly #started = new Set<number>();
+  #holder: Actor | undefined;
+
+  constructor(plan: RestorePlan, request: RestoreRequest) {
+    this.#plan = plan;
+    this.#request = request;
+  }
+
+  /** All phases up to the last barrier: the tree is complete and stands still. */
+  build(clock: PhaseClock): void {
+    clock.start('holder');
+    this.#startHolder();
+    clock.start('births');
+    this.#births();
+    clock.start('memory');
+    this.#playAll(this.#plan.finish);
+    clock.start('descriptors');
+    this.#endTheDead();
+    this.#playAll(this.#plan.tables);
+    this.#adoptThreads();
+    clock.start('states');
+    play(this.#plan.states.map(({ tid, tape }) => ({ actor: this.#actor(tid), tape })));
+    this.#endHolder();
+    clock.start('registers');
+    this.#unmapWorkspaces();
+    this.#setRegisters();
+  }
+
+  /** The point of no return: everybody goes on where the image says. */
+  release(): void {
+    const { processes } = this.#plan;
+    for (const actor of this.#actors.values()) ptrace.setOptions(actor.tid, 0);
+    for (const process of processes) if (this.#stops(process)) syscall('kill', [process.pid, SIGSTOP]);
+    for (const actor of this.#actors.values()) ptrace.detach(actor.tid);
+    this.#started.clear();
+    this.#actors.clear();
+  }
+
+  get rootPid(): number {
+    return this.#plan.family.root.pid;
+  }
+
+  #stops(process: RestoreProcess): boolean {
+    return !process.isZombie && (this.#request.leaveStopped || process.core.tc?.taskState === TASK_STOPPED);
+  }
+
+  #actor(tid: number): Actor {
+    const actor = this.#actors.get(tid);
+    if (actor === undefined) throw new Error(`no actor for task ${tid}`);
+    return actor;
+  }
+
+  /** Its pid must not be one that the tree needs. */
+  #startHolder(): void {
+    const { holder, holderPid, processes } = this.#plan;
+    const taken = new Set(processes.flatMap(({ threads }) => threads.map(({ tid }) => tid)));
+    for (const { pid } of this.#plan.family.persons) taken.add(pid);
+    const spare: Actor[] = [];
+    let actor: Actor;
+    for (;;) {
+      actor = startStem({ workspace: HOLDER_WORKSPACE, sliceSize: HOLDER_SLICE, name: 'the holder' });
+      this.#started.add(actor.tid);
+      if (!taken.has(actor.tid)) break;
+      spare.push(actor);
+    }
+    for (const { tid } of spare) this.#end(tid);
+    prepare(actor);
+    this.#holder = actor;
+    holderPid.value = actor.tid;
+    try {
+      play([{ actor, tape: holder.tape }]);
+    } finally {
+      holder.closeBrought();
+    }
+  }
+
+  #endHolder(): void {
+    if (this.#holder === undefined) return;
+    play([{ actor: this.#holder, tape: this.#plan.seal }]);
+    this.#end(this.#holder.tid);
+    this.#holder = undefined;
+  }
+
+  /** Level by level: all tapes of a level play at once, and create the next. */
+  #births(): void {
+    const { family, births, stem } = this.#plan;
+    this.#startRoot(family.root);
+    stem.learn(family.root.pid);
+    let level = [family.root];
+    while (level.length > 0) {
+      const plays = level.map((person) => ({ actor: this.#actor(person.pid), tape: births.get(person) as Tape }));
+      play(plays);
+      level = level.flatMap((person) => [...person.before, ...person.after].map(({ child }) => child));
+      for (const child of level) this.#adopt(child.pid, child.pid, 0, nameOfPerson(child));
+    }
+  }
+
+  #startRoot(root: Person<RestoreProcess>): void {
+    const { workspace } = this.#plan;
+    const name = nameOfPerson(root);
+    try {
+      const actor = startStem({
+        workspace,
+        sliceSize: workspace.leaderSlice,
+        pid: root.pid,
+        sibling: this.#request.sibling,
+        name,
+      });
+      this.#started.add(actor.tid);
+      prepare(actor);
+      this.#actors.set(root.pid, actor);
+    } catch (error) {
+      throw explainTaken(error, root.pid);
+    }
+  }
+
+  /** A task that a tape has just cloned: wait for its first stop. */
+  #adopt(pid: number, tid: number, index: number, name: string): void {
+    this.#started.add(tid);
+    const status = waitFor(tid);
+    if (!isEventStop(status)) throw new LostTaskError(`${name}: ${describeStatus(status)}`);
+    const { workspace } = this.#plan;
+    const root = this.#actor(this.rootPid);
+    this.#actors.set(tid, {
+      ...root,
+      tid,
+      inside: { pid, tid },
+      name,
+      slice: sliceOf(workspace, sliceOffset(workspace, index), sliceSize(workspace, index)),
+    });
+  }
+
+  #adoptThreads(): void {
+    for (const { process, index, tid } of this.#plan.states)
+      if (index > 0) this.#adopt(process.pid, tid, index, `${process.name} thread ${tid}`);
+  }
+
+  #playAll(tapes: ReadonlyMap<RestoreProcess, Tape>): void {
+    const plays: Play[] = [];
+    for (const [process, tape] of tapes) plays.push({ actor: this.#actor(process.pid), tape });
+    if (plays.length > 0) play(plays);
+  }
+
+  /** Zombies die as the image says, stand-ins because their time is over; their parents collect the latter. */
+  #endTheDead(): void {
+    const { family, processes, collect } = this.#plan;
+    for (const { pid, image } of family.persons) if (image === undefined) this.#die(pid, 0);
+    for (const { pid, isZombie, core } of processes) if (isZombie) this.#die(pid, core.tc?.exitCode ?? 0);
+    this.#playAll(collect);
+  }
+
+  /** `code` as wait(2) reports it: a signal in the low seven bits, or a status in the next byte. */
+  #die(pid: number, code: number): void {
+    const signal = code & 0x7f;
+    const { base, slice } = this.#actor(pid);
+    // SAFETY: the loop's `syscall` instruction with exit_group in the registers; nothing of it returns.
+    const exit = { ...base, ip: slice.code + BigInt(LOOP_SYSCALL), orig_ax: NO_SYSCALL };
+    ptrace.setRegisters(pid, { ...exit, ax: BigInt(SYSCALL_X86_64.exit_group), di: BigInt((code >> 8) & 0xff) });
+    if (signal !== 0) dieBySignal(pid, signal);
+    else ptrace.resume(pid);
+    for (;;) {
+      const status = waitFor(pid);
+      if (status.kind !== 'stopped') break;
+      ptrace.resume(pid, status.event === 0 ? status.signal : 0);
+    }
+    this.#actors.delete(pid);
+  }
+
+  /** The last injected call of every process; its return address is gone with it, so registers follow before it runs on. */
+  #unmapWorkspaces(): void {
+    const { workspace } = this.#plan;
+    const leaders = this.#plan.states.filter(({ index }) => index === 0).map(({ tid }) => this.#actor(tid));
+    for (const { tid, base, slice } of leaders) {
+      // SAFETY: all threads of the process are stopped and get new registers before they run.
+      ptrace.setRegisters(tid, {
+        ...base,
+        ip: slice.code + BigInt(LOOP_SYSCALL),
+        ax: BigInt(SYSCALL_X86_64.munmap),
+        di: workspace.address,
+        si: workspace.size,
+        orig_ax: NO_SYSCALL,
+      });
+    }
+    for (const round of ['entry', 'exit']) {
+      for (const { tid } of leaders) ptrace.resumeToSyscall(tid);
+      for (const { tid, name } of leaders) waitForTrap(tid, `${name}: munmap ${round}`);
+    }
+  }
+
+  #setRegisters(): void {
+    for (const { process, index, tid } of this.#plan.states) {
+      const core = process.threads[index]?.core;
+      if (core === undefined) throw new Error(`no core for ${tid}`);
+      const { registers, xstate, mask } = loadRegisters(core, ptrace.getXstate(tid), process.name);
+      // SAFETY: everything the image's registers lead to was mapped as the image says.
+      ptrace.setXstate(tid, xstate);
+      ptrace.setRegisters(tid, registers);
+      ptrace.setSignalMask(tid, mask);
+    }
+  }
+
+  #end(tid: number): void {
+    attempt('kill', [tid, SIGKILL]);
+    while (waitFor(tid).kind === 'stopped') ptrace.resume(tid);
+    this.#started.delete(tid);
+  }
+
+  /** Ends whatever was started, if it was not released. */
+  [Symbol.dispose](): void {
+    for (const tid of this.#started) attempt('kill', [tid, SIGKILL]);
+    for (const tid of this.#started) waitFor(tid);
+    this.#started.clear();
+  }
+}
+
+const SIGKILL = 9;
+const SIGSTOP = 19;
+const TASK_STOPPED = 3;
+const HOLDER_WORKSPACE = { address: 0x1000_0000_0000n, size: 0x1000_0000n };
+const HOLDER_SLICE = 0x0fff_0000;
+
+function nameOfPerson(person: Person<RestoreProcess>): string {
+  return person.image?.name ?? `pid ${person.pid} (stand-in)`;
+}
+
+/** Nothing but the end of a tape stops a stem, and its children inherit that. */
+function prepare(actor: Actor): void {
+  ptrace.setSignalMask(actor.tid, maskFor(SIGURG));
+}
+
+function dieBySignal(pid: number, signal: number): void {
+  ptrace.setSignalMask(pid, 0n);
+  ptrace.resume(pid, signal);
+}
+
+function waitForTrap(tid: number, what: string): void {
+  const SIGTRAP = 5;
+  for (;;) {
+    const status = waitFor(tid);
+    if (status.kind === 'stopped' && status.event === 0 && status.signal === SIGTRAP) return;
+    if (status.kind !== 'stopped' || status.event === 0) throw new LostTaskError(`${what}: ${describeStatus(status)}`);
+    ptrace.resumeToSyscall(tid);
+  }
+}
+
+function explainTaken(error: unknown, pid: number): unknown {
+  if (!(error instanceof SyscallError) || error.errno !== ERRNO.EEXIST) return error;
+  const comm = unlessVanished(() => readComm(pid)) ?? 'a task that is just ending';
+  return new RestoreError(
+    `pid ${pid} is taken by ${comm}; end it, or restore in a pid namespace of its own (unshare --pid --fork --mount-proc)`,
+    'EEXIST',
+    { cause: error },
+  );
+}
+

@@ -1,0 +1,213 @@
+import * as C from '../../abi/process.js';
+import { SIGCHLD } from '../../abi/signal.js';
+import { iteratePages } from '../../image/index.js';
+import { readLimits } from '../../kernel/procfs/limits.js';
+import type { Holder, RestoreTask, StemMaps, Taker } from '../../resources/contract.js';
+import { HolderTape, openFiles, restoreFs, restoreTable, TakerTape } from '../../resources/file/index.js';
+import { type Deferred, deferred, Tape } from '../../tape/tape.js';
+import { memory, taskStates } from '../registry.js';
+import type { RestoreRequest } from '../options.js';
+import { arrangeBirths, type Birth, type Family, leadsSession, type Person } from './births.js';
+import { type RestoreProcess, readProcesses } from './images.js';
+import { chooseWorkspace, type RestoreWorkspace } from './workspace.js';
+import type { ImageReader } from '../../image/reader.js';
+
+/**
+ * The whole restore as tapes, before any process exists. `stasis plan` prints exactly these; perform.ts plays them,
+ * one field after the other, each a barrier for the whole tree.
+ */
+export interface RestorePlan {
+  readonly processes: readonly RestoreProcess[];
+  readonly family: Family<RestoreProcess>;
+  readonly workspace: RestoreWorkspace;
+  readonly holder: HolderTape;
+  /** What is known only when it happens: the pids of the holder and of ourselves. */
+  readonly holderPid: Deferred;
+  readonly stem: StemMaps;
+  /** Creators before those they create: session, memory, children. */
+  readonly births: ReadonlyMap<Person<RestoreProcess>, Tape>;
+  /** Groups, then what of memory had to wait for the children. */
+  readonly finish: ReadonlyMap<RestoreProcess, Tape>;
+  /** Descriptors, file system context, threads. */
+  readonly tables: ReadonlyMap<RestoreProcess, Tape>;
+  /** Stand-ins are collected by their parents. */
+  readonly collect: ReadonlyMap<RestoreProcess, Tape>;
+  /** Everything else, one tape a thread. */
+  readonly states: readonly ThreadPlan[];
+  readonly seal: Tape;
+}
+
+export interface ThreadPlan {
+  readonly process: RestoreProcess;
+  readonly index: number;
+  readonly tid: number;
+  readonly tape: Tape;
+}
+
+export function planRestore(reader: ImageReader, request: RestoreRequest): RestorePlan {
+  const processes = readProcesses(reader);
+  const family = arrangeBirths(processes);
+  const workspace = chooseWorkspace(processes, Math.max(0, ...processes.map(runsOf)));
+  const holderPid = deferred('holder');
+  const living = processes.filter(({ isZombie }) => !isZombie);
+  const holder = new HolderTape(reader, request);
+  memory.hold(living, holder);
+  openFiles(holder);
+  const stem = memory.stemMaps();
+  const seal = new Tape('holder: seals');
+  memory.seal(living, holder.continuedOn(seal));
+  const plan = new Planner(workspace, holder, holderPid, stem);
+  return {
+    processes,
+    family,
+    workspace,
+    holder,
+    holderPid,
+    stem,
+    births: new Map(family.persons.map((person) => [person, plan.birth(person, person === family.root)])),
+    finish: new Map(living.map((process) => [process, plan.finish(process, family)])),
+    tables: new Map(living.map((process) => [process, plan.table(process, living)])),
+    collect: collectStandIns(family),
+    states: living.flatMap((process) => plan.states(process)),
+    seal,
+  };
+}
+
+function runsOf(process: RestoreProcess): number {
+  if (process.mm === undefined) return 0;
+  let runs = 0;
+  for (const _ of iteratePages(process.reader, process.pid)) runs++;
+  return runs;
+}
+
+const CLONE_ARGS = { flags: 0, exitSignal: 32, stack: 40, stackSize: 48, setTid: 64, setTidSize: 72 };
+const CLONE_ARGS_SIZE = 88;
+const THREAD_FLAGS = C.CLONE_VM | C.CLONE_FS | C.CLONE_FILES | C.CLONE_SIGHAND | C.CLONE_THREAD | C.CLONE_SYSVSEM | C.CLONE_PTRACE;
+
+/** clone3(2) with a chosen id; the new task is ours to trace, and stops before its first instruction. */
+function clone(tape: Tape, tid: number, flags: number, exitSignal: number): void {
+  const bytes = new Uint8Array(CLONE_ARGS_SIZE);
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(CLONE_ARGS.flags, BigInt(flags), true);
+  view.setBigUint64(CLONE_ARGS.exitSignal, BigInt(exitSignal), true);
+  view.setBigUint64(CLONE_ARGS.setTidSize, 1n, true);
+  const args = tape.space(bytes);
+  const ids = new Uint8Array(4);
+  new DataView(ids.buffer).setInt32(0, tid, true);
+  tape.pointer(args, CLONE_ARGS.setTid, tape.space(ids));
+  tape.call('clone3', [args, CLONE_ARGS_SIZE], tid);
+}
+
+class Planner {
+  readonly #workspace: RestoreWorkspace;
+  readonly #holder: Holder;
+  readonly #holderPid: Deferred;
+  readonly #stem: StemMaps;
+
+  constructor(workspace: RestoreWorkspace, holder: Holder, holderPid: Deferred, stem: StemMaps) {
+    this.#workspace = workspace;
+    this.#holder = holder;
+    this.#holderPid = holderPid;
+    this.#stem = stem;
+  }
+
+  birth(person: Person<RestoreProcess>, isRoot: boolean): Tape {
+    const { image } = person;
+    const tape = new Tape(image === undefined ? `birth of stand-in ${person.pid}` : `birth of ${image.name}`);
+    if (isRoot) raiseDescriptorLimit(tape);
+    if (image !== undefined && !image.isZombie) {
+      tape.about('private memory');
+      this.#taking(tape, (taker) => memory.load(image, tape, taker, this.#workspace, isRoot ? this.#stem : undefined));
+    }
+    for (const birth of person.before) this.#fork(tape, person, birth);
+    tape.about('session and group');
+    if (leadsSession(person)) tape.call('setsid', []);
+    else if (person.pgid === person.pid) tape.call('setpgid', [0, 0]);
+    for (const birth of person.after) this.#fork(tape, person, birth);
+    return tape;
+  }
+
+  #fork(tape: Tape, creator: Person<RestoreProcess>, birth: Birth<RestoreProcess>): void {
+    const { child, sibling } = birth;
+    const mine = creator.image?.ids;
+    const theirs = child.image?.ids;
+    let flags = C.CLONE_PTRACE | (sibling ? C.CLONE_PARENT : 0);
+    if (mine !== undefined && theirs !== undefined) {
+      if (mine.filesId === theirs.filesId) flags |= C.CLONE_FILES;
+      if (mine.fsId === theirs.fsId) flags |= C.CLONE_FS;
+    }
+    tape.about(`child ${child.image?.name ?? `${child.pid} (stand-in)`}`);
+    clone(tape, child.pid, flags, sibling ? 0 : SIGCHLD);
+  }
+
+  finish(process: RestoreProcess, family: Family<RestoreProcess>): Tape {
+    const tape = new Tape(`memory of ${process.name}`);
+    const inherited = process.pgid === family.root.pgid && family.root.pgid !== family.root.pid;
+    tape.about('group');
+    if (process.pgid !== process.pid && !inherited) tape.call('setpgid', [0, process.pgid]);
+    tape.about('shared and special memory');
+    this.#taking(tape, (taker) => memory.finish(process, tape, taker, this.#workspace));
+    return tape;
+  }
+
+  /** One process restores a table that several share: the first in the tree. */
+  table(process: RestoreProcess, living: readonly RestoreProcess[]): Tape {
+    const tape = new Tape(`descriptors and threads of ${process.name}`);
+    const { ids, fs } = process;
+    const ownsTable = living.find((other) => other.ids?.filesId === ids?.filesId) === process;
+    const ownsFs = living.find((other) => other.ids?.fsId === ids?.fsId) === process;
+    if (ownsFs && fs !== undefined) this.#taking(tape, (taker) => restoreFs(fs, tape, taker));
+    if (ownsTable) restoreTable(process.descriptors, tape, this.#holder, this.#holderPid);
+    for (const { tid } of process.threads.slice(1)) {
+      tape.about(`thread ${tid}`);
+      clone(tape, tid, THREAD_FLAGS, 0);
+    }
+    return tape;
+  }
+
+  states(process: RestoreProcess): ThreadPlan[] {
+    return process.threads.map(({ tid, core }, index) => {
+      const isLeader = index === 0;
+      const tape = new Tape(`state of ${process.name}${isLeader ? '' : ` thread ${tid}`}`);
+      const { pid, reader, name } = process;
+      const task: RestoreTask = { pid, tid, isLeader, core, leaderCore: process.core, reader, name };
+      for (const state of taskStates) {
+        tape.about(state.name);
+        if (state.scope === 'thread' || isLeader) state.restore?.(task, tape);
+      }
+      if (isLeader) memory.last(process, tape);
+      return { process, index, tid, tape };
+    });
+  }
+
+  #taking(tape: Tape, entries: (taker: Taker) => void): void {
+    const taker = new TakerTape(tape, this.#holder, this.#holderPid);
+    entries(taker);
+    taker.done();
+  }
+}
+
+/** The stems need numbers above those of the program for what they take; its own limit comes last. */
+function raiseDescriptorLimit(tape: Tape): void {
+  const hard = readLimits(process.pid)[C.RLIMIT_NOFILE]?.max ?? 1024n;
+  const limit = new Uint8Array(16);
+  const view = new DataView(limit.buffer);
+  view.setBigUint64(0, hard, true);
+  view.setBigUint64(8, hard, true);
+  tape.about('descriptor limit');
+  tape.call('prlimit64', [0, C.RLIMIT_NOFILE, tape.space(limit), 0]);
+}
+
+const __WALL = 0x4000_0000;
+
+function collectStandIns(family: Family<RestoreProcess>): Map<RestoreProcess, Tape> {
+  const tapes = new Map<RestoreProcess, Tape>();
+  for (const person of family.persons) {
+    const parent = person.parent?.image;
+    if (person.image !== undefined || parent === undefined) continue;
+    const tape = tapes.get(parent) ?? new Tape(`stand-ins of ${parent.name}`);
+    tape.call('wait4', [person.pid, 0, __WALL, 0], person.pid);
+    tapes.set(parent, tape);
+  }
+  return tapes;
+}

@@ -1,0 +1,51 @@
+import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { createMessage, type ImageWriter, type MessageOf } from '../image/index.js';
+import type { Process } from '../resources/contract.js';
+import type { Identities } from './identity.js';
+
+/** The images that describe the tree as a whole: pstree, ids, core, timens, cgroup and the inventory. */
+
+/** Version 2 is CRIU's only current one. */
+const IMAGE_VERSION = 2;
+
+function pstreeEntry(process: Process): MessageOf<'pstree'> {
+  const { leader, parent, threads } = process;
+  const { nsPgid, nsSid } = leader.status;
+  return createMessage('pstree', {
+    pid: process.insidePid,
+    ppid: parent?.insidePid ?? 0,
+    pgid: nsPgid.at(-1) ?? 0,
+    sid: nsSid.at(-1) ?? 0,
+    threads: process.state === 'zombie' ? [0] : threads.map(({ insideTid }) => insideTid),
+  });
+}
+
+export function writeTree(writer: ImageWriter, processes: readonly Process[], identities: Identities): void {
+  writer.write('pstree', null, processes.map(pstreeEntry));
+  for (const process of processes) {
+    for (const thread of process.threads) writer.write('core', thread.insideTid, [thread.core]);
+    if (process.state !== 'zombie') writer.write('ids', process.insidePid, [identities.of(process)]);
+  }
+  writer.write('timens', 0, [createMessage('timens', { monotonic: uptime(), boottime: uptime() })]);
+}
+
+function uptime(): { tvSec: bigint; tvNsec: bigint } {
+  const nanoseconds = process.hrtime.bigint();
+  return { tvSec: nanoseconds / 1_000_000_000n, tvNsec: nanoseconds % 1_000_000_000n };
+}
+
+export function inventoryOf(identities: Identities): MessageOf<'inventory'> {
+  return createMessage('inventory', {
+    imgVersion: IMAGE_VERSION,
+    fdinfoPerId: true,
+    nsPerId: true,
+    rootIds: identities.root,
+    rootCgSet: 1,
+    lsmtype: 0,
+    networkLockMethod: 0,
+    dumpUptime: BigInt(Math.floor(Number.parseFloat(readFileSync('/proc/uptime', 'utf8')) * 1e6)),
+    dumpCriuRunId: randomUUID(),
+  });
+}
+
