@@ -1,4 +1,5 @@
-import { ImageWriter } from '../image/index.js';
+import { resolve } from 'node:path';
+import { ImageWriter, KINDS } from '../image/index.js';
 import { writeChecksums } from '../image/checksums.js';
 import { ImageReader } from '../image/reader.js';
 import type { Actor, DumpContext, Process, Refusal, Thread } from '../resources/contract.js';
@@ -11,6 +12,7 @@ import { refusals } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
 import { UnsupportedError } from './errors.js';
 import { Frozen } from './freeze.js';
+import { Guardian } from './guardian.js';
 import { Identities } from './identity.js';
 import { Loan } from './lend.js';
 import { look } from './look.js';
@@ -28,6 +30,9 @@ export function dump(options: CheckpointOptions): CheckpointReport {
   clock.start('look');
   refuseAll(refusals(look(options.pid), options));
   using writer = ImageWriter.create(options.directory, { overwrite: options.overwrite });
+
+  // Whoever is to be killed must not run on if we die between the commit and the kill.
+  using guardian = options.afterwards === 'run' ? undefined : Guardian.start();
 
   clock.start('freeze');
   const freeze_start = now_ms();
@@ -61,6 +66,10 @@ export function dump(options: CheckpointOptions): CheckpointReport {
 
   clock.start('commit');
   options.hooks.beforeCommit?.();
+  if (guardian !== undefined) {
+    guardian.armCommit(living(processes), inventoryFile(options.directory), options.afterwards === 'kill');
+    frozen.pin();
+  }
   writer.commit(inventoryOf(dumping.identities), { durable: options.durable });
   if (options.afterwards === 'kill') frozen.kill();
   else if (options.afterwards === 'stop') frozen.leaveStopped();
@@ -80,6 +89,14 @@ export function dump(options: CheckpointOptions): CheckpointReport {
     image_bytes: [...bytes.values()].reduce((sum, size) => sum + size, 0),
     files: bytes,
   };
+}
+
+function living(processes: readonly Process[]): number[] {
+  return processes.filter(({ state }) => state !== 'zombie').map(({ pid }) => pid);
+}
+
+function inventoryFile(directory: string): string {
+  return resolve(directory, KINDS.inventory.file);
 }
 
 function refuseAll(items: readonly Refusal[]): void {

@@ -20,6 +20,7 @@ export class Frozen implements Disposable {
   readonly processes: readonly Process[];
   readonly #tids: Set<number>;
   #held = true;
+  #pinned = false;
 
   private constructor(processes: readonly Process[], tids: Set<number>) {
     this.processes = processes;
@@ -53,6 +54,7 @@ export class Frozen implements Disposable {
   /** Let every thread go on where it was. */
   thaw(): void {
     if (!this.#held) return;
+    this.unpin();
     this.#held = false;
     for (const tid of this.#tids) letGo(tid);
   }
@@ -61,15 +63,31 @@ export class Frozen implements Disposable {
   kill(): void {
     if (!this.#held) return;
     this.#held = false;
-    const SIGKILL = 9;
     for (const process of this.processes) if (process.state !== 'zombie') kill(process.pid, SIGKILL);
     for (const tid of this.#tids) reap(tid);
   }
 
-  /** SIGSTOP every process, then let go: the tree stays stopped until somebody continues it. */
+  /**
+   * Make sure that nobody runs on should this process die now: a SIGSTOP waits for every thread, and is the first thing
+   * it meets. What becomes of them then is the guardian's to decide.
+   */
+  pin(): void {
+    this.#pinned = true;
+    for (const thread of this.threads) signalThread(thread, SIGSTOP);
+  }
+
+  /** Take the SIGSTOPs back, each at the point of its delivery. */
+  unpin(): void {
+    if (!this.#pinned) return;
+    this.#pinned = false;
+    for (const { tid } of this.threads) ptrace.resume(tid);
+    for (const thread of this.threads) swallowStop(thread);
+  }
+
+  /** Let go of a pinned tree: it stays stopped until somebody continues it. */
   leaveStopped(): void {
-    const SIGSTOP = 19;
-    for (const process of this.processes) if (process.state === 'alive') kill(process.pid, SIGSTOP);
+    if (!this.#pinned) this.pin();
+    this.#pinned = false;
     this.thaw();
   }
 
@@ -77,6 +95,9 @@ export class Frozen implements Disposable {
     this.thaw();
   }
 }
+
+const SIGKILL = 9;
+const SIGSTOP = 19;
 
 /** A task that could not be stopped. */
 export class FreezeError extends Error {
@@ -173,6 +194,18 @@ function kill(pid: number, signal: number): void {
     syscall('kill', [pid, signal]);
   } catch (error) {
     if (!(error instanceof SyscallError) || error.errno !== ERRNO.ESRCH) throw error;
+  }
+}
+
+function signalThread(thread: Thread, signal: number): void {
+  syscall('tgkill', [thread.process.pid, thread.tid, signal], nameOf(thread));
+}
+
+function swallowStop(thread: Thread): void {
+  for (;;) {
+    const status = waitFor(thread.tid);
+    if (status.kind === 'stopped' && status.event === 0 && status.signal === SIGSTOP) return;
+    if (!passOn(thread, status)) return;
   }
 }
 

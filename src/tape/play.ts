@@ -86,6 +86,16 @@ export function playOne(actor: Actor, tape: Tape): Played {
   return played;
 }
 
+/**
+ * Start a tape on a stem and let go of it: it plays on whatever becomes of us, and exits at the end. Nothing comes
+ * back of it.
+ */
+export function launch(actor: Actor, tape: Tape): void {
+  cue(actor, tape);
+  ptrace.setOptions(actor.tid, 0);
+  ptrace.detach(actor.tid);
+}
+
 function header(actor: Actor, tape: Tape, view: DataView): void {
   const { inside, slice, leave } = actor;
   const H = L.HEADER;

@@ -12,6 +12,7 @@ import { LOOP_SYSCALL } from '../../machine/x86_64.js';
 import { loadRegisters } from '../../resources/process/index.js';
 import { maskFor } from '../../tape/borrow.js';
 import { type Actor, LostTaskError, type Play, play } from '../../tape/play.js';
+import { Guardian, startSpare } from '../guardian.js';
 import { sliceOf, startStem } from '../../tape/stem.js';
 import type { Tape } from '../../tape/tape.js';
 import type { PhaseClock } from '../clock.js';
@@ -29,6 +30,7 @@ export class Performance implements Disposable {
   readonly #actors = new Map<number, Actor>();
   readonly #started = new Set<number>();
   #holder: Actor | undefined;
+  #guardian: Guardian | undefined;
 
   constructor(plan: RestorePlan, request: RestoreRequest) {
     this.#plan = plan;
@@ -38,6 +40,7 @@ export class Performance implements Disposable {
   /** All phases up to the last barrier: the tree is complete and stands still. */
   build(clock: PhaseClock): void {
     clock.start('holder');
+    this.#guardian = Guardian.start(this.#taken());
     this.#startHolder();
     clock.start('births');
     this.#births();
@@ -58,11 +61,18 @@ export class Performance implements Disposable {
   /** The point of no return: everybody goes on where the image says. */
   release(): void {
     const { processes } = this.#plan;
+    this.#guardian?.armRelease(processes.filter(({ isZombie }) => !isZombie).map(({ pid }) => pid));
     for (const actor of this.#actors.values()) ptrace.setOptions(actor.tid, 0);
     for (const process of processes) if (this.#stops(process)) syscall('kill', [process.pid, SIGSTOP]);
     for (const actor of this.#actors.values()) ptrace.detach(actor.tid);
     this.#started.clear();
     this.#actors.clear();
+    this.#endGuardian();
+  }
+
+  #endGuardian(): void {
+    this.#guardian?.[Symbol.dispose]();
+    this.#guardian = undefined;
   }
 
   get rootPid(): number {
@@ -79,20 +89,10 @@ export class Performance implements Disposable {
     return actor;
   }
 
-  /** Its pid must not be one that the tree needs. */
   #startHolder(): void {
-    const { holder, holderPid, processes } = this.#plan;
-    const taken = new Set(processes.flatMap(({ threads }) => threads.map(({ tid }) => tid)));
-    for (const { pid } of this.#plan.family.persons) taken.add(pid);
-    const spare: Actor[] = [];
-    let actor: Actor;
-    for (;;) {
-      actor = startStem({ workspace: HOLDER_WORKSPACE, sliceSize: HOLDER_SLICE, name: 'the holder' });
-      this.#started.add(actor.tid);
-      if (!taken.has(actor.tid)) break;
-      spare.push(actor);
-    }
-    for (const { tid } of spare) this.#end(tid);
+    const { holder, holderPid } = this.#plan;
+    const actor = startSpare(this.#taken(), 'the holder', HOLDER_WORKSPACE, HOLDER_SLICE);
+    this.#started.add(actor.tid);
     prepare(actor);
     this.#holder = actor;
     holderPid.value = actor.tid;
@@ -101,6 +101,14 @@ export class Performance implements Disposable {
     } finally {
       holder.closeBrought();
     }
+  }
+
+  /** Ids that the tree needs, which no helper of ours may have. */
+  #taken(): Set<number> {
+    const { processes, family } = this.#plan;
+    const taken = new Set(processes.flatMap(({ threads }) => threads.map(({ tid }) => tid)));
+    for (const { pid } of family.persons) taken.add(pid);
+    return taken;
   }
 
   #endHolder(): void {
@@ -239,6 +247,7 @@ export class Performance implements Disposable {
     for (const tid of this.#started) attempt('kill', [tid, SIGKILL]);
     for (const tid of this.#started) waitFor(tid);
     this.#started.clear();
+    this.#endGuardian();
   }
 }
 
