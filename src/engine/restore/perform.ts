@@ -47,6 +47,7 @@ export class Performance implements Disposable {
     clock.start('memory');
     this.#playAll(this.#plan.finish);
     clock.start('descriptors');
+    if (this.#holder !== undefined) play([{ actor: this.#holder, tape: this.#plan.holder.late }]);
     this.#endTheDead();
     this.#playAll(this.#plan.tables);
     this.#adoptThreads();
@@ -96,8 +97,9 @@ export class Performance implements Disposable {
     prepare(actor);
     this.#holder = actor;
     holderPid.value = actor.tid;
+    holder.controller.value = process.pid;
     try {
-      play([{ actor, tape: holder.tape }]);
+      play([{ actor, tape: holder.openings }]);
     } finally {
       holder.closeBrought();
     }
@@ -113,7 +115,7 @@ export class Performance implements Disposable {
 
   #endHolder(): void {
     if (this.#holder === undefined) return;
-    play([{ actor: this.#holder, tape: this.#plan.seal }]);
+    play([{ actor: this.#holder, tape: this.#plan.holder.last }]);
     this.#end(this.#holder.tid);
     this.#holder = undefined;
   }

@@ -2,10 +2,10 @@ import * as C from '../../abi/process.js';
 import { SIGCHLD } from '../../abi/signal.js';
 import { iteratePages } from '../../image/index.js';
 import { readLimits } from '../../kernel/procfs/limits.js';
-import type { Holder, RestoreTask, StemMaps, Taker } from '../../resources/contract.js';
-import { HolderTape, openFiles, restoreFs, restoreTable, TakerTape } from '../../resources/file/index.js';
+import type { file_entry, Holder, RestoreTask, StemMaps, Taker } from '../../resources/contract.js';
+import { attachAll, restoreFs, restoreTable, StemHolder, StemTaker } from '../../resources/file/index.js';
 import { type Deferred, deferred, Tape } from '../../tape/tape.js';
-import { memory, taskStates } from '../registry.js';
+import { fileKinds, memory, taskStates } from '../registry.js';
 import type { RestoreRequest } from '../options.js';
 import { arrangeBirths, type Birth, type Family, leadsSession, type Person } from './births.js';
 import { type RestoreProcess, readProcesses } from './images.js';
@@ -20,8 +20,8 @@ export interface RestorePlan {
   readonly processes: readonly RestoreProcess[];
   readonly family: Family<RestoreProcess>;
   readonly workspace: RestoreWorkspace;
-  readonly holder: HolderTape;
-  /** What is known only when it happens: the pids of the holder and of ourselves. */
+  readonly holder: StemHolder;
+  /** Known only when it has been started. */
   readonly holderPid: Deferred;
   readonly stem: StemMaps;
   /** Creators before those they create: session, memory, children. */
@@ -34,7 +34,6 @@ export interface RestorePlan {
   readonly collect: ReadonlyMap<RestoreProcess, Tape>;
   /** Everything else, one tape a thread. */
   readonly states: readonly ThreadPlan[];
-  readonly seal: Tape;
 }
 
 export interface ThreadPlan {
@@ -50,13 +49,14 @@ export function planRestore(reader: ImageReader, request: RestoreRequest): Resto
   const workspace = chooseWorkspace(processes, Math.max(0, ...processes.map(runsOf)));
   const holderPid = deferred('holder');
   const living = processes.filter(({ isZombie }) => !isZombie);
-  const holder = new HolderTape(reader, request);
+  const holder = new StemHolder(reader, request);
+  const files = reader.readOptional('files') ?? [];
   memory.hold(living, holder);
-  openFiles(holder);
+  holder.openAll(fileKinds, files);
+  holder.turnToLast();
+  memory.seal(living, holder);
   const stem = memory.stemMaps();
-  const seal = new Tape('holder: seals');
-  memory.seal(living, holder.continuedOn(seal));
-  const plan = new Planner(workspace, holder, holderPid, stem);
+  const plan = new Planner(workspace, holder, holderPid, stem, new Map(files.map((entry) => [entry.id, entry])));
   return {
     processes,
     family,
@@ -69,7 +69,6 @@ export function planRestore(reader: ImageReader, request: RestoreRequest): Resto
     tables: new Map(living.map((process) => [process, plan.table(process, living)])),
     collect: collectStandIns(family),
     states: living.flatMap((process) => plan.states(process)),
-    seal,
   };
 }
 
@@ -103,12 +102,20 @@ class Planner {
   readonly #holder: Holder;
   readonly #holderPid: Deferred;
   readonly #stem: StemMaps;
+  readonly #files: ReadonlyMap<number, file_entry>;
 
-  constructor(workspace: RestoreWorkspace, holder: Holder, holderPid: Deferred, stem: StemMaps) {
+  constructor(
+    workspace: RestoreWorkspace,
+    holder: Holder,
+    holderPid: Deferred,
+    stem: StemMaps,
+    files: ReadonlyMap<number, file_entry>,
+  ) {
     this.#workspace = workspace;
     this.#holder = holder;
     this.#holderPid = holderPid;
     this.#stem = stem;
+    this.#files = files;
   }
 
   birth(person: Person<RestoreProcess>, isRoot: boolean): Tape {
@@ -157,7 +164,10 @@ class Planner {
     const ownsTable = living.find((other) => other.ids?.filesId === ids?.filesId) === process;
     const ownsFs = living.find((other) => other.ids?.fsId === ids?.fsId) === process;
     if (ownsFs && fs !== undefined) this.#taking(tape, (taker) => restoreFs(fs, tape, taker));
-    if (ownsTable) restoreTable(process.descriptors, tape, this.#holder, this.#holderPid);
+    if (ownsTable) {
+      restoreTable(process.descriptors, tape, new StemTaker(tape, this.#holder, this.#holderPid));
+      attachAll(fileKinds, process.descriptors, this.#files, tape);
+    }
     for (const { tid } of process.threads.slice(1)) {
       tape.about(`thread ${tid}`);
       clone(tape, tid, THREAD_FLAGS, 0);
@@ -181,7 +191,7 @@ class Planner {
   }
 
   #taking(tape: Tape, entries: (taker: Taker) => void): void {
-    const taker = new TakerTape(tape, this.#holder, this.#holderPid);
+    const taker = new StemTaker(tape, this.#holder, this.#holderPid);
     entries(taker);
     taker.done();
   }
