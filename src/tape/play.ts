@@ -96,6 +96,12 @@ export function launch(actor: Actor, tape: Tape): void {
   ptrace.detach(actor.tid);
 }
 
+/** Start a tape on a borrowed thread without waiting for its end; for tests of what happens then. */
+export function launchBorrowed(actor: Actor, tape: Tape): void {
+  cue(actor, tape);
+  ptrace.resume(actor.tid);
+}
+
 function header(actor: Actor, tape: Tape, view: DataView): void {
   const { inside, slice, leave } = actor;
   const H = L.HEADER;

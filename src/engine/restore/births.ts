@@ -48,6 +48,11 @@ export function arrangeBirths<K extends Kin>(processes: readonly K[]): Family<K>
   return new Arrangement(processes).arrange();
 }
 
+function hasAncestorIn(person: Person, session: number): boolean {
+  for (let above = person.parent; above !== undefined; above = above.parent) if (above.sid === session) return true;
+  return false;
+}
+
 class Arrangement<K extends Kin> {
   readonly #persons = new Map<number, Person<K>>();
   readonly #root: Person<K>;
@@ -87,7 +92,8 @@ class Arrangement<K extends Kin> {
     for (const child of this.#persons.values()) {
       if (child.parent !== person) continue;
       const wanted = this.#bornIn(child);
-      if (wanted !== undefined && wanted !== person.sid && !this.#siblingLeads(wanted, person)) return wanted;
+      if (wanted === undefined || wanted === person.sid || this.#siblingLeads(wanted, person)) continue;
+      if (hasAncestorIn(person, wanted)) return wanted;
     }
     return undefined;
   }

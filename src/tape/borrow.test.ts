@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { readMaps } from '../kernel/procfs/maps.js';
+import * as ptrace from '../kernel/ptrace.js';
+import { isEventStop, waitFor } from '../kernel/wait.js';
+import { Subject } from '../testing/subject.js';
+import { type Borrowed, borrow, giveBack } from './borrow.js';
+import { findGadgets } from './gadgets.js';
+import { playOne } from './play.js';
+import { Tape } from './tape.js';
+
+/** Raw calls by ctypes: Python's own wrappers would repeat a call that returns EINTR, and hide it. */
+const BLOCKED_CALL = `
+import ctypes, time, sys
+libc = ctypes.CDLL(None, use_errno=True)
+class timespec(ctypes.Structure): _fields_ = [('s', ctypes.c_long), ('n', ctypes.c_long)]
+print('ready', flush=True)
+start = time.monotonic()
+if sys.argv[1] == 'nanosleep': result = libc.nanosleep(ctypes.byref(timespec(1, 0)), None)
+else: result = libc.poll(None, 0, 1000)
+print('done', result, ctypes.get_errno(), time.monotonic() - start >= 1, flush=True)
+time.sleep(1000)
+`;
+
+function borrowOne(pid: number): Borrowed {
+  const maps = readMaps(pid);
+  const gadgets = findGadgets(pid, maps);
+  assert.ok(gadgets);
+  ptrace.seize(pid, 0);
+  ptrace.interrupt(pid);
+  assert.ok(isEventStop(waitFor(pid)));
+  const [borrowed] = borrow([
+    {
+      tid: pid,
+      inside: { pid, tid: pid },
+      name: 'subject',
+      registers: ptrace.getRegisters(pid),
+      mask: ptrace.getSignalMask(pid),
+      xstate: ptrace.getXstate(pid),
+      gadgets,
+      workspace: { address: 0x1000_0000_0000n, size: 65536 },
+      chain: maps.find(({ path }) => path === '[stack]')?.start ?? 0n,
+      stopSignal: 23,
+    },
+  ]);
+  assert.ok(borrowed);
+  return borrowed;
+}
+
+function traces(pid: number): string[] {
+  return [readFileSync(`/proc/${pid}/maps`, 'utf8'), readdirSync(`/proc/${pid}/fd`).join()];
+}
+
+for (const call of ['nanosleep', 'poll'])
+  test(`a thread in ${call} is borrowed a hundred times and never returns early`, async () => {
+    using subject = Subject.python(BLOCKED_CALL.replace('sys.argv[1]', `'${call}'`));
+    await subject.expect(/ready/);
+    for (let i = 0; i < 100; i++) {
+      const borrowed = borrowOne(subject.pid);
+      const tape = new Tape('who are you');
+      const pid = tape.call('getpid', []);
+      assert.equal(playOne(borrowed.actor, tape).result(pid), BigInt(subject.pid));
+      giveBack([borrowed]);
+      ptrace.detach(subject.pid);
+    }
+    await subject.expect(/done 0 0 True/);
+  });
+
+test('what a tape opened is gone after it was given back', async () => {
+  using subject = Subject.python("print('ready', flush=True)\nimport time\nwhile True: time.sleep(0.001)");
+  await subject.expect(/ready/);
+  const before = traces(subject.pid);
+  const borrowed = borrowOne(subject.pid);
+  const tape = new Tape('open and close');
+  const fd = tape.call('eventfd2', [0, 0]);
+  tape.call('close', [fd]);
+  playOne(borrowed.actor, tape);
+  giveBack([borrowed]);
+  ptrace.detach(subject.pid);
+  assert.deepEqual(traces(subject.pid), before);
+});
+
+test('a borrowed thread whose borrower is killed finds its way home', async () => {
+  using subject = Subject.python("print('ready', flush=True)\nimport time\nn = 0\nwhile True:\n  time.sleep(0.001)\n  n += 1\n  if n % 100 == 0: print('lap', n, flush=True)");
+  await subject.expect(/ready/);
+  const before = traces(subject.pid);
+  const thief = fileURLToPath(new URL('../testing/die-borrowing.js', import.meta.url));
+  for (const where of ['mapped', 'playing', 'played']) {
+    const { signal, stderr } = spawnSync(process.execPath, [thief, `${subject.pid}`, where], { encoding: 'utf8' });
+    assert.equal(signal, 'SIGKILL', stderr);
+    const laps = subject.output.length;
+    await subject.expect(new RegExp(`[^]{${laps},}lap`));
+    assert.deepEqual(traces(subject.pid), before, where);
+  }
+});
