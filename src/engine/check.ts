@@ -1,6 +1,6 @@
 import { readStat } from '../kernel/procfs/stat.js';
 import { nameOf, type DumpOptions, type Process, type Refusal } from '../resources/contract.js';
-import { checkDescriptors } from '../resources/file/index.js';
+import { checkFiles } from '../resources/file/index.js';
 import { fileKinds, memory, taskStates } from './registry.js';
 
 /** Every reason why these processes could not be saved. Only reads. */
@@ -16,8 +16,8 @@ export function refusals(processes: readonly Process[], options: DumpOptions): R
     for (const thread of process.threads)
       for (const state of taskStates) if (state.scope === 'thread' || thread.isLeader) state.check?.(thread, refuse, options);
     memory.check(process, refuse, options);
-    checkDescriptors(process, fileKinds, refuse, options);
   }
+  checkFiles(processes, fileKinds, refuse, options);
   return found;
 }
 

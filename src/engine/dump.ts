@@ -52,6 +52,9 @@ export function dump(options: CheckpointOptions): CheckpointReport {
 
     clock.start('memory');
     dumping.dumpMemory(loan);
+  } catch (error) {
+    dumping.files.abandon();
+    throw error;
   } finally {
     clock.start('give back');
     loan.giveBack();
@@ -118,6 +121,7 @@ class Dumping {
       processes,
       files: this.files,
       memfds: new MemfdCollector(),
+      namespaceId: (type, inode) => this.identities.namespaceId(type, inode),
       options,
       refuse: (refusal) => {
         throw new UnsupportedError([refusal], 'changed while it was being frozen and cannot be saved now');

@@ -8,7 +8,7 @@ import { unlessVanished } from '../kernel/procfs/error.js';
 import { readStatus } from '../kernel/procfs/status.js';
 import { describeStatus, isEventStop, waitFor, type WaitStatus } from '../kernel/wait.js';
 import { nameOf, type Process, type Thread } from '../resources/contract.js';
-import { cureForThaw } from '../resources/process/index.js';
+import { cureForThaw, outsideCriticalSection } from '../resources/process/index.js';
 import { look } from './look.js';
 
 /**
@@ -172,7 +172,7 @@ function pause(): void {
 }
 
 function record(thread: Thread): void {
-  const registers = cureForThaw(ptrace.getRegisters(thread.tid));
+  const registers = outsideCriticalSection(thread.tid, cureForThaw(ptrace.getRegisters(thread.tid)));
   thread.frozen = {
     registers,
     mask: ptrace.getSignalMask(thread.tid),

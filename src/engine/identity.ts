@@ -46,6 +46,11 @@ export class Identities {
     return ids;
   }
 
+  /** The id of a namespace that a process of the tree, or this one, is in. */
+  namespaceId(type: string, inode: bigint): number | undefined {
+    return this.#namespaces.get(`${type}:${inode}`);
+  }
+
   #namespacesOf(pid: number) {
     const links = readNamespaces(pid);
     const id = (name: (typeof NAMESPACES)[number]): number => {

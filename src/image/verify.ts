@@ -22,6 +22,8 @@ export interface ImageProblem {
 const TASK_DEAD = 2;
 /** Mappings whose `shmid` is the id of a file. */
 const VMA_FILE = 0x40 | 0x80 | 0x4000;
+/** Guard regions are no mappings: they lie inside of others and come behind all of them. */
+const VMA_GUARD = 0x10000;
 const PROBLEMS_MAX = 1000;
 
 class Verification {
@@ -207,6 +209,7 @@ function checkSpace(check: Verification, pid: number, files: Files): void {
     check.report(name, `the executable is file ${mm.exeFileId}, which files.img lacks`);
   let end = 0n;
   for (const vma of mm.vmas) {
+    if ((vma.status & VMA_GUARD) !== 0) continue;
     const at = `the mapping at 0x${vma.start.toString(16)}`;
     if (vma.start < end || vma.end <= vma.start)
       check.report(name, `${at} is empty, or overlaps the one before it`);

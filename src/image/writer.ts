@@ -19,13 +19,15 @@ import type { inventory_entry } from './schema/generated/inventory_pb.js';
 const INVENTORY_FILE = KINDS.inventory.file;
 const INVENTORY_TEMPORARY = 'inventory.img.new';
 export const CHECKSUMS_FILE = 'stasis-checksums.json';
+/** Files beside CRIU's: checksums, what CRIU's format has no field for. */
+const OWN_FILE = /^stasis-[a-z-]+\.json$/;
 
 /** Statistics and logs may share the directory with the image, and outlive it. */
 const KEPT = new Set<string>([KINDS['stats-dump'].file, KINDS['stats-restore'].file]);
 
 function isStale(name: string): boolean {
   if (KEPT.has(name)) return false;
-  if (name === INVENTORY_TEMPORARY || name === CHECKSUMS_FILE || name === 'parent') return true;
+  if (name === INVENTORY_TEMPORARY || OWN_FILE.test(name) || name === 'parent') return true;
   return kindOfFile(name) !== undefined || isRawFile(name) || pagemapOfFile(name) !== undefined;
 }
 

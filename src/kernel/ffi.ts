@@ -1,5 +1,6 @@
 import koffi from 'koffi';
 import { SYSCALL_X86_64, type SyscallName } from '../abi/syscalls.js';
+import { CPUID } from '../machine/cpuid.js';
 import { RAW_SYSCALL, SPAWN } from '../machine/x86_64.js';
 
 /**
@@ -15,6 +16,8 @@ type RawCall = (number: number, ...args: Argument[]) => number | bigint;
 const PROT_RWX = 7;
 const MAP_PRIVATE_ANONYMOUS = 0x22;
 const PAGE = 4096;
+/** Where CPUID lies in the page, behind the other two. */
+const CPUID_OFFSET = 2048;
 
 function mapCode(): bigint {
   const libc = koffi.load(null);
@@ -28,6 +31,7 @@ function mapCode(): bigint {
   const page = new Uint8Array(koffi.view(address, PAGE));
   page.set(RAW_SYSCALL, 0);
   page.set(SPAWN, RAW_SYSCALL.length);
+  page.set(CPUID, CPUID_OFFSET);
   return address;
 }
 
@@ -86,3 +90,15 @@ export function addressOf(bytes: Uint8Array): bigint {
 export function viewOf(address: bigint, length: number): ArrayBuffer {
   return koffi.view(address, length);
 }
+
+/** Run CPUID; its four answers are written to `registers`, an address of 16 bytes: eax, ebx, ecx, edx. */
+export function cpuid(leaf: number, subleaf: number, registers: bigint): void {
+  // SAFETY: the prototype names the registers that CPUID reads; it saves rbx, the only one it may not change.
+  cpuidCode ??= koffi.decode(
+    code + BigInt(CPUID_OFFSET),
+    koffi.proto('int64_t stasis_cpuid(uint32_t, uint32_t, uint64_t)'),
+  ) as (leaf: number, subleaf: number, registers: bigint) => number;
+  cpuidCode(leaf, subleaf, registers);
+}
+
+let cpuidCode: ((leaf: number, subleaf: number, registers: bigint) => number) | undefined;

@@ -6,7 +6,7 @@ import type { Status } from '../kernel/procfs/status.js';
 import type { Descriptor as DescriptorInfo } from '../kernel/procfs/descriptors.js';
 import type { Registers } from '../kernel/registers.js';
 import type { Actor } from '../tape/play.js';
-import type { Played, Result, Tape } from '../tape/tape.js';
+import type { Played, Result, Space, Tape } from '../tape/tape.js';
 
 /**
  * What the engine and the kinds of kernel objects know of each other. A resource module exports one of the objects
@@ -83,6 +83,8 @@ export interface DumpContext {
   readonly files: FileCollector;
   /** Memory that has descriptors or file mappings: memfds. */
   readonly memfds: MemfdInodes;
+  /** The id a namespace has in the image's ids, by its type (`net`) and inode; undefined where none of the tree is in it. */
+  readonly namespaceId?: (type: string, inode: bigint) => number | undefined;
   readonly options: DumpOptions;
   /** Make sure a check that a frozen look contradicts ends the dump (the tree is let go unharmed). */
   readonly refuse: Refuse;
@@ -136,6 +138,11 @@ export interface TaskState {
   write?(context: DumpContext): void;
   /** Entries that rebuild it, on the task's last tape: memory and descriptors are in place, signals blocked, privileges still there. */
   restore?(task: RestoreTask, tape: Tape): void;
+  /**
+   * From outside, when the task has played its last tape and waits to be let go: what only procfs or ptrace takes.
+   * `tid` is its id as this process sees it.
+   */
+  settle?(task: RestoreTask, tid: number): void;
 }
 
 /* ---------- files ---------- */
@@ -157,6 +164,8 @@ export interface FileCollector {
   addLink(process: Process, link: string, flags: number): number;
   /** An entry that a resource makes by itself (the memfd behind a mapping); the id is unique over files.img. */
   add(entry: (id: number) => file_entry): number;
+  /** All descriptors of the tree with their files' ids; complete once kinds are asked to `write`. */
+  readonly found: readonly { readonly descriptor: Descriptor; readonly id: number }[];
 }
 
 /**
@@ -195,6 +204,8 @@ export interface FileKind {
   open(entry: file_entry, holder: Holder): Result;
   /** Whether `open` has to wait until every process of the image exists (files below /proc/PID). */
   late?(entry: file_entry, holder: Holder): boolean;
+  /** After all descriptions are open, on the holder's tape: what joins this one to others (the targets of an epoll). */
+  connect?(entry: file_entry, holder: Holder): void;
   /**
    * On the tape of one process that has the description as descriptor `fd`, after its table is complete: what can
    * only be done where other descriptors are in place (the targets of an epoll).
@@ -277,12 +288,19 @@ export interface MemoryResource {
   stemMaps(): StemMaps;
   /**
    * Restore, on a process's first tape: all that is mapped but the workspace goes, private memory is mapped at its
-   * final place, writable, and filled. A child was forked off `image.parent` after that was done there, so what both
-   * have in common is kept, copy-on-write sharing with it.
+   * final place, writable, and filled. `origin` is whose memory it begins with: the stem's, or that of the process it
+   * was forked off (its creator, not always its parent) after `load` there, and what both have in common is kept,
+   * copy-on-write sharing with it.
    * The last VDSO_ROOM bytes of the workspace are this module's: the vDSO lies there until `finish`, so that every
-   * child inherits it at a known place. `stem` is given where the process is no fork of another image's process.
+   * child inherits it at a known place.
    */
-  load(image: ProcessImage, tape: Tape, taker: Taker, workspace: AddressRange, stem?: StemMaps): void;
+  load(
+    image: ProcessImage,
+    tape: Tape,
+    taker: Taker,
+    workspace: AddressRange,
+    origin: StemMaps | ProcessImage | undefined,
+  ): void;
   /**
    * Restore, after all children were forked: shared and special mappings, vDSO, final protections, madvise, mlock,
    * PR_SET_MM_MAP, exe link, THP flag. On a later tape than `load`, or the same one for processes without children.
@@ -319,4 +337,4 @@ export interface MemoryReport {
   readonly sharedPages: number;
 }
 
-export type { Actor, core_entry, DescriptorInfo, file_entry, fs_entry, mm_entry, Played, Result, Tape };
+export type { Actor, core_entry, DescriptorInfo, file_entry, fs_entry, mm_entry, Played, Result, Space, Tape };

@@ -43,9 +43,12 @@ export function leadsSession(person: { readonly pid: number; readonly sid: numbe
   return person.sid === person.pid;
 }
 
-/** Arrange the births of a tree, given parents first. Throws RestoreError where no order exists. */
-export function arrangeBirths<K extends Kin>(processes: readonly K[]): Family<K> {
-  return new Arrangement(processes).arrange();
+/**
+ * Arrange the births of a tree, given parents first. `standIns` are further pids that have to exist for a while.
+ * Throws RestoreError where no order exists.
+ */
+export function arrangeBirths<K extends Kin>(processes: readonly K[], standIns: readonly number[] = []): Family<K> {
+  return new Arrangement(processes, standIns).arrange();
 }
 
 function hasAncestorIn(person: Person, session: number): boolean {
@@ -57,11 +60,12 @@ class Arrangement<K extends Kin> {
   readonly #persons = new Map<number, Person<K>>();
   readonly #root: Person<K>;
 
-  constructor(processes: readonly K[]) {
+  constructor(processes: readonly K[], standIns: readonly number[]) {
     for (const image of processes) this.#add(image.pid, image, this.#persons.get(image.parent?.pid ?? 0), image);
     const [root] = this.#persons.values();
     if (root === undefined) throw new RestoreError('no process');
     this.#root = root;
+    for (const pid of standIns) if (!this.#persons.has(pid)) this.#add(pid, undefined, root, root);
   }
 
   arrange(): Family<K> {

@@ -9,7 +9,7 @@ import { NO_SYSCALL } from '../../kernel/registers.js';
 import { syscall, attempt } from '../../kernel/syscall.js';
 import { describeStatus, isEventStop, waitFor } from '../../kernel/wait.js';
 import { LOOP_SYSCALL } from '../../machine/x86_64.js';
-import { loadRegisters } from '../../resources/process/index.js';
+import { loadRegisters, maskOf, pendingIn } from '../../resources/process/index.js';
 import { maskFor } from '../../tape/borrow.js';
 import { type Actor, LostTaskError, type Play, play } from '../../tape/play.js';
 import { Guardian, startSpare } from '../guardian.js';
@@ -17,10 +17,11 @@ import { sliceOf, startStem } from '../../tape/stem.js';
 import type { Tape } from '../../tape/tape.js';
 import type { PhaseClock } from '../clock.js';
 import { RestoreError } from '../errors.js';
+import { taskStates } from '../registry.js';
 import type { RestoreRequest } from '../options.js';
 import type { Person } from './births.js';
 import type { RestoreProcess } from './images.js';
-import type { RestorePlan } from './plan.js';
+import type { RestorePlan, ThreadPlan } from './plan.js';
 import { sliceOffset, sliceSize } from './workspace.js';
 
 /** Plays a plan. Until `release`, the death of any part, or of this process, is the end of the whole tree. */
@@ -52,7 +53,8 @@ export class Performance implements Disposable {
     this.#playAll(this.#plan.tables);
     this.#adoptThreads();
     clock.start('states');
-    play(this.#plan.states.map(({ tid, tape }) => ({ actor: this.#actor(tid), tape })));
+    play(this.#plan.states.map((plan) => ({ actor: this.#finalActor(plan), tape: plan.tape })));
+    this.#settle();
     this.#endHolder();
     clock.start('registers');
     this.#unmapWorkspaces();
@@ -174,6 +176,22 @@ export class Performance implements Disposable {
       if (index > 0) this.#adopt(process.pid, tid, index, `${process.name} thread ${tid}`);
   }
 
+  /** A signal that is pending in the image must not be the one that ends the tape which makes it pending. */
+  #finalActor({ task, tid }: ThreadPlan): Actor {
+    const actor = this.#actor(tid);
+    const pending = pendingIn(task.core, task.leaderCore);
+    const stopSignal = STOP_SIGNALS.find((signal) => (pending & (1n << BigInt(signal - 1))) === 0n) ?? SIGURG;
+    if (stopSignal === actor.stopSignal) return actor;
+    ptrace.setSignalMask(tid, maskFor(stopSignal));
+    return { ...actor, stopSignal };
+  }
+
+  /** What only procfs takes, from outside. */
+  #settle(): void {
+    for (const { task, tid } of this.#plan.states)
+      for (const state of taskStates) if (state.scope === 'thread' || task.isLeader) state.settle?.(task, tid);
+  }
+
   #playAll(tapes: ReadonlyMap<RestoreProcess, Tape>): void {
     const plays: Play[] = [];
     for (const [process, tape] of tapes) plays.push({ actor: this.#actor(process.pid), tape });
@@ -227,14 +245,12 @@ export class Performance implements Disposable {
   }
 
   #setRegisters(): void {
-    for (const { process, index, tid } of this.#plan.states) {
-      const core = process.threads[index]?.core;
-      if (core === undefined) throw new Error(`no core for ${tid}`);
-      const { registers, xstate, mask } = loadRegisters(core, ptrace.getXstate(tid), process.name);
+    for (const { task, tid } of this.#plan.states) {
+      const { registers, xstate } = loadRegisters(task, ptrace.getXstate(tid));
       // SAFETY: everything the image's registers lead to was mapped as the image says.
-      ptrace.setXstate(tid, xstate);
+      if (xstate !== undefined) ptrace.setXstate(tid, xstate);
       ptrace.setRegisters(tid, registers);
-      ptrace.setSignalMask(tid, mask);
+      ptrace.setSignalMask(tid, maskOf(task.core));
     }
   }
 
@@ -253,6 +269,8 @@ export class Performance implements Disposable {
   }
 }
 
+/** SIGURG, SIGWINCH, SIGCHLD, SIGCONT: ignored by default. */
+const STOP_SIGNALS = [SIGURG, 28, 17, 18];
 const SIGKILL = 9;
 const SIGSTOP = 19;
 const TASK_STOPPED = 3;

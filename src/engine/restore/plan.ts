@@ -3,7 +3,7 @@ import { SIGCHLD } from '../../abi/signal.js';
 import { iteratePages } from '../../image/index.js';
 import { readLimits } from '../../kernel/procfs/limits.js';
 import type { file_entry, Holder, RestoreTask, StemMaps, Taker } from '../../resources/contract.js';
-import { attachAll, restoreFs, restoreTable, StemHolder, StemTaker } from '../../resources/file/index.js';
+import { attachAll, helperPids, restoreFs, restoreTable, StemHolder, StemTaker } from '../../resources/file/index.js';
 import { type Deferred, deferred, Tape } from '../../tape/tape.js';
 import { fileKinds, memory, taskStates } from '../registry.js';
 import type { RestoreRequest } from '../options.js';
@@ -37,6 +37,7 @@ export interface RestorePlan {
 }
 
 export interface ThreadPlan {
+  readonly task: RestoreTask;
   readonly process: RestoreProcess;
   readonly index: number;
   readonly tid: number;
@@ -45,7 +46,7 @@ export interface ThreadPlan {
 
 export function planRestore(reader: ImageReader, request: RestoreRequest): RestorePlan {
   const processes = readProcesses(reader);
-  const family = arrangeBirths(processes);
+  const family = arrangeBirths(processes, helperPids(reader));
   const workspace = chooseWorkspace(processes, Math.max(0, ...processes.map(runsOf)));
   const holderPid = deferred('holder');
   const living = processes.filter(({ isZombie }) => !isZombie);
@@ -64,7 +65,7 @@ export function planRestore(reader: ImageReader, request: RestoreRequest): Resto
     holder,
     holderPid,
     stem,
-    births: new Map(family.persons.map((person) => [person, plan.birth(person, person === family.root)])),
+    births: new Map(family.persons.map((person) => [person, plan.birth(person, originOf(person, family) ?? stem)])),
     finish: new Map(living.map((process) => [process, plan.finish(process, family)])),
     tables: new Map(living.map((process) => [process, plan.table(process, living)])),
     collect: collectStandIns(family),
@@ -77,6 +78,18 @@ function runsOf(process: RestoreProcess): number {
   let runs = 0;
   for (const _ of iteratePages(process.reader, process.pid)) runs++;
   return runs;
+}
+
+/** Stand-ins keep the memory of whoever forked them. Undefined for the root. */
+function originOf(
+  person: Person<RestoreProcess>,
+  family: Family<RestoreProcess>,
+): RestoreProcess | undefined {
+  const creator = family.persons.find(({ before, after }) =>
+    [...before, ...after].some(({ child }) => child === person),
+  );
+  if (creator === undefined) return undefined;
+  return creator.image !== undefined && !creator.image.isZombie ? creator.image : originOf(creator, family);
 }
 
 const CLONE_ARGS = { flags: 0, exitSignal: 32, stack: 40, stackSize: 48, setTid: 64, setTidSize: 72 };
@@ -118,13 +131,14 @@ class Planner {
     this.#files = files;
   }
 
-  birth(person: Person<RestoreProcess>, isRoot: boolean): Tape {
+  /** `origin` is whose memory it is born with. */
+  birth(person: Person<RestoreProcess>, origin: RestoreProcess | StemMaps): Tape {
     const { image } = person;
     const tape = new Tape(image === undefined ? `birth of stand-in ${person.pid}` : `birth of ${image.name}`);
-    if (isRoot) raiseDescriptorLimit(tape);
+    if (origin === this.#stem) raiseDescriptorLimit(tape);
     if (image !== undefined && !image.isZombie) {
       tape.about('private memory');
-      this.#taking(tape, (taker) => memory.load(image, tape, taker, this.#workspace, isRoot ? this.#stem : undefined));
+      this.#taking(tape, (taker) => memory.load(image, tape, taker, this.#workspace, origin));
     }
     for (const birth of person.before) this.#fork(tape, person, birth);
     tape.about('session and group');
@@ -186,7 +200,7 @@ class Planner {
         if (state.scope === 'thread' || isLeader) state.restore?.(task, tape);
       }
       if (isLeader) memory.last(process, tape);
-      return { process, index, tid, tape };
+      return { task, process, index, tid, tape };
     });
   }
 

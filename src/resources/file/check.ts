@@ -1,0 +1,59 @@
+import { KCMP_FILES } from '../../abi/process.js';
+import { readDescriptors } from '../../kernel/procfs/descriptors.js';
+import { attempt } from '../../kernel/syscall.js';
+import {
+  type Descriptor,
+  type DumpOptions,
+  type FileKind,
+  nameOf,
+  type Process,
+  type Refuse,
+} from '../contract.js';
+import { refusalOf } from './described.js';
+
+/** Before the freeze: everything about the files of a tree that could not be saved. */
+export function checkFiles(
+  processes: readonly Process[],
+  kinds: readonly FileKind[],
+  refuse: Refuse,
+  options: DumpOptions,
+): void {
+  const found = new Map<FileKind, Descriptor[]>();
+  for (const process of processes) {
+    if (process.state === 'zombie') continue;
+    checkTables(process, refuse);
+    for (const info of readDescriptors(process.pid)) {
+      const descriptor = { process, fd: info.fd, info };
+      const kind = kinds.find((kind) => kind.recognise(descriptor));
+      if (kind === undefined) refuse(refusalOf(descriptor, 'files of this kind cannot be saved yet'));
+      else {
+        kind.check?.(descriptor, refuse, options);
+        found.set(kind, [...(found.get(kind) ?? []), descriptor]);
+      }
+    }
+  }
+  for (const [kind, descriptors] of found) kind.checkAll?.(descriptors, refuse, options);
+}
+
+/** As `checkFiles` for one process by itself, whose pipes to others of the tree would be refused. */
+export function checkDescriptors(
+  process: Process,
+  kinds: readonly FileKind[],
+  refuse: Refuse,
+  options: DumpOptions,
+): void {
+  checkFiles([process], kinds, refuse, { ...options, outsidePipes: true });
+}
+
+/** A thread may have a descriptor table of its own (clone(2) without CLONE_FILES); images have one a process. */
+function checkTables(process: Process, refuse: Refuse): void {
+  for (const thread of process.threads) {
+    if (thread.isLeader) continue;
+    if (attempt('kcmp', [process.pid, thread.tid, KCMP_FILES, 0, 0]) > 0)
+      refuse({
+        task: nameOf(thread),
+        object: 'its descriptor table',
+        reason: 'it is not that of its process, and images have only one a process',
+      });
+  }
+}

@@ -1,0 +1,161 @@
+import { lstatSync, statSync } from 'node:fs';
+import { FD_CLOEXEC, O_CLOEXEC, O_PATH } from '../../abi/fcntl.js';
+import { createMessage, type fdinfo_entry } from '../../image/index.js';
+import type { OwnedFd } from '../../kernel/fd.js';
+import { readDescriptors } from '../../kernel/procfs/descriptors.js';
+import { readLink } from '../../kernel/procfs/read.js';
+import type {
+  Descriptor,
+  DescriptorInfo,
+  DumpContext,
+  file_entry,
+  FileCollector,
+  FileKind,
+  Process,
+} from '../contract.js';
+import { openPath, openPidfd, takeDescriptor } from './calls.js';
+import { objectOf, refuseNow } from './described.js';
+import { dumpFs } from './fs.js';
+import { abandonRemaps, writeRemaps } from './remap.js';
+import { Descriptions } from './shared.js';
+
+/**
+ * The files of a frozen tree. `begin`, then `dump`, while others may add files of theirs, then `write`. `abandon` when
+ * the dump fails.
+ */
+export class DescriptorCollector implements FileCollector {
+  readonly #kinds: readonly FileKind[];
+  readonly #filesIdOf: (process: Process) => number;
+  readonly #entries: file_entry[] = [];
+  readonly #tables = new Map<number, fdinfo_entry[]>();
+  readonly #links = new Map<string, number>();
+  readonly #descriptions = new Descriptions();
+  readonly #found: { descriptor: Descriptor; id: number }[] = [];
+  #context: DumpContext | undefined;
+  #lastId = 0;
+
+  /** Processes with the same `filesIdOf` share their descriptor table. */
+  constructor(kinds: readonly FileKind[], filesIdOf: (process: Process) => number) {
+    this.#kinds = kinds;
+    this.#filesIdOf = filesIdOf;
+  }
+
+  begin(context: DumpContext): void {
+    this.#context = context;
+  }
+
+  get context(): DumpContext {
+    if (this.#context === undefined) throw new Error('the collector was not begun');
+    return this.#context;
+  }
+
+  get found(): readonly { readonly descriptor: Descriptor; readonly id: number }[] {
+    return this.#found;
+  }
+
+  /** Every descriptor of every table, once, and the directories of each process. */
+  dump(): void {
+    for (const process of this.context.processes) {
+      if (process.state === 'zombie') continue;
+      const id = this.#filesIdOf(process);
+      if (!this.#tables.has(id)) this.#tables.set(id, this.#dumpTable(process));
+    }
+    for (const process of this.context.processes)
+      if (process.state !== 'zombie')
+        this.context.writer.write('fs', process.insidePid, [dumpFs(process, this)]);
+  }
+
+  /** files.img, fdinfo-*.img and what the kinds write. No file is added after this. */
+  write(): void {
+    const { writer } = this.context;
+    for (const kind of this.#kinds) kind.write?.(this.context);
+    for (const [id, entries] of this.#tables) writer.write('fdinfo', id, entries);
+    writer.write('files', null, this.#entries);
+    writeRemaps(this.context);
+  }
+
+  /** Take back what was made outside of the image. */
+  abandon(): void {
+    if (this.#context !== undefined) abandonRemaps(this.#context);
+  }
+
+  add(entry: (id: number) => file_entry): number {
+    const id = this.#nextId();
+    this.#entries.push(entry(id));
+    return id;
+  }
+
+  addLink(process: Process, link: string, flags: number): number {
+    const path = `/proc/${process.pid}/${link}`;
+    const target = readLink(path);
+    const stat = statSync(path, { bigint: true });
+    const key = `${stat.dev}:${stat.ino}:${flags}:${target}`;
+    const known = this.#links.get(key);
+    if (known !== undefined) return known;
+    const descriptor = { process, fd: -1, info: infoOfLink(path, target, flags) };
+    using opened = openPath(path, O_PATH);
+    const id = this.#nextId();
+    this.#dumpAs(id, descriptor, opened.fd);
+    this.#links.set(key, id);
+    return id;
+  }
+
+  #nextId(): number {
+    this.#lastId += 1;
+    return this.#lastId;
+  }
+
+  #dumpTable(process: Process): fdinfo_entry[] {
+    using pidfd = openPidfd(process.pid);
+    return readDescriptors(process.pid).map((info) => {
+      const descriptor = { process, fd: info.fd, info };
+      const entry = this.#describe(descriptor, pidfd);
+      this.#found.push({ descriptor, id: entry.id });
+      return createMessage('fdinfo', {
+        id: entry.id,
+        flags: (info.info.flags & O_CLOEXEC) === 0 ? 0 : FD_CLOEXEC,
+        type: entry.type,
+        fd: info.fd,
+      });
+    });
+  }
+
+  /** The entry of a descriptor's description, made where it is met first. */
+  #describe(descriptor: Descriptor, pidfd: OwnedFd): { id: number; type: number } {
+    return this.#descriptions.intern(descriptor, () => {
+      using taken = takeDescriptor(pidfd.fd, descriptor.fd, objectOf(descriptor));
+      const id = this.#nextId();
+      return { id, type: this.#dumpAs(id, descriptor, taken.fd).type };
+    });
+  }
+
+  #dumpAs(id: number, descriptor: Descriptor, taken: number): file_entry {
+    const kind = this.#kinds.find((kind) => kind.recognise(descriptor));
+    if (kind === undefined) return refuseNow(this.context, descriptor, 'files of this kind cannot be saved yet');
+    const entry = kind.dump(descriptor, id, taken, this.context);
+    this.#entries.push(entry);
+    return entry;
+  }
+}
+
+/** A magic link of procfs as if it were a descriptor. */
+function infoOfLink(path: string, link: string, flags: number): DescriptorInfo {
+  return {
+    fd: -1,
+    link,
+    access: lstatSync(path).mode & 0o777,
+    stat: statSync(path, { bigint: true }),
+    info: {
+      pos: 0n,
+      flags,
+      mntId: -1,
+      ino: undefined,
+      locks: [],
+      fields: new Map(),
+      rest: [],
+      epoll: [],
+      inotify: [],
+      fanotify: [],
+    },
+  };
+}

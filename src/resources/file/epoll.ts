@@ -1,0 +1,180 @@
+import { EPOLL_CLOEXEC, EPOLL_CTL_ADD } from '../../abi/event.js';
+import { F_DUPFD_CLOEXEC, O_CLOEXEC } from '../../abi/fcntl.js';
+import { KCMP_EPOLL_TFD } from '../../abi/process.js';
+import {
+  createMessage,
+  type eventpoll_file_entry,
+  type eventpoll_tfd_entry,
+  ImageError,
+  kindOfFile,
+} from '../../image/index.js';
+import { scratch } from '../../kernel/memory.js';
+import type { EpollTarget } from '../../kernel/procfs/fdinfo.js';
+import { attempt } from '../../kernel/syscall.js';
+import type { Descriptor, DumpContext, FileKind, Holder, Tape } from '../contract.js';
+import { refuseNow } from './described.js';
+import { FIRST_SLOT } from './holder.js';
+import { dumpOwner, restoreOwner } from './owner.js';
+import { perDump, perRestore } from './state.js';
+import { setStatusFlags } from './status-flags.js';
+import { FD_TYPE } from './types.js';
+
+/**
+ * epoll(7). fdinfo has its targets: the number each was added by, its events and data. The number may have been closed
+ * since, or mean another file by now, or be one of another process that shares the epoll; so the target's description
+ * is looked for over the whole tree (kcmp(2) KCMP_EPOLL_TFD), and noted by its id in files.img, in a field that CRIU
+ * writes but does not read. Lost is which edges (EPOLLET) were seen already: the program may be told once more.
+ */
+interface Pending {
+  readonly descriptor: Descriptor;
+  readonly entry: eventpoll_file_entry;
+}
+
+const pending = perDump<Pending[]>(() => []);
+
+export const epoll: FileKind = {
+  name: 'epoll',
+  support: 'targets with events and data, nested, of closed or reused numbers; edges may be reported again',
+  member: 'epfd',
+
+  recognise: ({ info }) => info.link === 'anon_inode:[eventpoll]',
+
+  dump(descriptor, id, taken, context) {
+    const { flags, epoll: targets } = descriptor.info.info;
+    const entry = createMessage('files', {
+      type: FD_TYPE.epfd,
+      id,
+      epfd: {
+        id,
+        flags: flags & ~O_CLOEXEC,
+        fown: dumpOwner(descriptor, taken, context),
+        tfd: targets.map(targetEntry),
+      },
+    });
+    if (entry.epfd !== undefined) pending(context).push({ descriptor, entry: entry.epfd });
+    return entry;
+  },
+
+  write(context) {
+    for (const { descriptor, entry } of pending(context)) nameTargets(descriptor, entry, context);
+  },
+
+  open({ id, epfd }, holder) {
+    if (epfd === undefined) throw new ImageError('files.img', `file ${id} is no epoll`);
+    const { tape } = holder;
+    const fd = tape.call('epoll_create1', [EPOLL_CLOEXEC]);
+    setStatusFlags(tape, fd, epfd.flags);
+    restoreOwner(`file:${id}`, epfd.fown, holder);
+    return fd;
+  },
+
+  connect({ id, epfd }, holder) {
+    for (const target of epfd?.tfd ?? []) addTarget(holder.slot(`file:${id}`), target, id, holder);
+  },
+};
+
+function targetEntry({ tfd, events, data, pos, ino, sdev }: EpollTarget) {
+  return {
+    id: 0,
+    tfd,
+    events,
+    data,
+    ...(sdev === undefined ? {} : { dev: sdev }),
+    ...(ino === undefined ? {} : { inode: ino }),
+    ...(pos === undefined ? {} : { pos }),
+  };
+}
+
+/** Find each target's file among the tree's descriptors, those with its inode first. */
+function nameTargets(epoll: Descriptor, entry: eventpoll_file_entry, context: DumpContext): void {
+  const seen = new Map<number, number>();
+  for (const target of entry.tfd) {
+    // Of several targets added by the same number, the kernel counts them in its order (struct kcmp_epoll_slot).
+    const offset = seen.get(target.tfd) ?? 0;
+    seen.set(target.tfd, offset + 1);
+    const matches = ({ descriptor }: { readonly descriptor: Descriptor }) =>
+      isTarget(epoll, descriptor, target.tfd, offset);
+    const match = byInode(context).get(target.inode)?.find(matches) ?? context.files.found.find(matches);
+    if (match === undefined)
+      refuseNow(
+        context,
+        epoll,
+        `it watches a file, added as descriptor ${target.tfd}, that no process of the tree has a descriptor of`,
+      );
+    target.id = match.id;
+  }
+}
+
+type Found = DumpContext['files']['found'][number];
+const inodes = perDump(() => new Map<bigint, Found[]>());
+
+function byInode(context: DumpContext): ReadonlyMap<bigint, readonly Found[]> {
+  const known = inodes(context);
+  if (known.size > 0) return known;
+  for (const found of context.files.found) {
+    const { ino } = found.descriptor.info.stat;
+    const group = known.get(ino);
+    if (group === undefined) known.set(ino, [found]);
+    else group.push(found);
+  }
+  return known;
+}
+
+function isTarget(epoll: Descriptor, { process, fd }: Descriptor, tfd: number, offset: number): boolean {
+  const { view, address } = scratch;
+  view.setUint32(0, epoll.fd, true);
+  view.setUint32(4, tfd, true);
+  view.setUint32(8, offset, true);
+  return attempt('kcmp', [process.pid, epoll.process.pid, KCMP_EPOLL_TFD, fd, address]) === 0;
+}
+
+/**
+ * In the holder, whose descriptors are the same descriptions: the target is moved to the number it was added by, for
+ * that one call. Whatever has that number there gives way, and comes back.
+ */
+function addTarget(epoll: number, target: eventpoll_tfd_entry, id: number, holder: Holder): void {
+  const { tape } = holder;
+  const file = target.id === 0 ? fileOfNumber(id, target.tfd, holder) : target.id;
+  const slot = holder.slot(`file:${file}`);
+  const isBusy = target.tfd >= FIRST_SLOT;
+  const saved = isBusy ? tape.call('fcntl', [target.tfd, F_DUPFD_CLOEXEC, 0], 'any') : undefined;
+  if (slot !== target.tfd) tape.call('dup3', [slot, target.tfd, O_CLOEXEC]);
+  tape.call('epoll_ctl', [movedEpoll(epoll, target.tfd, saved), EPOLL_CTL_ADD, target.tfd, eventOf(target, tape)]);
+  if (slot === target.tfd) return;
+  tape.call('close', [target.tfd]);
+  if (saved === undefined) return;
+  tape.call('dup3', [saved, target.tfd, O_CLOEXEC], 'any');
+  tape.call('close', [saved], 'any');
+}
+
+/** Images of CRIU say only the number: it is that of a table that has the epoll. */
+function fileOfNumber(epoll: number, tfd: number, holder: Holder): number {
+  for (const table of tables(holder)) {
+    if (!table.some(({ id }) => id === epoll)) continue;
+    const target = table.find(({ fd }) => fd === tfd);
+    if (target !== undefined) return target.id;
+  }
+  throw new ImageError('files.img', `epoll ${epoll}: no process that has it has a descriptor ${tfd}, its target`);
+}
+
+const tables = perRestore(({ reader }) =>
+  reader
+    .list()
+    .map((name) => kindOfFile(name))
+    .filter((found) => found?.kind === 'fdinfo')
+    .map((found) => reader.read('fdinfo', found?.id ?? 0)),
+);
+
+/** The epoll's own slot may be the number that gave way. */
+function movedEpoll<T>(epoll: number, tfd: number, saved: T | undefined): number | T {
+  return epoll === tfd && saved !== undefined ? saved : epoll;
+}
+
+/** struct epoll_event, packed on x86-64: events, then data. */
+function eventOf({ events, data }: eventpoll_tfd_entry, tape: Tape) {
+  const bytes = new Uint8Array(12);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, events, true);
+  view.setBigUint64(4, data, true);
+  return tape.space(bytes);
+}

@@ -1,0 +1,52 @@
+import { EFD_SEMAPHORE } from '../../abi/event.js';
+import { O_CLOEXEC } from '../../abi/fcntl.js';
+import { createMessage, ImageError } from '../../image/index.js';
+import type { FileKind } from '../contract.js';
+import { dumpOwner, restoreOwner } from './owner.js';
+import { setStatusFlags } from './status-flags.js';
+import { FD_TYPE } from './types.js';
+
+/**
+ * eventfd(2): a counter of 64 bits, in fdinfo. Whether reads take one or all (EFD_SEMAPHORE) is shown from Linux 6.5;
+ * before, it is taken for a plain one.
+ */
+const INITIAL_MAX = 0xffff_ffffn;
+
+export const eventfd: FileKind = {
+  name: 'eventfd',
+  support: 'counter, flags, semaphore mode (from Linux 6.5)',
+  member: 'efd',
+
+  recognise: ({ info }) => info.link === 'anon_inode:[eventfd]',
+
+  dump(descriptor, id, taken, context) {
+    const { info } = descriptor;
+    const { eventfd: state, flags } = info.info;
+    if (state === undefined) throw new Error(`${info.link}: fdinfo has no eventfd-count`);
+    const own = flags & ~O_CLOEXEC;
+    const efd = {
+      id,
+      // The image has no field for the semaphore mode. This is the lowest bit of the access mode, which is always
+      // O_RDWR here, and no F_SETFL of anybody looks at it.
+      flags: state.semaphore === true ? own | EFD_SEMAPHORE : own,
+      fown: dumpOwner(descriptor, taken, context),
+      counter: state.count,
+    };
+    return createMessage('files', { type: FD_TYPE.efd, id, efd });
+  },
+
+  open({ id, efd }, holder) {
+    if (efd === undefined) throw new ImageError('files.img', `file ${id} is no eventfd`);
+    const { tape } = holder;
+    const initial = efd.counter > INITIAL_MAX ? 0n : efd.counter;
+    const fd = tape.call('eventfd2', [initial, (efd.flags & EFD_SEMAPHORE) | O_CLOEXEC]);
+    if (efd.counter > INITIAL_MAX) {
+      const bytes = new Uint8Array(8);
+      new DataView(bytes.buffer).setBigUint64(0, efd.counter, true);
+      tape.call('write', [fd, tape.space(bytes), 8], 8);
+    }
+    setStatusFlags(tape, fd, efd.flags);
+    restoreOwner(`file:${id}`, efd.fown, holder);
+    return fd;
+  },
+};

@@ -1,0 +1,105 @@
+import { type BigIntStats, readSync } from 'node:fs';
+import { create, toBinary } from '@bufbuild/protobuf';
+import { S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG, SEEK_DATA, SEEK_HOLE } from '../../abi/fcntl.js';
+import {
+  createMessage,
+  decodeName,
+  encodeImage,
+  fileOf,
+  ghost_chunk_entrySchema,
+  type ImageWriter,
+} from '../../image/index.js';
+import { writeAll } from '../../image/directory.js';
+import { ERRNO } from '../../abi/errno.js';
+import { scratch } from '../../kernel/memory.js';
+import { attempt, syscall } from '../../kernel/syscall.js';
+import { SyscallError } from '../../kernel/errors.js';
+import { kernelDevice, reopenForReading } from './calls.js';
+
+/**
+ * A file without a name, whole: ghost-file-N.img. Contents are written with their holes, as chunks, where it has any
+ * (st_blocks tells), else in one run to the file's end.
+ */
+const BUFFER = 1 << 20;
+
+/** Bytes that copying it takes: what its blocks hold, not the length of a sparse file. */
+export function ghostBytes(stat: BigIntStats): bigint {
+  if ((Number(stat.mode) & S_IFMT) !== S_IFREG) return 0n;
+  const allocated = stat.blocks * 512n;
+  return allocated < stat.size ? allocated : stat.size;
+}
+
+/** `opened` is a descriptor of this process that is open on the file in any way. */
+export function writeGhost(writer: ImageWriter, id: number, stat: BigIntStats, opened: number): void {
+  const type = Number(stat.mode) & S_IFMT;
+  const sparse = type === S_IFREG && stat.blocks * 512n < stat.size;
+  const message = createMessage('ghost-file', {
+    uid: Number(stat.uid),
+    gid: Number(stat.gid),
+    mode: Number(stat.mode),
+    dev: kernelDevice(stat.dev),
+    ino: stat.ino,
+    atim: timeOf(stat.atimeNs),
+    mtim: timeOf(stat.mtimeNs),
+    ...(type === S_IFCHR || type === S_IFBLK ? { rdev: Number(stat.rdev & 0xffff_ffffn) } : {}),
+    ...(sparse ? { chunks: true, size: stat.size } : {}),
+    ...(type === S_IFLNK ? { symlnkTarget: linkTarget(opened) } : {}),
+  });
+  const image = writer.openRaw(fileOf('ghost-file', id));
+  writeAll(image, encodeImage('ghost-file', [{ message }]));
+  if (type !== S_IFREG) return;
+  using file = reopenForReading(opened);
+  if (!sparse) copyRange(file.fd, image, 0, Number(stat.size));
+  else for (const [from, to] of dataRanges(file.fd, Number(stat.size))) writeChunk(file.fd, image, from, to);
+}
+
+function timeOf(ns: bigint): { tvSec: bigint; tvUsec: bigint } {
+  const second = 1_000_000_000n;
+  const rest = ((ns % second) + second) % second;
+  return { tvSec: BigInt.asUintN(64, (ns - rest) / second), tvUsec: rest / 1000n };
+}
+
+/** The target of a symbolic link that is open with O_PATH: readlinkat(2) of the empty path, from Linux 2.6.39. */
+function linkTarget(opened: number): string {
+  const room = 4096;
+  const empty = scratch.address + BigInt(room);
+  scratch.bytes[room] = 0;
+  const length = syscall('readlinkat', [opened, empty, scratch.address, room], 'a removed symbolic link');
+  return decodeName(Uint8Array.from(scratch.bytes.subarray(0, length)));
+}
+
+/** Runs that hold data (lseek(2) SEEK_DATA), in order. */
+export function dataRanges(fd: number, size: number): [number, number][] {
+  const ranges: [number, number][] = [];
+  for (let at = 0; at < size; ) {
+    const from = attempt('lseek', [fd, at, SEEK_DATA]);
+    if (from === -ERRNO.ENXIO) break;
+    if (from < 0) throw new SyscallError('lseek', -from, 'SEEK_DATA');
+    const to = attempt('lseek', [fd, from, SEEK_HOLE]);
+    if (to < 0) throw new SyscallError('lseek', -to, 'SEEK_HOLE');
+    ranges.push([from, Math.min(to, size)]);
+    at = to;
+  }
+  return ranges;
+}
+
+function writeChunk(file: number, image: number, from: number, to: number): void {
+  const chunk = toBinary(
+    ghost_chunk_entrySchema,
+    create(ghost_chunk_entrySchema, { len: BigInt(to - from), off: BigInt(from) }),
+  );
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(chunk.length);
+  writeAll(image, Buffer.concat([length, chunk]));
+  copyRange(file, image, from, to);
+}
+
+function copyRange(file: number, image: number, from: number, to: number): void {
+  const buffer = Buffer.allocUnsafe(Math.min(BUFFER, Math.max(to - from, 1)));
+  for (let at = from; at < to; ) {
+    const count = readSync(file, buffer, 0, Math.min(buffer.length, to - at), at);
+    if (count === 0) throw new Error(`a deleted file ends at byte ${at} instead of ${to}`);
+    writeAll(image, buffer.subarray(0, count));
+    at += count;
+  }
+}

@@ -1,0 +1,34 @@
+import type { ImageReader, ImageWriter } from '../../image/index.js';
+import { ImageError } from '../../image/index.js';
+import type { PipeContents } from './pipe-data.js';
+
+/**
+ * Where the packets in pipes in packet mode end. CRIU's format has no place for that, so it is a file of our own,
+ * which CRIU ignores: an object of arrays of lengths by the pipe's id.
+ */
+const FILE = 'stasis-packets.json';
+
+export function writePackets(contents: readonly PipeContents[], writer: ImageWriter): void {
+  const packets: Record<string, readonly number[]> = {};
+  for (const { entry, packets: lengths } of contents)
+    if (lengths !== undefined && lengths.length > 1) packets[entry.pipeId] = lengths;
+  if (Object.keys(packets).length > 0) writer.writeBytes(FILE, [Buffer.from(JSON.stringify(packets))]);
+}
+
+export function readPackets(reader: ImageReader): Map<number, readonly number[]> {
+  const bytes = reader.bytes(FILE);
+  if (bytes === undefined) return new Map();
+  return new Map(Object.entries(parse(bytes)).map(([id, lengths]) => [Number(id), lengthsOf(id, lengths)]));
+}
+
+function parse(bytes: Uint8Array): object {
+  const value: unknown = JSON.parse(Buffer.from(bytes).toString());
+  if (typeof value !== 'object' || value === null) throw new ImageError(FILE, 'holds no object');
+  return value;
+}
+
+function lengthsOf(id: string, lengths: unknown): number[] {
+  if (!Array.isArray(lengths) || !lengths.every((length) => Number.isSafeInteger(length) && length >= 0))
+    throw new ImageError(FILE, `${id} has no list of lengths`);
+  return lengths as number[];
+}

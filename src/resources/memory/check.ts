@@ -1,0 +1,103 @@
+import { statSync } from 'node:fs';
+import { unlessVanished } from '../../kernel/procfs/error.js';
+import { mapFilePath } from '../../kernel/procfs/maps.js';
+import { attempt } from '../../kernel/procfs/read.js';
+import type { DetailedMapping } from '../../kernel/procfs/smaps.js';
+import { nameOf, type Process, type Refuse } from '../contract.js';
+import { readVmas } from './mappings.js';
+import { readSegments } from './sysv.js';
+import { nameOfMapping, USER_END, VMA, type Vma } from './vma.js';
+
+/** What of a process's memory cannot be saved. Runs before anything is frozen, so mappings may come and go. */
+
+interface Reason {
+  readonly reason: string;
+  readonly help?: string;
+}
+
+const FLAG_REASONS: Readonly<Record<string, Reason>> = {
+  um: { reason: 'it is registered with a userfaultfd', help: 'let its fault handler unregister it' },
+  uw: { reason: 'it is write-protected by a userfaultfd', help: 'let its fault handler unregister it' },
+  ui: { reason: 'it is registered with a userfaultfd', help: 'let its fault handler unregister it' },
+  ss: { reason: 'it is a shadow stack', help: 'start the program without shadow stacks' },
+  sl: { reason: 'it is sealed by mseal(2), which cannot be written down in an image' },
+};
+
+const NAMED: Readonly<Record<string, Reason>> = {
+  '[uprobes]': { reason: 'uprobes are active in it', help: 'stop tracing the process' },
+  '/[aio]': {
+    reason: 'it is the ring of an asynchronous I/O context',
+    help: 'let the program io_destroy it',
+  },
+  '/secretmem': { reason: 'memory of memfd_secret(2) cannot be read by anybody else' },
+  '[mpx]': { reason: 'it is a table of MPX bounds' },
+};
+
+export function checkMemory(process: Process, refuse: Refuse): void {
+  const vmas = unlessVanished(() => readVmas(process.pid)) ?? [];
+  const files = new Set<string>();
+  for (const vma of vmas) {
+    const found = reasonFor(vma) ?? fileReason(process.pid, vma, files);
+    if (found === undefined) continue;
+    refuse({ task: nameOf(process), object: nameOfMapping(vma.mapping), ...found });
+  }
+  checkSegments(process, vmas, refuse);
+}
+
+function reasonFor({ mapping, status, backing, prot }: Vma): Reason | undefined {
+  const { vmFlags, path, start, protectionKey } = mapping;
+  if (backing === 'kernel') return undefined;
+  const named = NAMED[path];
+  if (named !== undefined) return named;
+  for (const flag of vmFlags) {
+    const reason = FLAG_REASONS[flag];
+    if (reason !== undefined) return reason;
+  }
+  if (vmFlags.includes('pf') || (vmFlags.includes('io') && (status & VMA.FILE_SHARED) === 0))
+    return { reason: 'it is memory of a device' };
+  // The kernel itself gives mappings that may only be executed a key.
+  const PROT_EXEC_ONLY = 4;
+  if (protectionKey !== undefined && protectionKey !== 0 && prot !== PROT_EXEC_ONLY)
+    return {
+      reason: `it has protection key ${protectionKey}`,
+      help: 'protection keys are not supported yet',
+    };
+  if (start >= USER_END) return { reason: 'it lies above 2^47 (five-level page tables)' };
+  return undefined;
+}
+
+/** Files that live in a file system, and /dev/zero, can be mapped again; devices and anonymous inodes cannot. */
+function fileReason(pid: number, { mapping, backing }: Vma, known: Set<string>): Reason | undefined {
+  if (backing !== 'file') return undefined;
+  const { major, minor, inode, path } = mapping;
+  const key = `${major}:${minor}:${inode}:${path}`;
+  if (known.has(key)) return undefined;
+  known.add(key);
+  const stat = unlessVanished(() => statOf(pid, mapping));
+  if (stat === undefined || stat.isFile()) return undefined;
+  if (stat.isCharacterDevice() && stat.rdev === DEV_ZERO) return undefined;
+  if (stat.isCharacterDevice() || stat.isBlockDevice())
+    return { reason: `it is of device ${stat.rdev >> 8n}:${stat.rdev & 0xffn}`, help: 'close the device' };
+  return { reason: 'what is mapped is no file' };
+}
+
+const DEV_ZERO = 0x105n;
+
+function statOf(pid: number, mapping: DetailedMapping) {
+  const path = mapFilePath(pid, mapping);
+  return attempt(path, 'cannot stat', () => statSync(path, { bigint: true }));
+}
+
+function checkSegments(process: Process, vmas: readonly Vma[], refuse: Refuse): void {
+  const attached = vmas.filter(({ backing }) => backing === 'sysv');
+  if (attached.length === 0) return;
+  const known = new Set(readSegments().map(({ shmid }) => BigInt(shmid)));
+  for (const { mapping } of attached) {
+    if (known.has(mapping.inode)) continue;
+    refuse({
+      task: nameOf(process),
+      object: nameOfMapping(mapping),
+      reason: `System V segment ${mapping.inode} is not one of this IPC namespace`,
+    });
+  }
+}

@@ -1,0 +1,23 @@
+import type { MemoryResource } from '../contract.js';
+import { checkMemory } from './check.js';
+import { dumpMemory } from './dump.js';
+import { finishMemory, restoreDumpable } from './finish.js';
+import { holdMemory, sealMemory } from './hold.js';
+import { loadMemory } from './load.js';
+import { newStemMaps } from './stem-maps.js';
+
+/** Memory: mappings and pages. See check.ts for what cannot be saved. */
+export const memory: MemoryResource = {
+  check: (process, refuse) => {
+    checkMemory(process, refuse);
+  },
+  dump: dumpMemory,
+  hold: holdMemory,
+  stemMaps: newStemMaps,
+  load: loadMemory,
+  finish: finishMemory,
+  last: restoreDumpable,
+  seal: sealMemory,
+};
+
+export { MemfdCollector } from './memfd.js';

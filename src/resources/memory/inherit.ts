@@ -1,0 +1,183 @@
+import { closeSync, readSync } from 'node:fs';
+import { MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE } from '../../abi/mman.js';
+import type { ImageReader } from '../../image/reader.js';
+import type { vma_entry } from '../../image/schema/index.js';
+import type { ProcessImage } from '../contract.js';
+import { spanOfEntry } from './image-memory.js';
+import { type Run, runsOfProcess } from './runs.js';
+import type { Span } from './scan.js';
+import { VMA } from './vma.js';
+
+/**
+ * Copy-on-write sharing between a process and its parent. No image says which pages they share, so, like CRIU, a
+ * restore shares what is equal: a child is forked when its parent's private memory is in place, keeps the mappings
+ * that both have, and pages of them whose contents the image has twice alike.
+ */
+export interface Inheritance {
+  /** Mappings of the child that are there already. */
+  readonly inherited: ReadonlySet<vma_entry>;
+  /** What is not unmapped, ascending. */
+  readonly kept: readonly Span[];
+  /** Mappings that became longer since the fork. */
+  readonly grow: readonly { readonly from: Span; readonly to: Span }[];
+}
+
+/** What a child finds of its own mappings (ascending) in those of its parent. */
+export function inherit(
+  vmas: readonly vma_entry[],
+  parent: ProcessImage | undefined,
+  parentVmas: readonly vma_entry[],
+): Inheritance {
+  const inherited = new Set<vma_entry>();
+  const kept: Span[] = [];
+  const grow: { from: Span; to: Span }[] = [];
+  if (parent === undefined) return { inherited, kept, grow };
+  // Without pages of the parent's there is nothing to share, and it may not be writable.
+  const sources = [...loadedOf(runsOfProcess(parent), parentVmas)];
+  let at = 0;
+  for (const vma of vmas) {
+    const span = spanOfEntry(vma);
+    while (at < sources.length && Number(sources[at]?.end ?? 0n) <= span.start) at++;
+    const from = sources[at];
+    if (from === undefined || from.start > vma.start || !isSameMemory(vma, from)) continue;
+    const there = { start: span.start, end: Math.min(span.end, Number(from.end)) };
+    inherited.add(vma);
+    kept.push(there);
+    if (there.end < span.end) grow.push({ from: there, to: span });
+  }
+  return { inherited, kept, grow };
+}
+
+/** The mappings that have pages in the image, both ascending. */
+export function loadedOf(runs: readonly Run[], vmas: readonly vma_entry[]): Set<vma_entry> {
+  const loaded = new Set<vma_entry>();
+  let at = 0;
+  for (const vma of vmas) {
+    const { start, end } = spanOfEntry(vma);
+    while (at < runs.length && (runs[at]?.end ?? 0) <= start) at++;
+    if ((runs[at]?.start ?? end) < end) loaded.add(vma);
+  }
+  return loaded;
+}
+
+const SAME_FLAGS = MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_NORESERVE;
+
+/** Could it be a piece of the same mapping, before one of both changed? */
+function isSameMemory(vma: vma_entry, other: vma_entry): boolean {
+  if (((vma.flags ^ other.flags) & SAME_FLAGS) !== 0) return false;
+  const file = vma.status & VMA.FILE_PRIVATE;
+  if (file !== (other.status & VMA.FILE_PRIVATE)) return false;
+  return file === 0 || (vma.shmid === other.shmid && vma.pgoff - vma.start === other.pgoff - other.start);
+}
+
+/** The parts of ascending runs that lie in ascending spans. */
+export function cut(runs: readonly Run[], spans: readonly Span[]): Run[] {
+  const parts: Run[] = [];
+  let from = 0;
+  for (const span of spans) {
+    while (from < runs.length && (runs[from]?.end ?? 0) <= span.start) from++;
+    for (let at = from; at < runs.length; at++) {
+      const run = runs[at];
+      if (run === undefined || run.start >= span.end) break;
+      parts.push(part(run, Math.max(run.start, span.start), Math.min(run.end, span.end)));
+    }
+  }
+  return parts;
+}
+
+function part(run: Run, start: number, end: number): Run {
+  if (start === run.start && end === run.end) return run;
+  return { ...run, start, end, offset: run.offset + start - run.start };
+}
+
+/** The parts of ascending runs that lie in none of ascending spans. */
+export function outside(runs: readonly Run[], spans: readonly Span[]): Run[] {
+  const parts: Run[] = [];
+  let from = 0;
+  for (const run of runs) {
+    let start = run.start;
+    while (from < spans.length && (spans[from]?.end ?? 0) <= start) from++;
+    for (let at = from; start < run.end; at++) {
+      const span = spans[at];
+      const end = Math.min(span?.start ?? run.end, run.end);
+      if (end > start) parts.push(part(run, start, end));
+      start = Math.max(start, span?.end ?? run.end);
+    }
+  }
+  return parts;
+}
+
+/** What is to be done about pages of inherited mappings. */
+export interface Difference {
+  /** Pages to be read: the child alone has them, or others than its parent. Ascending. */
+  readonly load: readonly Run[];
+  /** Pages only the parent has. */
+  readonly drop: readonly Span[];
+}
+
+/** Both lists are ascending; `parent` is of what is kept alone. */
+export function compare(child: readonly Run[], parent: readonly Run[]): Difference {
+  if (parent.length === 0) return { load: child, drop: [] };
+  using contents = new Contents();
+  const load = outside(child, parent);
+  const theirs = cut(parent, child);
+  // Cut by each other, both have the same parts.
+  cut(child, parent).forEach((run, index) => {
+    const other = theirs[index];
+    if (other?.start !== run.start || other.end !== run.end) throw new Error('runs that do not match');
+    load.push(...contents.differing(run, other));
+  });
+  load.sort((a, b) => a.start - b.start);
+  return { load, drop: outside(parent, child) };
+}
+
+const CHUNK = 1 << 20;
+const PAGE = 4096;
+
+/** Pages files of one comparison, opened as they are needed. */
+class Contents implements Disposable {
+  readonly #fds = new Map<ImageReader, Map<number, number>>();
+  readonly #left = Buffer.allocUnsafeSlow(CHUNK);
+  readonly #right = Buffer.allocUnsafeSlow(CHUNK);
+
+  /** The parts of `run` whose pages differ from those of `other`, which has the same addresses. */
+  *differing(run: Run, other: Run): Generator<Run> {
+    let differs: number | undefined;
+    for (let at = run.start; at < run.end; at += CHUNK) {
+      const length = Math.min(CHUNK, run.end - at);
+      const left = this.#read(run, at, this.#left.subarray(0, length));
+      const right = this.#read(other, at, this.#right.subarray(0, length));
+      const isEqual = left.equals(right);
+      for (let page = 0; page < length; page += isEqual ? length : PAGE) {
+        const same = isEqual || left.compare(right, page, page + PAGE, page, page + PAGE) === 0;
+        if (same && differs !== undefined) yield part(run, differs, at + page);
+        if (same) differs = undefined;
+        else differs ??= at + page;
+      }
+    }
+    if (differs !== undefined) yield part(run, differs, run.end);
+  }
+
+  #read(run: Run, at: number, into: Buffer): Buffer {
+    const fd = this.#open(run);
+    for (let done = 0; done < into.length; ) {
+      const count = readSync(fd, into, done, into.length - done, run.offset + at - run.start + done);
+      if (count === 0) throw new Error(`pages-${run.pagesId}.img of ${run.reader.directory} ends too early`);
+      done += count;
+    }
+    return into;
+  }
+
+  #open({ reader, pagesId }: Run): number {
+    const open = this.#fds.get(reader) ?? new Map<number, number>();
+    this.#fds.set(reader, open);
+    const fd = open.get(pagesId) ?? reader.openPages(pagesId);
+    open.set(pagesId, fd);
+    return fd;
+  }
+
+  [Symbol.dispose](): void {
+    for (const open of this.#fds.values()) for (const fd of open.values()) closeSync(fd);
+    this.#fds.clear();
+  }
+}

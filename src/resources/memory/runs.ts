@@ -1,0 +1,119 @@
+import { ImageError } from '../../image/errors.js';
+import { iteratePages, PAGE_BYTES } from '../../image/index.js';
+import type { ImageId } from '../../image/kinds.js';
+import type { ImageReader } from '../../image/reader.js';
+import type { Operand, Tape } from '../../tape/tape.js';
+import type { ProcessImage } from '../contract.js';
+
+/** Pages of an image and how they come into memory: one preadv(2) for up to a thousand runs of pages. */
+
+/** Addresses as numbers, as in scan.ts: hundreds of thousands of runs are looked at one by one. */
+export interface Run {
+  readonly start: number;
+  readonly end: number;
+  readonly reader: ImageReader;
+  readonly pagesId: number;
+  /** In bytes from the start of the pages file. */
+  readonly offset: number;
+}
+
+const known = new WeakMap<ImageReader, Map<string, readonly Run[]>>();
+
+/** The runs of a process, or of shared memory, ascending; read once an image. */
+export function runsOf(reader: ImageReader, id: ImageId, options: { shmem?: boolean } = {}): readonly Run[] {
+  const cache = known.get(reader) ?? new Map<string, readonly Run[]>();
+  known.set(reader, cache);
+  const key = `${options.shmem === true ? 'shmem ' : ''}${id}`;
+  const runs = cache.get(key) ?? readRuns(reader, id, options);
+  cache.set(key, runs);
+  return runs;
+}
+
+function readRuns(reader: ImageReader, id: ImageId, options: { shmem?: boolean }): Run[] {
+  const runs: Run[] = [];
+  for (const { vaddr, nrPages, source } of iteratePages(reader, id, options)) {
+    if (source === undefined)
+      throw new ImageError(
+        reader.directory,
+        `the page at 0x${vaddr.toString(16)} of ${id} was left with a lazy page server`,
+      );
+    const start = Number(vaddr);
+    runs.push({ start, end: start + nrPages * PAGE_BYTES, ...source });
+  }
+  return runs;
+}
+
+export function runsOfProcess(image: ProcessImage): readonly Run[] {
+  return runsOf(image.reader, image.pid);
+}
+
+/** The holder's key of the pages file that a run is in, seen from the image that is restored. */
+export function keyOfPages(image: ImageReader, { reader, pagesId }: Run): string {
+  let prefix = '';
+  for (let at: ImageReader | undefined = image; at !== undefined; at = at.parent()) {
+    if (at === reader) return `image:${prefix}pages-${pagesId}.img`;
+    prefix += 'parent/';
+  }
+  throw new Error(`${reader.directory} is no parent of ${image.directory}`);
+}
+
+/** The kernel's limits of one call: UIO_MAXIOV pieces, and just under 2 GiB (MAX_RW_COUNT). */
+const PIECES_MAX = 1024;
+const BYTES_MAX = 1 << 30;
+
+/**
+ * Entries that read runs, moved by `shift`, to where they belong. Runs whose contents follow each other in one file
+ * share a call. `fdOf` answers the descriptor of a pages file on this tape.
+ */
+export function readRunsTo(tape: Tape, runs: Iterable<Run>, fdOf: (run: Run) => Operand, shift = 0n): void {
+  let batch: Run[] = [];
+  let bytes = 0;
+  const flush = () => {
+    const [first] = batch;
+    if (first !== undefined) readBatch(tape, batch, bytes, fdOf(first), first.offset, shift);
+    batch = [];
+    bytes = 0;
+  };
+  for (const whole of runs) {
+    for (const run of pieces(whole)) {
+      const [first] = batch;
+      const follows =
+        first !== undefined &&
+        first.reader === run.reader &&
+        first.pagesId === run.pagesId &&
+        first.offset + bytes === run.offset;
+      if (!follows || batch.length === PIECES_MAX || bytes + run.end - run.start > BYTES_MAX) flush();
+      batch.push(run);
+      bytes += run.end - run.start;
+    }
+  }
+  flush();
+}
+
+function* pieces(run: Run): Generator<Run> {
+  if (run.end - run.start <= BYTES_MAX) {
+    yield run;
+    return;
+  }
+  for (let at = run.start; at < run.end; at += BYTES_MAX) {
+    const end = Math.min(at + BYTES_MAX, run.end);
+    yield { ...run, start: at, end, offset: run.offset + at - run.start };
+  }
+}
+
+function readBatch(
+  tape: Tape,
+  batch: readonly Run[],
+  bytes: number,
+  fd: Operand,
+  offset: number,
+  shift: bigint,
+): void {
+  const vectors = new BigUint64Array(batch.length * 2);
+  batch.forEach(({ start, end }, index) => {
+    vectors[index * 2] = BigInt(start) + shift;
+    vectors[index * 2 + 1] = BigInt(end - start);
+  });
+  const space = tape.space(new Uint8Array(vectors.buffer));
+  tape.call('preadv', [fd, space, batch.length, offset, 0], bytes);
+}

@@ -1,0 +1,147 @@
+import { ERRNO } from '../../abi/errno.js';
+import * as P from '../../abi/pagemap.js';
+import { SyscallError } from '../../kernel/errors.js';
+import { NativeMemory } from '../../kernel/memory.js';
+import { holdsPrivateData, isGuard, Pagemap } from '../../kernel/procfs/pagemap.js';
+import { attempt } from '../../kernel/syscall.js';
+import { PAGE, USER_END } from './vma.js';
+
+/**
+ * Which pages of an address space have contents of their own. The PAGEMAP_SCAN ioctl (Linux 6.7) walks only page
+ * tables that exist, so a sparse mapping costs nothing; before it, the whole pagemap is read, 8 bytes a page.
+ */
+
+/** Addresses as numbers: they are below 2^53, and a process can have hundreds of thousands of ranges. */
+export interface Span {
+  readonly start: number;
+  readonly end: number;
+}
+
+const REGIONS_AT_ONCE = 32 * 1024;
+const ARGUMENT = REGIONS_AT_ONCE * P.PAGE_REGION_SIZE;
+let memory: NativeMemory | undefined;
+
+interface Question {
+  /** Categories that must not be there. */
+  readonly without: bigint;
+  /** Of these at least one. */
+  readonly anyOf: bigint;
+}
+
+/** Present or swapped out, no page of a file's, and not the shared page of zeros. */
+const OWN_PAGES: Question = {
+  without: P.PAGE_IS_FILE | P.PAGE_IS_PFNZERO | P.PAGE_IS_GUARD,
+  anyOf: P.PAGE_IS_PRESENT | P.PAGE_IS_SWAPPED,
+};
+const GUARDS: Question = { without: 0n, anyOf: P.PAGE_IS_GUARD };
+
+/** −errno where the kernel cannot do it. */
+function scan(fd: number, question: Question): Span[] | number {
+  memory ??= new NativeMemory(ARGUMENT + P.PM_SCAN_ARG_SIZE);
+  const { view, address } = memory;
+  const put = (offset: number, value: bigint) => {
+    view.setBigUint64(ARGUMENT + offset, value, true);
+  };
+  put(P.PM_SCAN_ARG_OFFSET_SIZE, BigInt(P.PM_SCAN_ARG_SIZE));
+  put(P.PM_SCAN_ARG_OFFSET_FLAGS, 0n);
+  put(P.PM_SCAN_ARG_OFFSET_START, 0n);
+  put(P.PM_SCAN_ARG_OFFSET_END, USER_END);
+  put(P.PM_SCAN_ARG_OFFSET_VEC, address);
+  put(P.PM_SCAN_ARG_OFFSET_VEC_LEN, BigInt(REGIONS_AT_ONCE));
+  put(P.PM_SCAN_ARG_OFFSET_MAX_PAGES, 0n);
+  put(P.PM_SCAN_ARG_OFFSET_CATEGORY_INVERTED, question.without);
+  put(P.PM_SCAN_ARG_OFFSET_CATEGORY_MASK, question.without);
+  put(P.PM_SCAN_ARG_OFFSET_CATEGORY_ANYOF_MASK, question.anyOf);
+  // Categories that are reported split regions, so none that differ are asked for.
+  put(P.PM_SCAN_ARG_OFFSET_RETURN_MASK, question.without | P.PAGE_IS_GUARD);
+  const spans: Span[] = [];
+  for (;;) {
+    put(P.PM_SCAN_ARG_OFFSET_WALK_END, 0n);
+    const count = attempt('ioctl', [fd, P.PAGEMAP_SCAN, address + BigInt(ARGUMENT)]);
+    if (count < 0) return count;
+    for (let index = 0; index < count; index++) {
+      const at = index * P.PAGE_REGION_SIZE;
+      append(spans, readNumber(view, at), readNumber(view, at + 8));
+    }
+    const walked = view.getBigUint64(ARGUMENT + P.PM_SCAN_ARG_OFFSET_WALK_END, true);
+    if (walked >= USER_END) return spans;
+    put(P.PM_SCAN_ARG_OFFSET_START, walked);
+  }
+}
+
+function readNumber(view: DataView, at: number): number {
+  return view.getUint32(at, true) + view.getUint32(at + 4, true) * 0x1_0000_0000;
+}
+
+function append(spans: Span[], start: number, end: number): void {
+  const last = spans.at(-1);
+  if (last !== undefined && last.end === start) spans[spans.length - 1] = { start: last.start, end };
+  else spans.push({ start, end });
+}
+
+export interface PageScan {
+  /** Ranges of pages with contents of their own, ascending. */
+  readonly pages: readonly Span[];
+  /** Guard regions (MADV_GUARD_INSTALL, Linux 6.13), ascending. */
+  readonly guards: readonly Span[];
+}
+
+/** `ranges` are the private mappings, ascending: what the old way has to look at. */
+export function scanPages(pid: number, ranges: readonly Span[]): PageScan {
+  using pagemap = new Pagemap(pid);
+  const pages = scan(pagemap.fd, OWN_PAGES);
+  if (typeof pages !== 'number') {
+    const guards = scan(pagemap.fd, GUARDS);
+    // The category is of Linux 6.15 (EINVAL before).
+    return { pages, guards: typeof guards === 'number' ? readGuards(pagemap, ranges) : guards };
+  }
+  if (pages !== -ERRNO.ENOTTY && pages !== -ERRNO.EINVAL)
+    throw new SyscallError('ioctl(PAGEMAP_SCAN)', -pages, pagemap.path);
+  return { pages: readOwn(pagemap, ranges), guards: readGuards(pagemap, ranges) };
+}
+
+const ENTRIES_AT_ONCE = 64 * 1024;
+
+/** Reads the pagemap of ranges word by word; exported for its test against the ioctl. */
+export function readSpans(
+  pagemap: Pagemap,
+  ranges: readonly Span[],
+  wanted: (entry: bigint) => boolean,
+): Span[] {
+  const entries = new BigUint64Array(ENTRIES_AT_ONCE);
+  const page = Number(PAGE);
+  const spans: Span[] = [];
+  for (const range of ranges) {
+    for (let at = range.start; at < range.end; at += ENTRIES_AT_ONCE * page) {
+      const end = Math.min(at + ENTRIES_AT_ONCE * page, range.end);
+      pagemap.read(BigInt(at), BigInt(end), entries).forEach((entry, index) => {
+        // Most are zero: nothing was ever there.
+        if (entry !== 0n && wanted(entry)) append(spans, at + index * page, at + (index + 1) * page);
+      });
+    }
+  }
+  return spans;
+}
+
+function readOwn(pagemap: Pagemap, ranges: readonly Span[]): Span[] {
+  return readSpans(pagemap, ranges, holdsPrivateData);
+}
+
+function readGuards(pagemap: Pagemap, ranges: readonly Span[]): Span[] {
+  return readSpans(pagemap, ranges, isGuard);
+}
+
+/** Parts of ascending `spans` that lie in ascending `ranges`, each cut where a range ends. */
+export function intersect(spans: readonly Span[], ranges: readonly Span[]): Span[] {
+  const common: Span[] = [];
+  let index = 0;
+  for (const range of ranges) {
+    while (index < spans.length && (spans[index]?.end ?? 0) <= range.start) index++;
+    for (let at = index; at < spans.length; at++) {
+      const span = spans[at];
+      if (span === undefined || span.start >= range.end) break;
+      common.push({ start: Math.max(span.start, range.start), end: Math.min(span.end, range.end) });
+    }
+  }
+  return common;
+}

@@ -1,0 +1,143 @@
+import { closeSync, readSync } from 'node:fs';
+import { MFD_CLOEXEC } from '../../abi/mman.js';
+import type { vma_entry } from '../../image/schema/index.js';
+import { readMaps } from '../../kernel/procfs/maps.js';
+import { readRemote } from '../../kernel/remote.js';
+import type { Tape } from '../../tape/tape.js';
+import type { AddressRange, ProcessImage } from '../contract.js';
+import { functionsOf } from './elf.js';
+import { mmOf } from './image-memory.js';
+import { cut } from './inherit.js';
+import { runsOfProcess } from './runs.js';
+import { kernelParts, luggageAddress, movePart } from './stem-maps.js';
+import { USER_END, VMA } from './vma.js';
+
+/**
+ * The vDSO: code of the kernel's whose addresses C libraries remember. Where the running kernel's has the functions of
+ * the image's at the same places, it simply is moved there. Else the image's is restored as plain memory, each of
+ * its functions replaced by a jump into the running kernel's, which lies elsewhere.
+ */
+
+function vdsoOf(image: ProcessImage): vma_entry | undefined {
+  return mmOf(image).vmas.find(({ status }) => (status & VMA.VDSO) !== 0);
+}
+
+function vvarOf(image: ProcessImage): vma_entry | undefined {
+  return mmOf(image).vmas.find(({ status }) => (status & VMA.VVAR) !== 0);
+}
+
+const decided = new WeakMap<ProcessImage, boolean>();
+
+/** Has the image a vDSO that the running kernel's cannot simply take the place of? */
+export function needsProxy(image: ProcessImage): boolean {
+  const known = decided.get(image);
+  if (known !== undefined) return known;
+  const vdso = vdsoOf(image);
+  const needs = vdso !== undefined && !(fits(image, vdso) && sameFunctions(image, vdso));
+  decided.set(image, needs);
+  return needs;
+}
+
+/** Same sizes, and the data as far from the code: it is addressed relative to that. */
+function fits(image: ProcessImage, vdso: vma_entry): boolean {
+  const vvar = vvarOf(image);
+  const own = kernelParts().find(({ name }) => name === '[vdso]');
+  if (own === undefined)
+    throw new Error(`${image.name} has a vDSO, this kernel has none (booted with vdso=0)`);
+  const dataSize = own.offset;
+  return (
+    vdso.end - vdso.start === own.size &&
+    vvar !== undefined &&
+    vvar.end - vvar.start === dataSize &&
+    vdso.start - vvar.start === own.offset
+  );
+}
+
+function sameFunctions(image: ProcessImage, vdso: vma_entry): boolean {
+  const theirs = imageBytes(image, vdso);
+  const ours = kernelBytes();
+  if (Buffer.compare(theirs, ours) === 0) return true;
+  const functions = functionsOf(ours);
+  return [...functionsOf(theirs)].every(([name, at]) => functions.get(name) === at);
+}
+
+function imageBytes(image: ProcessImage, vdso: vma_entry): Buffer {
+  const start = Number(vdso.start);
+  const bytes = Buffer.alloc(Number(vdso.end) - start);
+  for (const run of cut(runsOfProcess(image), [{ start, end: Number(vdso.end) }])) {
+    const fd = run.reader.openPages(run.pagesId);
+    try {
+      readSync(fd, bytes, run.start - start, run.end - run.start, run.offset);
+    } finally {
+      closeSync(fd);
+    }
+  }
+  return bytes;
+}
+
+function kernelBytes(): Uint8Array {
+  const own = readMaps(process.pid).find(({ path }) => path === '[vdso]');
+  if (own === undefined) throw new Error('this process has no vDSO');
+  return readRemote(process.pid, own.start, Number(own.end - own.start));
+}
+
+/** Entries that bring the vDSO out of the workspace to where the image has it; without one it goes with that. */
+export function placeVdso(image: ProcessImage, tape: Tape, workspace: AddressRange): void {
+  const vdso = vdsoOf(image);
+  if (vdso === undefined) return;
+  tape.about('vDSO');
+  const own = kernelParts().find(({ name }) => name === '[vdso]');
+  if (own === undefined) return;
+  const proxy = needsProxy(image);
+  const first = proxy ? freePlace(image, workspace, own.offset + own.size) : vdso.start - own.offset;
+  for (const { offset, size } of kernelParts())
+    movePart(tape, luggageAddress(workspace) + offset, size, first + offset);
+  if (proxy) patch(image, vdso, tape, first + own.offset);
+}
+
+/** The middle of the largest gap, as far as can be from what may grow. */
+function freePlace(image: ProcessImage, workspace: AddressRange, size: bigint): bigint {
+  const taken = mmOf(image).vmas.map(({ start, end }) => ({ start, end }));
+  taken.push({ start: workspace.address, end: workspace.address + workspace.size });
+  taken.push({ start: USER_END, end: USER_END });
+  taken.sort((a, b) => (a.start < b.start ? -1 : 1));
+  let best = { start: 0n, size: 0n };
+  let last = 0x10_0000n;
+  for (const { start, end } of taken) {
+    if (start - last > best.size) best = { start: last, size: start - last };
+    if (end > last) last = end;
+  }
+  if (best.size < size) throw new Error(`${image.name}: no room for the vDSO of this kernel`);
+  return (best.start + (best.size - size) / 2n) & ~0xfffn;
+}
+
+/** `mov $target, %rax; jmp *%rax` */
+function jumpTo(target: bigint): Buffer {
+  const code = Buffer.from([0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xe0]);
+  code.writeBigUInt64LE(target, 2);
+  return code;
+}
+
+/**
+ * SAFETY: the image's vDSO is private writable memory here, and no thread of the process runs before it is final; a
+ * thread that was stopped inside of it is not, for the dump would have to have been taken on another kernel in it.
+ */
+function patch(image: ProcessImage, vdso: vma_entry, tape: Tape, target: bigint): void {
+  const ours = functionsOf(kernelBytes());
+  const jumps = new Map<number, Buffer>();
+  for (const [name, at] of functionsOf(imageBytes(image, vdso))) {
+    const to = ours.get(name);
+    if (to === undefined) throw new Error(`${image.name}: the vDSO of this kernel has no ${name}`);
+    jumps.set(at, jumpTo(target + BigInt(to)));
+  }
+  // A tape cannot store bytes, but read them from a file.
+  const code = Buffer.concat([...jumps.values()]);
+  const fd = tape.call('memfd_create', [tape.string('stasis-vdso'), MFD_CLOEXEC]);
+  tape.call('write', [fd, tape.space(code), code.length]);
+  let from = 0;
+  for (const [at, jump] of jumps) {
+    tape.call('pread64', [fd, vdso.start + BigInt(at), jump.length, from], jump.length);
+    from += jump.length;
+  }
+  tape.call('close', [fd]);
+}

@@ -1,0 +1,49 @@
+import { PR_GET_TID_ADDRESS } from '../../abi/prctl.js';
+import { scratch } from '../../kernel/memory.js';
+import { syscall } from '../../kernel/syscall.js';
+import { nameOf, type TaskState } from '../contract.js';
+import { threadCore } from './core.js';
+
+/** What the kernel does when a thread ends: it walks the list of robust futexes, and clears a word. */
+
+/** sizeof(struct robust_list_head), the only length the kernel takes. */
+const ROBUST_LIST_HEAD_SIZE = 24;
+
+export const robustList: TaskState = {
+  name: 'robust futex lists',
+  scope: 'thread',
+  support: 'the head, get_robust_list(2)',
+
+  read(thread) {
+    const { address, view } = scratch;
+    syscall('get_robust_list', [thread.tid, address, address + 8n], nameOf(thread));
+    const core = threadCore(thread.core);
+    core.futexRla = view.getBigUint64(0, true);
+    core.futexRlaLen = core.futexRla === 0n ? 0 : Number(view.getBigUint64(8, true));
+  },
+
+  restore(task, tape) {
+    const { futexRla, futexRlaLen } = threadCore(task.core);
+    if (futexRla === 0n) return;
+    tape.call('set_robust_list', [futexRla, futexRlaLen === 0 ? ROBUST_LIST_HEAD_SIZE : futexRlaLen], 0);
+  },
+};
+
+export const tidAddress: TaskState = {
+  name: 'clear_child_tid addresses',
+  scope: 'thread',
+  support: 'the address, PR_GET_TID_ADDRESS',
+
+  ask(thread, tape) {
+    const address = tape.space(8);
+    tape.call('prctl', [PR_GET_TID_ADDRESS, address, 0, 0, 0], 0);
+    return (played) => {
+      const info = thread.core.threadInfo;
+      if (info !== undefined) info.clearTidAddr = played.view(address).getBigUint64(0, true);
+    };
+  },
+
+  restore(task, tape) {
+    tape.call('set_tid_address', [task.core.threadInfo?.clearTidAddr ?? 0n]);
+  },
+};
