@@ -1,14 +1,14 @@
 import { PTRACE_O_SUSPEND_SECCOMP } from '../abi/ptrace.js';
 import { ERRNO } from '../abi/errno.js';
 import { SyscallError } from '../kernel/errors.js';
-import { syscall } from '../kernel/syscall.js';
-import { scratch } from '../kernel/memory.js';
+import { sleep_us, syscall } from '../kernel/syscall.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
 import { readStatus } from '../kernel/procfs/status.js';
 import { describeStatus, isEventStop, waitFor, type WaitStatus } from '../kernel/wait.js';
 import { nameOf, type Process, type Thread } from '../resources/contract.js';
 import { cureForThaw, outsideCriticalSection } from '../resources/process/index.js';
+import { SIGSTOP, takeStop } from '../tape/stops.js';
 import { look } from './look.js';
 
 /**
@@ -31,15 +31,16 @@ export class Frozen implements Disposable {
   static freeze(root: number, timeout_ms: number): Frozen {
     const deadline = Date.now() + timeout_ms;
     const held = new Set<number>();
+    const stopSignals = new Map<number, number>();
     try {
       for (;;) {
-        const processes = look(root);
+        const processes = look(root, stopSignals);
         const fresh = processes.flatMap(living).filter((thread) => !held.has(thread.tid));
         if (fresh.length === 0) {
           for (const thread of processes.flatMap(living)) record(thread);
           return new Frozen(processes, held);
         }
-        stopAll(fresh, held, deadline);
+        stopAll(fresh, held, deadline, stopSignals);
       }
     } catch (error) {
       for (const tid of held) letGo(tid);
@@ -56,6 +57,8 @@ export class Frozen implements Disposable {
     if (!this.#held) return;
     this.unpin();
     this.#held = false;
+    for (const { tid, process } of this.threads)
+      if (takeStop(tid) && process.state === 'alive') kill(process.pid, SIGSTOP);
     for (const tid of this.#tids) letGo(tid);
   }
 
@@ -64,7 +67,10 @@ export class Frozen implements Disposable {
     if (!this.#held) return;
     this.#held = false;
     for (const process of this.processes) if (process.state !== 'zombie') kill(process.pid, SIGKILL);
-    for (const tid of this.#tids) reap(tid);
+    // A leader cannot be waited for before its threads are: each of them is a zombie of ours until then.
+    const leaders = new Set(this.processes.map(({ pid }) => pid));
+    for (const tid of this.#tids) if (!leaders.has(tid)) reap(tid);
+    for (const tid of this.#tids) if (leaders.has(tid)) reap(tid);
   }
 
   /**
@@ -97,7 +103,7 @@ export class Frozen implements Disposable {
 }
 
 const SIGKILL = 9;
-const SIGSTOP = 19;
+const SIGTRAP = 5;
 
 /** A task that could not be stopped. */
 export class FreezeError extends Error {
@@ -119,7 +125,12 @@ function seizeOne(tid: number): void {
   }
 }
 
-function stopAll(threads: readonly Thread[], held: Set<number>, deadline: number): void {
+function stopAll(
+  threads: readonly Thread[],
+  held: Set<number>,
+  deadline: number,
+  stopSignals: Map<number, number>,
+): void {
   const stopping: Thread[] = [];
   for (const thread of threads) {
     try {
@@ -133,7 +144,11 @@ function stopAll(threads: readonly Thread[], held: Set<number>, deadline: number
       else throw new FreezeError(explain(thread, error), { cause: error });
     }
   }
-  for (const thread of stopping) if (!waitForStop(thread, deadline)) held.delete(thread.tid);
+  for (const thread of stopping) {
+    const signal = waitForStop(thread, deadline);
+    if (signal === undefined) held.delete(thread.tid);
+    else if (signal !== SIGTRAP) stopSignals.set(thread.process.pid, signal);
+  }
 }
 
 function explain(thread: Thread, error: SyscallError): string {
@@ -142,16 +157,19 @@ function explain(thread: Thread, error: SyscallError): string {
   return `Cannot stop ${nameOf(thread)}: ${why}`;
 }
 
-/** True when stopped, false when it ended. A signal that comes first is delivered, and the stop waited for again. */
-function waitForStop(thread: Thread, deadline: number): boolean {
+/**
+ * The signal that its stop reports: SIGTRAP, or the one by which its process is stopped already (ptrace(2), "Group-stop").
+ * Undefined when it ended. A signal that comes first is delivered, and the stop waited for again.
+ */
+function waitForStop(thread: Thread, deadline: number): number | undefined {
   for (let spins = 0; ; ) {
     const status = waitFor(thread.tid, false);
-    if (isEventStop(status)) return true;
+    if (isEventStop(status) && status.kind === 'stopped') return status.signal;
     if (status.kind === 'none') {
-      if (spins++ > SPINS) pause();
+      if (spins++ > SPINS) sleep_us(100);
       if (Date.now() > deadline)
         throw new FreezeError(`Cannot stop ${nameOf(thread)}: it is in a wait that cannot be interrupted (state D)`);
-    } else if (!passOn(thread, status)) return false;
+    } else if (!passOn(thread, status)) return undefined;
   }
 }
 
@@ -162,13 +180,6 @@ function passOn(thread: Thread, status: WaitStatus): boolean {
   if (status.kind !== 'stopped') throw new FreezeError(`${nameOf(thread)}: ${describeStatus(status)}`);
   ptrace.resume(thread.tid, status.event === 0 ? status.signal : 0);
   return true;
-}
-
-/** Sleep 100 µs. */
-function pause(): void {
-  scratch.view.setBigInt64(0, 0n, true);
-  scratch.view.setBigInt64(8, 100_000n, true);
-  syscall('nanosleep', [scratch.address, 0]);
 }
 
 function record(thread: Thread): void {

@@ -9,11 +9,14 @@ import { newCore } from '../resources/process/index.js';
 const ZOMBIE = new Set(['Z', 'X']);
 const STOPPED = 'T';
 
-/** Read a tree of processes, parents first. Tasks that vanish meanwhile are left out. */
-export function look(root: number): Process[] {
+/**
+ * Read a tree of processes, parents first. Tasks that vanish meanwhile are left out. `stopSignals` are those by which
+ * processes are stopped, where that is known already: a traced task does not show it.
+ */
+export function look(root: number, stopSignals: ReadonlyMap<number, number> = new Map()): Process[] {
   const found = new Map<number, Process>();
   for (const node of readTree(root)) {
-    const process = unlessVanished(() => lookAt(node, found.get(node.parent)));
+    const process = unlessVanished(() => lookAt(node, found.get(node.parent), stopSignals.get(node.pid)));
     if (process !== undefined) found.set(node.pid, process);
   }
   return [...found.values()];
@@ -30,10 +33,11 @@ interface Draft {
   stat: Process['stat'];
 }
 
-function lookAt(node: TreeProcess, parent: Process | undefined): Process {
+function lookAt(node: TreeProcess, parent: Process | undefined, stopSignal: number | undefined): Process {
   const stat = readStat(node.pid);
   const status = readStatus(node.pid);
-  const state = ZOMBIE.has(stat.state) ? 'zombie' : stat.state === STOPPED ? 'stopped' : 'alive';
+  const isStopped = stopSignal !== undefined || stat.state === STOPPED;
+  const state = ZOMBIE.has(stat.state) ? 'zombie' : isStopped ? 'stopped' : 'alive';
   const insidePid = status.nsTgid.at(-1) ?? node.pid;
   const draft = { pid: node.pid, insidePid, parent, children: [], threads: [], state, stat } as unknown as Draft;
   const process = draft as Process;
@@ -45,6 +49,7 @@ function lookAt(node: TreeProcess, parent: Process | undefined): Process {
   const [leader] = draft.threads;
   if (leader === undefined) throw new Error(`pid ${node.pid} has no thread`);
   draft.leader = leader;
+  if (stopSignal !== undefined && leader.core.tc !== undefined) leader.core.tc.stopSigno = stopSignal;
   parent?.children.push(process);
   return process;
 }

@@ -17,3 +17,10 @@ export function attempt(name: SyscallName, args: readonly Argument[]): number {
     if (result !== -ERRNO.EINTR) return result;
   }
 }
+
+const clock = new Int32Array(new SharedArrayBuffer(4));
+
+/** Block this thread for about so many microseconds. */
+export function sleep_us(duration_us: number): void {
+  if (duration_us > 0) Atomics.wait(clock, 0, 0, duration_us / 1000);
+}

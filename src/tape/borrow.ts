@@ -8,7 +8,7 @@ import { describeStatus, waitFor } from '../kernel/wait.js';
 import { LOOP } from '../machine/x86_64.js';
 import type { Gadgets } from './gadgets.js';
 import { CODE_SIZE } from './layout.js';
-import { type Actor, LostTaskError } from './play.js';
+import { type Actor, isPassing, LostTaskError } from './play.js';
 import { rewound, SIGFRAME_SIZE, sigframe, xstateRoom } from './sigframe.js';
 
 /**
@@ -156,8 +156,8 @@ function waitForCall(lender: Lender): void {
   for (;;) {
     const status = waitFor(lender.tid);
     if (status.kind === 'stopped' && status.event === 0 && status.signal === SIGTRAP) return;
-    if (status.kind === 'stopped' && status.event !== 0) ptrace.resumeToSyscall(lender.tid);
-    else throw new LostTaskError(`${lender.name}: ${describeStatus(status)}`);
+    if (!isPassing(lender.tid, status)) throw new LostTaskError(`${lender.name}: ${describeStatus(status)}`);
+    ptrace.resumeToSyscall(lender.tid);
   }
 }
 

@@ -2,10 +2,11 @@ import { errnoName } from '../abi/errno.js';
 import { NO_SYSCALL, type Registers } from '../kernel/registers.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { readRemote, writeRemote } from '../kernel/remote.js';
-import { describeStatus, waitFor } from '../kernel/wait.js';
+import { describeStatus, waitFor, type WaitStatus } from '../kernel/wait.js';
 import { SYSCALL_X86_64 } from '../abi/syscalls.js';
 import * as L from './layout.js';
 import { printEntry, printResult } from './print.js';
+import { rememberStop, SIGSTOP } from './stops.js';
 import { Played, type Tape } from './tape.js';
 
 /** Where a task goes when it is let go after a tape: one last call through a gadget, and what lies on the stack then. */
@@ -142,10 +143,22 @@ function waitForEnd(actor: Actor, title: string): void {
   for (;;) {
     const status = waitFor(actor.tid);
     if (status.kind === 'stopped' && status.event === 0 && status.signal === actor.stopSignal) return;
-    // A group stop or an interrupt that was already on its way: the tape has not ended, go on to its end.
-    if (status.kind === 'stopped' && status.event !== 0) ptrace.resume(actor.tid);
-    else throw new LostTaskError(`${actor.name}: ${title}: ${describeStatus(status)}`);
+    if (!isPassing(actor.tid, status))
+      throw new LostTaskError(`${actor.name}: ${title}: ${describeStatus(status)}`);
+    ptrace.resume(actor.tid);
   }
+}
+
+/**
+ * A stop on the way that is not the one waited for: a group stop or an interrupt that was already coming, or a SIGSTOP,
+ * which is remembered. The task is to be resumed.
+ */
+export function isPassing(tid: number, status: WaitStatus): boolean {
+  if (status.kind !== 'stopped') return false;
+  if (status.event !== 0) return true;
+  if (status.signal !== SIGSTOP) return false;
+  rememberStop(tid);
+  return true;
 }
 
 function collect(actor: Actor, tape: Tape): Played {

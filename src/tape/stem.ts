@@ -2,13 +2,14 @@ import * as C from '../abi/process.js';
 import { SIGCHLD, SIGURG } from '../abi/signal.js';
 import { LOOP_IDLE } from '../machine/x86_64.js';
 import { STEM_PAGES_SIZE, stemElf } from '../machine/stem.js';
-import { PTRACE_O_EXITKILL } from '../abi/ptrace.js';
+import { ERRNO } from '../abi/errno.js';
+import { PTRACE_O_EXITKILL, PTRACE_O_SUSPEND_SECCOMP } from '../abi/ptrace.js';
 import { SyscallError } from '../kernel/errors.js';
 import { OwnedFd } from '../kernel/fd.js';
 import { addressOf, spawnFrom } from '../kernel/ffi.js';
-import { NativeMemory, scratchString } from '../kernel/memory.js';
+import { NativeMemory, scratch, scratchString } from '../kernel/memory.js';
 import * as ptrace from '../kernel/ptrace.js';
-import { syscall } from '../kernel/syscall.js';
+import { sleep_us, syscall } from '../kernel/syscall.js';
 import { describeStatus, isEventStop, waitFor } from '../kernel/wait.js';
 import { CODE_SIZE, PAGE_SIZE, type Slice } from './layout.js';
 import { type Actor, LostTaskError } from './play.js';
@@ -86,9 +87,11 @@ function stemFile(workspace: Workspace): OwnedFd {
 
 /** Seize the new process and bring it to its idle loop. */
 function adopt(pid: number, options: StemOptions): Actor {
-  ptrace.seize(pid, STEM_OPTIONS);
+  seize(pid);
   const idle = options.workspace.address + BigInt(LOOP_IDLE);
-  for (let attempt = 0; attempt < 1000; attempt++) {
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    // An interrupt stops it before its next instruction, so it has to be given time in between to get anywhere.
+    sleep_us(20 * attempt);
     ptrace.interrupt(pid);
     const status = waitFor(pid);
     if (!isEventStop(status))
@@ -101,14 +104,41 @@ function adopt(pid: number, options: StemOptions): Actor {
       return { tid: pid, inside: insideIds(pid), slice, base, stopSignal: SIGURG, leave: undefined, name: options.name };
     }
     ptrace.resume(pid);
+    if (attempt > HURRIED_ATTEMPTS) pause();
   }
   throw new LostTaskError(`stem for ${options.name} did not reach its idle loop`);
 }
+
+/** A page fault that meets a pending stop is given up and made again, so a stem interrupted too often never arrives. */
+const HURRIED_ATTEMPTS = 10;
+
+/** Sleep 50 µs. */
+function pause(): void {
+  scratch.view.setBigInt64(0, 0n, true);
+  scratch.view.setBigInt64(8, 50_000n, true);
+  syscall('nanosleep', [scratch.address, 0]);
+}
+
+/** The last of them wait ten milliseconds each, two and a half seconds together. */
+const ATTEMPTS = 500;
 
 function insideIds(pid: number): { pid: number; tid: number } {
   return { pid, tid: pid };
 }
 
-/** A half-restored tree dies with us; seccomp must not kill the calls of a tape. */
+/** A half-restored tree dies with us. */
 export const STEM_OPTIONS = PTRACE_O_EXITKILL;
+
+/**
+ * Filters that a tape installs must not see the rest of its calls. Tracers without the privilege (or with filters of
+ * their own) cannot have it, and cannot restore tasks with filters then. Tasks born of a stem inherit the options.
+ */
+function seize(pid: number): void {
+  try {
+    ptrace.seize(pid, STEM_OPTIONS | PTRACE_O_SUSPEND_SECCOMP);
+  } catch (error) {
+    if (!(error instanceof SyscallError) || (error.errno !== ERRNO.EPERM && error.errno !== ERRNO.EINVAL)) throw error;
+    ptrace.seize(pid, STEM_OPTIONS);
+  }
+}
 

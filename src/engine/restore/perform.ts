@@ -1,3 +1,4 @@
+import { PTRACE_CONT } from '../../abi/ptrace.js';
 import { SIGURG } from '../../abi/signal.js';
 import { SYSCALL_X86_64 } from '../../abi/syscalls.js';
 import { ERRNO } from '../../abi/errno.js';
@@ -11,7 +12,8 @@ import { describeStatus, isEventStop, waitFor } from '../../kernel/wait.js';
 import { LOOP_SYSCALL } from '../../machine/x86_64.js';
 import { loadRegisters, maskOf, pendingIn } from '../../resources/process/index.js';
 import { maskFor } from '../../tape/borrow.js';
-import { type Actor, LostTaskError, type Play, play } from '../../tape/play.js';
+import { type Actor, isPassing, LostTaskError, type Play, play } from '../../tape/play.js';
+import { SIGSTOP, takeStop } from '../../tape/stops.js';
 import { Guardian, startSpare } from '../guardian.js';
 import { sliceOf, startStem } from '../../tape/stem.js';
 import type { Tape } from '../../tape/tape.js';
@@ -66,7 +68,9 @@ export class Performance implements Disposable {
     const { processes } = this.#plan;
     this.#guardian?.armRelease(processes.filter(({ isZombie }) => !isZombie).map(({ pid }) => pid));
     for (const actor of this.#actors.values()) ptrace.setOptions(actor.tid, 0);
-    for (const process of processes) if (this.#stops(process)) syscall('kill', [process.pid, SIGSTOP]);
+    for (const process of processes) if (this.#stops(process)) syscall('kill', [process.pid, stopSignalOf(process)]);
+    for (const { inside, tid } of this.#actors.values())
+      if (takeStop(tid)) syscall('tgkill', [inside.pid, tid, SIGSTOP]);
     for (const actor of this.#actors.values()) ptrace.detach(actor.tid);
     this.#started.clear();
     this.#actors.clear();
@@ -256,14 +260,16 @@ export class Performance implements Disposable {
 
   #end(tid: number): void {
     attempt('kill', [tid, SIGKILL]);
-    while (waitFor(tid).kind === 'stopped') ptrace.resume(tid);
+    waitOut(tid);
     this.#started.delete(tid);
   }
 
   /** Ends whatever was started, if it was not released. */
   [Symbol.dispose](): void {
     for (const tid of this.#started) attempt('kill', [tid, SIGKILL]);
-    for (const tid of this.#started) waitFor(tid);
+    const leaders = new Set(this.#plan.family.persons.map(({ pid }) => pid));
+    for (const tid of this.#started) if (!leaders.has(tid)) waitOut(tid);
+    for (const tid of this.#started) if (leaders.has(tid)) waitOut(tid);
     this.#started.clear();
     this.#endGuardian();
   }
@@ -272,10 +278,14 @@ export class Performance implements Disposable {
 /** SIGURG, SIGWINCH, SIGCHLD, SIGCONT: ignored by default. */
 const STOP_SIGNALS = [SIGURG, 28, 17, 18];
 const SIGKILL = 9;
-const SIGSTOP = 19;
 const TASK_STOPPED = 3;
 const HOLDER_WORKSPACE = { address: 0x1000_0000_0000n, size: 0x1000_0000n };
 const HOLDER_SLICE = 0x0fff_0000;
+
+/** Wait for the end of a task that was killed. */
+function waitOut(tid: number): void {
+  while (waitFor(tid).kind === 'stopped') attempt('ptrace', [PTRACE_CONT, tid, 0, 0]);
+}
 
 function nameOfPerson(person: Person<RestoreProcess>): string {
   return person.image?.name ?? `pid ${person.pid} (stand-in)`;
@@ -284,6 +294,11 @@ function nameOfPerson(person: Person<RestoreProcess>): string {
 /** Nothing but the end of a tape stops a stem, and its children inherit that. */
 function prepare(actor: Actor): void {
   ptrace.setSignalMask(actor.tid, maskFor(SIGURG));
+}
+
+/** What a stopped process was stopped by: SIGSTOP, SIGTSTP, SIGTTIN or SIGTTOU. */
+function stopSignalOf({ core }: RestoreProcess): number {
+  return core.tc?.stopSigno || SIGSTOP;
 }
 
 function dieBySignal(pid: number, signal: number): void {
@@ -296,7 +311,7 @@ function waitForTrap(tid: number, what: string): void {
   for (;;) {
     const status = waitFor(tid);
     if (status.kind === 'stopped' && status.event === 0 && status.signal === SIGTRAP) return;
-    if (status.kind !== 'stopped' || status.event === 0) throw new LostTaskError(`${what}: ${describeStatus(status)}`);
+    if (!isPassing(tid, status)) throw new LostTaskError(`${what}: ${describeStatus(status)}`);
     ptrace.resumeToSyscall(tid);
   }
 }

@@ -26,9 +26,9 @@ export interface RestorePlan {
   readonly stem: StemMaps;
   /** Creators before those they create: session, memory, children. */
   readonly births: ReadonlyMap<Person<RestoreProcess>, Tape>;
-  /** Groups, then what of memory had to wait for the children. */
+  /** Groups, what of memory had to wait for the children, directories and umask. */
   readonly finish: ReadonlyMap<RestoreProcess, Tape>;
-  /** Descriptors, file system context, threads. */
+  /** Descriptors and threads. */
   readonly tables: ReadonlyMap<RestoreProcess, Tape>;
   /** Stand-ins are collected by their parents. */
   readonly collect: ReadonlyMap<RestoreProcess, Tape>;
@@ -66,7 +66,7 @@ export function planRestore(reader: ImageReader, request: RestoreRequest): Resto
     holderPid,
     stem,
     births: new Map(family.persons.map((person) => [person, plan.birth(person, originOf(person, family) ?? stem)])),
-    finish: new Map(living.map((process) => [process, plan.finish(process, family)])),
+    finish: new Map(living.map((process) => [process, plan.finish(process, family, living)])),
     tables: new Map(living.map((process) => [process, plan.table(process, living)])),
     collect: collectStandIns(family),
     states: living.flatMap((process) => plan.states(process)),
@@ -161,23 +161,25 @@ class Planner {
     clone(tape, child.pid, flags, sibling ? 0 : SIGCHLD);
   }
 
-  finish(process: RestoreProcess, family: Family<RestoreProcess>): Tape {
+  finish(process: RestoreProcess, family: Family<RestoreProcess>, living: readonly RestoreProcess[]): Tape {
     const tape = new Tape(`memory of ${process.name}`);
     const inherited = process.pgid === family.root.pgid && family.root.pgid !== family.root.pid;
     tape.about('group');
     if (process.pgid !== process.pid && !inherited) tape.call('setpgid', [0, process.pgid]);
     tape.about('shared and special memory');
     this.#taking(tape, (taker) => memory.finish(process, tape, taker, this.#workspace));
+    // Before the tables: those who share a table must not take anything while its owner fills it.
+    const { ids, fs } = process;
+    const ownsFs = living.find((other) => other.ids?.fsId === ids?.fsId) === process;
+    if (ownsFs && fs !== undefined) this.#taking(tape, (taker) => restoreFs(fs, tape, taker));
     return tape;
   }
 
   /** One process restores a table that several share: the first in the tree. */
   table(process: RestoreProcess, living: readonly RestoreProcess[]): Tape {
     const tape = new Tape(`descriptors and threads of ${process.name}`);
-    const { ids, fs } = process;
+    const { ids } = process;
     const ownsTable = living.find((other) => other.ids?.filesId === ids?.filesId) === process;
-    const ownsFs = living.find((other) => other.ids?.fsId === ids?.fsId) === process;
-    if (ownsFs && fs !== undefined) this.#taking(tape, (taker) => restoreFs(fs, tape, taker));
     if (ownsTable) {
       restoreTable(process.descriptors, tape, new StemTaker(tape, this.#holder, this.#holderPid));
       attachAll(fileKinds, process.descriptors, this.#files, tape);

@@ -8,6 +8,8 @@ import { pipe } from './pipe.js';
 import { regular } from './regular.js';
 import { signalfd } from './signalfd.js';
 import { timerfd } from './timerfd.js';
+import { tty } from './tty.js';
+import { unixPair } from './unix.js';
 
 /** Every kind of open file, the more particular ones first. */
 export const fileKinds: readonly FileKind[] = [
@@ -17,6 +19,8 @@ export const fileKinds: readonly FileKind[] = [
   timerfd,
   signalfd,
   namespace,
+  unixPair,
+  tty,
   pipe,
   fifo,
   regular,

@@ -227,7 +227,7 @@ export function readThrough(pid: number, fd: number, length = 1 << 16): Buffer {
 }
 
 export const QUIET =
-  'os.dup2(os.open("/dev/null",os.O_WRONLY),2)\nfor n in range(3,40):\n  try: os.close(n)\n  except OSError: pass\n';
+  'os.dup2(os.open("/dev/null",os.O_WRONLY),2)\nos.closerange(3,100000)\n';
 
 /** Save a program, rebuild its descriptors in stems, and compare their tables; then `check`. */
 export async function roundTrip(

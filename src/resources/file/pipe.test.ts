@@ -53,7 +53,6 @@ a,b=os.pipe(); os.close(a)`,
 if os.fork()==0:
   os.close(w); signal.pause()
 os.close(r)`);
-    // Only the child has the read end; it closes its write end at once, maybe not yet.
     const [member] = program.processes;
     assert.ok(member);
     const refusals: Refusal[] = [];

@@ -3,6 +3,7 @@ import {
   F_ADD_SEALS,
   F_DUPFD_CLOEXEC,
   F_SEAL_SEAL,
+  F_SEAL_WRITE,
   O_CLOEXEC,
   O_RDONLY,
   O_RDWR,
@@ -14,7 +15,15 @@ import type { ImageReader } from '../../image/reader.js';
 import type { memfd_inode_entry } from '../../image/schema/index.js';
 import { encodeName } from '../../image/text.js';
 import { HOLDER_ARENA, type Holder, type ProcessImage, type Result } from '../contract.js';
-import { inodesOf, isAnonymous, isSealed, isSysv, keyOfInode, keyOfSealed } from './image-memory.js';
+import {
+  inodesOf,
+  isAnonymous,
+  isReadOnly,
+  isSealedFirst,
+  isSysv,
+  keyOfInode,
+  keyOfReadOnly,
+} from './image-memory.js';
 import { keyOfPages, type Run, readRunsTo, runsOf } from './runs.js';
 import { pagesIdOf, segmentsOf } from './segments.js';
 import { readSegments, type Segment } from './sysv.js';
@@ -113,10 +122,11 @@ function holdInode(inode: memfd_inode_entry, holder: Holder, arena: Arena): void
     : memfd(inode, holder, arena);
   if (inode.uid !== 0 || inode.gid !== 0) tape.call('fchown', [fd, inode.uid, inode.gid]);
   if (Object.hasOwn(inode, 'mode')) tape.call('fchmod', [fd, inode.mode & 0o7777]);
+  if (isSealedFirst(inode)) tape.call('fcntl', [fd, F_ADD_SEALS, F_SEAL_WRITE]);
   // Images that say the same of it by shmid alone.
   if (isAnonymous(inode)) holder.hold(`shmem:${inode.shmid}`, tape.call('fcntl', [fd, F_DUPFD_CLOEXEC, 0]));
   holder.hold(keyOfInode(inode), fd);
-  if (isSealed(inode)) holder.hold(keyOfSealed(inode), reopen(holder, keyOfInode(inode)));
+  if (isReadOnly(inode)) holder.hold(keyOfReadOnly(inode), reopen(holder, keyOfInode(inode)));
 }
 
 function reopen(holder: Holder, key: string): Result {

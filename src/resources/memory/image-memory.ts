@@ -1,3 +1,4 @@
+import { release } from 'node:os';
 import { F_SEAL_SEAL, F_SEAL_WRITE, O_ACCMODE, O_RDONLY, O_RDWR } from '../../abi/fcntl.js';
 import { MAP_DROPPABLE, MAP_HUGETLB } from '../../abi/mman.js';
 import { ImageError } from '../../image/errors.js';
@@ -81,13 +82,25 @@ export function keyOfInode({ inodeId }: memfd_inode_entry): string {
   return `memfd:${inodeId}`;
 }
 
-/** A description that cannot write: through another one, a memfd sealed against writing could not be mapped shared. */
-export function keyOfSealed(inode: memfd_inode_entry): string {
+/**
+ * A memfd sealed against writing is mapped shared through a description that can write only since Linux 6.7, if the
+ * seal is there first; before, through one that cannot.
+ */
+export function isSealedFirst({ seals }: memfd_inode_entry): boolean {
+  return (seals & F_SEAL_WRITE) !== 0 && kernelIsAtLeast(6, 7);
+}
+
+export function isReadOnly({ seals }: memfd_inode_entry): boolean {
+  return (seals & F_SEAL_WRITE) !== 0 && !kernelIsAtLeast(6, 7);
+}
+
+export function keyOfReadOnly(inode: memfd_inode_entry): string {
   return `${keyOfInode(inode)}:read`;
 }
 
-export function isSealed({ seals }: memfd_inode_entry): boolean {
-  return (seals & F_SEAL_WRITE) !== 0;
+function kernelIsAtLeast(major: number, minor: number): boolean {
+  const [own = 0, ownMinor = 0] = release().split('.').map(Number);
+  return own > major || (own === major && ownMinor >= minor);
 }
 
 /** The holder's key of what is mapped. */
@@ -95,7 +108,7 @@ export function keyOfMapped(reader: ImageReader, vma: vma_entry): string {
   if ((vma.status & VMA.ANON_SHARED) !== 0) return `shmem:${vma.shmid}`;
   const inode = (vma.status & VMA.MEMFD) === 0 ? undefined : inodesOf(reader).byFile.get(vma.shmid);
   if (inode === undefined) return `file:${vma.shmid}`;
-  if (isSealed(inode)) return keyOfSealed(inode);
+  if (isReadOnly(inode)) return keyOfReadOnly(inode);
   const access = Object.hasOwn(vma, 'fdflags') ? vma.fdflags & O_ACCMODE : O_RDONLY;
   return access === O_RDWR ? keyOfInode(inode) : `file:${vma.shmid}`;
 }

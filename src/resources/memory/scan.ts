@@ -63,9 +63,9 @@ function scan(fd: number, question: Question): Span[] | number {
       const at = index * P.PAGE_REGION_SIZE;
       append(spans, readNumber(view, at), readNumber(view, at + 8));
     }
-    const walked = view.getBigUint64(ARGUMENT + P.PM_SCAN_ARG_OFFSET_WALK_END, true);
-    if (walked >= USER_END) return spans;
-    put(P.PM_SCAN_ARG_OFFSET_START, walked);
+    // With room left the walk was complete; walk_end may say less, for it is of the kernel's last inner round.
+    if (count < REGIONS_AT_ONCE) return spans;
+    put(P.PM_SCAN_ARG_OFFSET_START, BigInt(spans.at(-1)?.end ?? 0));
   }
 }
 

@@ -3,8 +3,10 @@ import {
   PRIO_PROCESS,
   SCHED_DEADLINE,
   SCHED_FIFO,
+  SCHED_FLAG_RESET_ON_FORK,
   SCHED_FLAG_UTIL_CLAMP_MAX,
   SCHED_FLAG_UTIL_CLAMP_MIN,
+  SCHED_RESET_ON_FORK,
   SCHED_RR,
 } from '../../abi/process.js';
 import { scratch } from '../../kernel/memory.js';
@@ -15,8 +17,9 @@ import { extrasFor, extrasOf } from './extras.js';
 import type { Scheduling } from './extras-codec.js';
 
 /**
- * Policy, priority and nice value: sched_getattr(2) of any task. The image has fields for those three; flags, deadline
- * parameters, utilisation clamps and the set of CPUs go into our own file.
+ * Policy, priority and nice value: sched_getattr(2) of any task. The image has fields for those three, the policy with
+ * SCHED_RESET_ON_FORK in it, as sched_getscheduler(2) has it; other flags, deadline parameters, utilisation clamps and
+ * the set of CPUs go into our own file.
  */
 
 /** struct sched_attr, SCHED_ATTR_SIZE_VER1 */
@@ -70,7 +73,8 @@ function encode(attributes: Attributes): Uint8Array {
   return bytes;
 }
 
-const isDefault = ({ flags, runtime, util_min }: Scheduling) => flags === 0 && runtime === '0' && util_min === undefined;
+const isInCore = ({ flags, runtime, util_min }: Scheduling) =>
+  (flags & ~SCHED_FLAG_RESET_ON_FORK) === 0 && runtime === '0' && util_min === undefined;
 
 export const scheduling: TaskState = {
   name: 'scheduling',
@@ -83,16 +87,18 @@ export const scheduling: TaskState = {
     const { policy, nice, priority, ...rest } = decode(view);
     const core = threadCore(thread.core);
     core.schedNice = policy === SCHED_FIFO || policy === SCHED_RR ? niceOf(thread.tid) : nice;
-    core.schedPolicy = policy;
+    core.schedPolicy = (rest.flags & SCHED_FLAG_RESET_ON_FORK) === 0 ? policy : policy | SCHED_RESET_ON_FORK;
     if (policy === SCHED_FIFO || policy === SCHED_RR) core.schedPrio = priority;
-    if (!isDefault(rest)) extrasOf(context, thread.insideTid).scheduling = rest;
+    if (!isInCore(rest)) extrasOf(context, thread.insideTid).scheduling = rest;
   },
 
   restore(task, tape) {
-    const { schedNice: nice, schedPolicy: policy, schedPrio: priority } = threadCore(task.core);
+    const { schedNice: nice, schedPolicy, schedPrio: priority } = threadCore(task.core);
     const more = extrasFor(task.reader, task.tid)?.scheduling;
     tape.call('setpriority', [PRIO_PROCESS, 0, nice], 0);
-    const plain: Scheduling = { flags: 0, runtime: '0', deadline: '0', period: '0' };
+    const flags = (schedPolicy & SCHED_RESET_ON_FORK) === 0 ? 0 : SCHED_FLAG_RESET_ON_FORK;
+    const policy = schedPolicy & ~SCHED_RESET_ON_FORK;
+    const plain: Scheduling = { flags, runtime: '0', deadline: '0', period: '0' };
     const attributes = encode({ policy, nice, priority, ...(more ?? plain) });
     tape.call('sched_setattr', [0, tape.space(attributes), 0], 0);
   },

@@ -1,5 +1,12 @@
 import { create } from '@bufbuild/protobuf';
-import { type user_x86_fpregs_entry, user_x86_fpregs_entrySchema, type user_x86_xsave_entry, user_x86_xsave_entrySchema } from '../../image/schema/index.js';
+import {
+  type user_x86_fpregs_entry,
+  user_x86_fpregs_entrySchema,
+  type user_x86_xsave_entry,
+  user_x86_xsave_entrySchema,
+} from '../../image/schema/index.js';
+import { cpuid } from '../../kernel/ffi.js';
+import { NativeMemory } from '../../kernel/memory.js';
 
 /**
  * The extended state of an x86 thread: the xsave area in the standard format, as PTRACE_GETREGSET(NT_X86_XSTATE)
@@ -7,8 +14,7 @@ import { type user_x86_fpregs_entry, user_x86_fpregs_entrySchema, type user_x86_
  * (XCR0), a header of 64 bytes that starts with XSTATE_BV, the features that are not in their initial state, and then
  * the components.
  *
- * Where a component lies is the processor's to say (CPUID leaf 13), and Intel and AMD differ. There are only a few
- * layouts, and the size of the area tells them apart.
+ * Where a component lies is the processor's to say (CPUID leaf 13): Intel and AMD differ, and so do their generations.
  */
 const XFEATURES = 464;
 const XSTATE_BV = 512;
@@ -35,10 +41,6 @@ const COMPONENTS: Readonly<Record<number, Component>> = {
 
 type Offsets = Readonly<Record<number, number>>;
 
-const INTEL: Offsets = { 2: 576, 3: 960, 4: 1024, 5: 1088, 6: 1152, 7: 1664, 9: 2688, 17: 2752, 18: 2816, 19: 960 };
-const AMD_AVX512: Offsets = { 2: 576, 5: 832, 6: 896, 7: 1408, 9: 2432 };
-const AMD_AVX2: Offsets = { 2: 576, 9: 832 };
-
 /** Components that user_x86_xsave_entry has fields for; 0 and 1 are x87 and SSE. */
 const IN_CRIU_FORMAT = 0b10_1111_1111n;
 
@@ -61,31 +63,37 @@ function features(mask: bigint): number[] {
 const nameOf = (feature: number) => COMPONENTS[feature]?.name ?? `xsave component ${feature}`;
 
 /**
- * The layout of an area from this machine. Throws when its size fits no layout that is known, for then we would
- * read one register as another.
+ * The layout of an area from this machine. Throws when its size is not what the processor says of its components, for
+ * then we would read one register as another.
  */
 export function layoutOf(area: Uint8Array): Layout {
   if (area.length < HEADER_END) throw new Error(`an extended state of ${area.length} bytes has no xsave header`);
   const mask = viewOf(area).getBigUint64(XFEATURES, true);
-  const layout = findLayout(mask, area.length);
-  if (layout === undefined)
-    throw new Error(
-      `the processor's xsave area (features 0x${mask.toString(16)}, ${area.length} bytes) is laid out in no way known to this release`,
-    );
-  return layout;
+  if (known?.features === mask && known.size === area.length) return known;
+  known = { features: mask, size: area.length, offsets: offsetsOf(mask, area.length) };
+  return known;
 }
 
-/** The layout of an area of this many bytes with these features, if it is one of those known. */
-export function findLayout(mask: bigint, size: number): Layout | undefined {
-  for (const offsets of [INTEL, AMD_AVX512, AMD_AVX2]) {
-    const ends = features(mask).map((feature) => {
-      const offset = offsets[feature];
-      const length = COMPONENTS[feature]?.size;
-      return offset === undefined || length === undefined ? Number.NaN : offset + length;
-    });
-    if (Math.max(HEADER_END, ...ends) === size) return { features: mask, size, offsets };
+let known: Layout | undefined;
+
+const CPUID_XSAVE = 13;
+
+function offsetsOf(mask: bigint, size: number): Offsets {
+  using memory = new NativeMemory(16);
+  const offsets: Record<number, number> = {};
+  let end = HEADER_END;
+  for (const feature of features(mask)) {
+    cpuid(CPUID_XSAVE, feature, memory.address);
+    const length = memory.view.getUint32(0, true);
+    const offset = memory.view.getUint32(4, true);
+    const expected = COMPONENTS[feature]?.size;
+    if (expected !== undefined && expected !== length)
+      throw new Error(`the processor says that ${nameOf(feature)} has ${length} bytes instead of ${expected}`);
+    offsets[feature] = offset;
+    end = Math.max(end, offset + length);
   }
-  return undefined;
+  if (end > size) throw new Error(`the processor's extended state takes ${end} bytes, the kernel gives ${size}`);
+  return offsets;
 }
 
 function componentOf(area: Uint8Array, layout: Layout, feature: number): Uint8Array | undefined {
