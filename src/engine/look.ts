@@ -33,7 +33,7 @@ interface Draft {
   stat: Process['stat'];
 }
 
-function lookAt(node: TreeProcess, parent: Process | undefined, stopSignal: number | undefined): Process {
+function lookAt(node: TreeProcess, parent: Process | undefined, stopSignal: number | undefined): Process | undefined {
   const stat = readStat(node.pid);
   const status = readStatus(node.pid);
   const isStopped = stopSignal !== undefined || stat.state === STOPPED;
@@ -47,7 +47,7 @@ function lookAt(node: TreeProcess, parent: Process | undefined, stopSignal: numb
     if (thread !== undefined) draft.threads.push(thread);
   }
   const [leader] = draft.threads;
-  if (leader === undefined) throw new Error(`pid ${node.pid} has no thread`);
+  if (leader === undefined || !leader.isLeader) return undefined;
   draft.leader = leader;
   if (stopSignal !== undefined && leader.core.tc !== undefined) leader.core.tc.stopSigno = stopSignal;
   parent?.children.push(process);

@@ -47,10 +47,10 @@ export class Performance implements Disposable {
     this.#startHolder();
     clock.start('births');
     this.#births();
+    if (this.#holder !== undefined) play([{ actor: this.#holder, tape: this.#plan.holder.late }]);
     clock.start('memory');
     this.#playAll(this.#plan.finish);
     clock.start('descriptors');
-    if (this.#holder !== undefined) play([{ actor: this.#holder, tape: this.#plan.holder.late }]);
     this.#endTheDead();
     this.#playAll(this.#plan.tables);
     this.#adoptThreads();

@@ -66,7 +66,7 @@ export function planRestore(reader: ImageReader, request: RestoreRequest): Resto
     holderPid,
     stem,
     births: new Map(family.persons.map((person) => [person, plan.birth(person, originOf(person, family) ?? stem)])),
-    finish: new Map(living.map((process) => [process, plan.finish(process, family, living)])),
+    finish: new Map(processes.map((process) => [process, plan.finish(process, family, living)])),
     tables: new Map(living.map((process) => [process, plan.table(process, living)])),
     collect: collectStandIns(family),
     states: living.flatMap((process) => plan.states(process)),
@@ -162,10 +162,11 @@ class Planner {
   }
 
   finish(process: RestoreProcess, family: Family<RestoreProcess>, living: readonly RestoreProcess[]): Tape {
-    const tape = new Tape(`memory of ${process.name}`);
+    const tape = new Tape(`group, memory and directories of ${process.name}`);
     const inherited = process.pgid === family.root.pgid && family.root.pgid !== family.root.pid;
     tape.about('group');
     if (process.pgid !== process.pid && !inherited) tape.call('setpgid', [0, process.pgid]);
+    if (process.isZombie) return tape;
     tape.about('shared and special memory');
     this.#taking(tape, (taker) => memory.finish(process, tape, taker, this.#workspace));
     // Before the tables: those who share a table must not take anything while its owner fills it.
