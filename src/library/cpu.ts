@@ -41,8 +41,11 @@ export const WORDS = 19;
 
 /** rep_good, nopl, cpuid. */
 const ALWAYS_ON_64_BIT = (1 << 16) | (1 << 20) | (1 << 25);
-/** x87, SSE, AVX, the two of MPX, the three of AVX-512, PKRU. */
-const USER_STATES = 0x2ffn;
+/**
+ * x87, AVX, BNDCSR, the three of AVX-512, PKRU. SSE (bit 1) is on every 64-bit CPU and BNDREGS (bit 3) goes with
+ * BNDCSR; CRIU 4.2 leaves both out and takes them for unknown states in an image.
+ */
+const USER_STATES = 0x2f5n;
 
 interface Leaf {
   readonly eax: number;
@@ -169,7 +172,9 @@ function lacking(
   return Object.entries(masks).flatMap(([key, mask]) => {
     const word = Number(key);
     const missing = ((image.capabilities[word] ?? 0) & mask & ~(host.capabilities[word] ?? 0)) >>> 0;
-    return missing === 0 ? [] : [`${what} of the image are missing here: word ${word}, bits 0x${missing.toString(16)}`];
+    return missing === 0
+      ? []
+      : [`${what} of the image are missing here: word ${word}, bits 0x${missing.toString(16)}`];
   });
 }
 
@@ -179,7 +184,8 @@ export function compareCpus(image: CpuDescription, host: CpuDescription, demands
   if (demands.fpu) {
     problems.push(...lacking(image, host, FPU, 'floating-point features'));
     const states = image.xfeatures & ~host.xfeatures;
-    if (states !== 0n) problems.push(`extended states 0x${states.toString(16)} of the image are missing here`);
+    if (states !== 0n)
+      problems.push(`extended states 0x${states.toString(16)} of the image are missing here`);
     // A C library sizes its XSAVE areas once, by what CPUID said then.
     if (image.xsaveSize !== host.xsaveSize || image.xsaveSizeMax !== host.xsaveSizeMax)
       problems.push(
@@ -191,7 +197,9 @@ export function compareCpus(image: CpuDescription, host: CpuDescription, demands
   if (demands.cpu)
     image.capabilities.forEach((bitsOfImage, word) => {
       if (word !== WORD.LINUX && bitsOfImage >>> 0 !== (host.capabilities[word] ?? 0) >>> 0)
-        problems.push(`capability word ${word} is 0x${(bitsOfImage >>> 0).toString(16)} in the image, 0x${((host.capabilities[word] ?? 0) >>> 0).toString(16)} here`);
+        problems.push(
+          `capability word ${word} is 0x${(bitsOfImage >>> 0).toString(16)} in the image, 0x${((host.capabilities[word] ?? 0) >>> 0).toString(16)} here`,
+        );
     });
   return problems;
 }

@@ -282,6 +282,11 @@ export interface MemoryResource {
    */
   hold(images: readonly ProcessImage[], holder: Holder): void;
   /**
+   * Restore, on the same tape, after all files were opened: files that are mapped with another access than their
+   * entry in files.img says (in CRIU's images that is always O_RDONLY).
+   */
+  holdMapped(images: readonly ProcessImage[], holder: Holder): void;
+  /**
    * The stem's own vDSO and its data, which a restored process keeps. Where they lie is random, so operands are
    * deferred: the engine calls `learn` with the stem's pid before the tape of `load` is assembled.
    */

@@ -7,14 +7,22 @@ import { CriuError, type Session } from './session.js';
 export function runCheck(session: Session): number {
   const { options, log } = session;
   if (options.feature !== undefined) return checkOne(options.feature);
-  const wanted = HOST_FEATURES.filter(({ need }) => need === 'always' || (options.extra && need === 'sometimes'));
-  const lacking = wanted.map((feature) => probeFeature(feature, fileKinds)).filter(({ state }) => state !== 'ok');
+  const wanted = HOST_FEATURES.filter(
+    ({ need }) => need === 'always' || (options.extra && need === 'sometimes'),
+  );
+  const lacking = wanted
+    .map((feature) => probeFeature(feature, fileKinds))
+    .filter(({ state }) => state !== 'ok');
   for (const feature of lacking) {
     if (feature.required) log.error('check', describe(feature));
     else log.warn('check', describe(feature));
   }
   if (lacking.some(({ required }) => required)) return 1;
-  print(lacking.length === 0 ? 'Looks good.' : 'Looks good, but some trees cannot be saved or restored here (see the warnings).');
+  print(
+    lacking.length === 0
+      ? 'Looks good.'
+      : 'Looks good, but some trees cannot be saved or restored here (see the warnings).',
+  );
   return lacking.length === 0 ? 0 : 1;
 }
 

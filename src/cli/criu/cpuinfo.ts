@@ -1,8 +1,8 @@
-import { join } from 'node:path';
-import { createMessage, fileOf, ImageError, type MessageOf, writeFileOfKind } from '../../image/index.js';
-import { decodeImage } from '../../image/codec.js';
 import { readFileSync } from 'node:fs';
-import { compareCpus, type CpuDescription, describeCpu } from '../../library/cpu.js';
+import { join } from 'node:path';
+import { decodeImage } from '../../image/codec.js';
+import { createMessage, fileOf, ImageError, type MessageOf, writeFileOfKind } from '../../image/index.js';
+import { type CpuDescription, compareCpus, describeCpu } from '../../library/cpu.js';
 import { CriuError, reasonOf, type Session } from './session.js';
 
 /** cpuinfo.img: what the CPU of a dump could do, written and compared with this one. */
@@ -58,7 +58,8 @@ function readCpuinfo(session: Session): CpuDescription {
 }
 
 function describe(entry: MessageOf<'cpuinfo'>['x86Entry'][number], file: string): CpuDescription {
-  const vendor = entry.vendorId === VENDORS.intel ? 'intel' : entry.vendorId === VENDORS.amd ? 'amd' : undefined;
+  const vendor =
+    entry.vendorId === VENDORS.intel ? 'intel' : entry.vendorId === VENDORS.amd ? 'amd' : undefined;
   if (vendor === undefined) throw new ImageError(file, `unknown maker of the CPU: ${entry.vendorId}`);
   return {
     vendor,

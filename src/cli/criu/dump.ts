@@ -1,5 +1,10 @@
 import { dump } from '../../engine/dump.js';
-import type { Afterwards, CheckpointHooks, CheckpointOptions, CheckpointReport } from '../../engine/options.js';
+import type {
+  Afterwards,
+  CheckpointHooks,
+  CheckpointOptions,
+  CheckpointReport,
+} from '../../engine/options.js';
 import { writeCpuinfo } from './cpuinfo.js';
 import { ignoredOptions, refusedOptions } from './later.js';
 import type { CriuOptions } from './options.js';
@@ -87,7 +92,8 @@ function dumpOptions({ options, log, imagesDir }: Session, pid: number, verdict:
 
 function finish(session: Session, report: CheckpointReport): void {
   const { log } = session;
-  for (const { name, duration_ms } of report.phases) log.debug(`Phase ${name} took ${duration_ms.toFixed(3)} ms`);
+  for (const { name, duration_ms } of report.phases)
+    log.debug(`Phase ${name} took ${duration_ms.toFixed(3)} ms`);
   log.info(
     `${report.processes} processes, ${report.threads} threads, ` +
       `${report.privatePages} private and ${report.sharedPages} shared pages, frozen for ${report.frozen_ms.toFixed(3)} ms`,

@@ -5,7 +5,10 @@ import { SyscallError } from '../../kernel/errors.js';
 /** What the log says of an error: one line for each reason of a refusal, and the cause where it says more. */
 export function linesOf(error: unknown): { area: string; text: string } {
   if (error instanceof UnsupportedError)
-    return { area: 'dump', text: error.items.map((item) => `Cannot dump ${describeRefusal(item)}`).join('\n') };
+    return {
+      area: 'dump',
+      text: error.items.map((item) => `Cannot dump ${describeRefusal(item)}`).join('\n'),
+    };
   return { area: areaOf(error), text: withCause(error) };
 }
 

@@ -1,7 +1,7 @@
-import { constants, accessSync } from 'node:fs';
+import { accessSync, constants } from 'node:fs';
 import path from 'node:path';
-import { FD_CLOEXEC, F_SETFD } from '../../abi/fcntl.js';
 import { errnoMessage } from '../../abi/errno.js';
+import { F_SETFD, FD_CLOEXEC } from '../../abi/fcntl.js';
 import { NativeMemory } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
 import { CriuError } from './session.js';

@@ -28,11 +28,13 @@ const REFUSED: readonly Later[] = [
 
 /** In words, what cannot be done for this verb; empty when all that was asked for can. */
 export function refusedOptions(options: CriuOptions, verb: Verb): string[] {
-  const refused = REFUSED.filter(({ option, verbs }) => verbs.includes(verb) && options.given.has(option)).map(
-    ({ option, why }) => `--${option} cannot be used: ${why}`,
-  );
+  const refused = REFUSED.filter(
+    ({ option, verbs }) => verbs.includes(verb) && options.given.has(option),
+  ).map(({ option, why }) => `--${option} cannot be used: ${why}`);
   if (verb === 'dump' && options.trackMem)
-    refused.push('--track-mem cannot be used: memory changes are not tracked yet (see check --feature mem_dirty_track)');
+    refused.push(
+      '--track-mem cannot be used: memory changes are not tracked yet (see check --feature mem_dirty_track)',
+    );
   if (verb === 'dump' && options.prevImagesDir !== undefined)
     refused.push('--prev-images-dir cannot be used: incremental images are not written yet');
   return refused;
@@ -42,7 +44,12 @@ export function refusedOptions(options: CriuOptions, verb: Verb): string[] {
 export function ignoredOptions(options: CriuOptions, verb: Verb): string[] {
   const ignored: string[] = [];
   const { manageCgroups } = options;
-  if (verb === 'restore' && manageCgroups !== undefined && manageCgroups !== 'none' && manageCgroups !== 'ignore')
+  if (
+    verb === 'restore' &&
+    manageCgroups !== undefined &&
+    manageCgroups !== 'none' &&
+    manageCgroups !== 'ignore'
+  )
     ignored.push(`--manage-cgroups=${manageCgroups}: the tree stays in the cgroups of criu itself`);
   if (options.given.has('auto-dedup')) ignored.push('--auto-dedup: nothing is punched out of images');
   return ignored;

@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import { release, version, machine, hostname } from 'node:os';
+import { hostname, machine, release, version } from 'node:os';
 import { print } from '../output.js';
 import { gatherWords } from './config-file.js';
 import { UsageError } from './getopt.js';
@@ -15,6 +15,7 @@ import { CRIU_VERSION, stasisVersion } from './version.js';
  * the verbs that need it: callers run it hundreds of times, often for its version or one feature.
  */
 
+const VERBS = ['dump', 'restore', 'check'];
 const LATER_VERBS = ['pre-dump', 'page-server', 'lazy-pages', 'dedup', 'service', 'swrk'];
 
 interface Command {
@@ -47,8 +48,6 @@ async function run(args: readonly string[], log: Log): Promise<number> {
   log.level = options.verbosity;
   for (const { file } of sources) log.debug(`Options of ${file} were read`);
   const command = commandOf(words, options);
-  if (LATER_VERBS.includes(command.verb))
-    throw new CriuError('criu', `criu ${command.verb} is not available yet in this version of Stasis`);
   closeAll(options);
   const session = openSession(options, log);
   announce(session, command.verb);
@@ -66,20 +65,25 @@ function inform(options: CriuOptions): number {
 function commandOf(words: readonly string[], options: CriuOptions): Command {
   const [verb, ...rest] = words;
   if (verb === undefined) throw new UsageError('command is required');
-  if (verb === 'swrk') return { verb, rest };
   if (verb === 'cpuinfo') {
     const [action, ...others] = rest;
-    if (action !== 'dump' && action !== 'check') throw new UsageError('cpuinfo requires an action: dump or check');
-    if (others.length > 0) throw new UsageError(`excessive parameter for command cpuinfo: ${others.join(' ')}`);
+    if (action !== 'dump' && action !== 'check')
+      throw new UsageError('cpuinfo requires an action: dump or check');
+    if (others.length > 0)
+      throw new UsageError(`excessive parameter for command cpuinfo: ${others.join(' ')}`);
     return { verb: `cpuinfo ${action}`, rest: [] };
   }
+  if (LATER_VERBS.includes(verb))
+    throw new CriuError('criu', `criu ${verb} is not available yet in this version of Stasis`);
+  if (!VERBS.includes(verb)) throw new UsageError(`unknown command: ${verb}`);
   if (!options.execCmd) {
     if (rest.length > 0) throw new UsageError(`excessive parameter for command ${verb}: ${rest.join(' ')}`);
     return { verb, rest };
   }
   if (rest.length === 0) throw new UsageError('--exec-cmd requires a command');
   if (verb !== 'restore') throw new UsageError('--exec-cmd is available for the restore command only');
-  if (options.restoreDetached) throw new UsageError('--restore-detached and --exec-cmd cannot be used together');
+  if (options.restoreDetached)
+    throw new UsageError('--restore-detached and --exec-cmd cannot be used together');
   return { verb, rest };
 }
 

@@ -16,7 +16,9 @@ interface CriuOption extends OptionShape {
   readonly apply: (options: CriuOptions, given: Given) => void;
 }
 
-type Keys<T> = { [K in keyof CriuOptions]-?: CriuOptions[K] extends T ? (T extends CriuOptions[K] ? K : never) : never }[keyof CriuOptions];
+type Keys<T> = {
+  [K in keyof CriuOptions]-?: CriuOptions[K] extends T ? (T extends CriuOptions[K] ? K : never) : never;
+}[keyof CriuOptions];
 type Assignable<T> = { [K in Keys<T>]: T };
 
 function flag(name: string, key: Keys<boolean>, short?: string): CriuOption {
@@ -33,8 +35,16 @@ function text(name: string, key: Keys<string | undefined>, short?: string): Criu
   return { name, value: 'required', apply, ...(short === undefined ? {} : { short }) };
 }
 
-function valued(name: string, apply: (options: CriuOptions, value: string) => void, short?: string): CriuOption {
-  const option = { name, value: 'required', apply: (o: CriuOptions, { value }: Given) => apply(o, value) } as const;
+function valued(
+  name: string,
+  apply: (options: CriuOptions, value: string) => void,
+  short?: string,
+): CriuOption {
+  const option = {
+    name,
+    value: 'required',
+    apply: (o: CriuOptions, { value }: Given) => apply(o, value),
+  } as const;
   return short === undefined ? option : { ...option, short };
 }
 
@@ -51,7 +61,11 @@ function laterFlag(name: string): CriuOption {
 }
 
 /** A value of a later state. */
-function laterValue(name: string, check: (value: string) => unknown = () => true, short?: string): CriuOption {
+function laterValue(
+  name: string,
+  check: (value: string) => unknown = () => true,
+  short?: string,
+): CriuOption {
   return valued(
     name,
     (options, value) => {
@@ -63,7 +77,12 @@ function laterValue(name: string, check: (value: string) => unknown = () => true
 }
 
 function plain(name: string, apply: (options: CriuOptions) => void, short?: string): CriuOption {
-  return { name, value: 'none', apply: (options) => apply(options), ...(short === undefined ? {} : { short }) };
+  return {
+    name,
+    value: 'none',
+    apply: (options) => apply(options),
+    ...(short === undefined ? {} : { short }),
+  };
 }
 
 function positive(value: string, option: string): number {
@@ -89,7 +108,12 @@ const GENERAL: readonly CriuOption[] = [
   text('images-dir', 'imagesDir', 'D'),
   text('work-dir', 'workDir', 'W'),
   text('log-file', 'logFile', 'o'),
-  { name: 'verbosity', short: 'v', value: 'optional', apply: (o, { value }) => verbosity(o, value || undefined) },
+  {
+    name: 'verbosity',
+    short: 'v',
+    value: 'optional',
+    apply: (o, { value }) => verbosity(o, value || undefined),
+  },
   flag('log-pid', 'logPid'),
   text('pidfile', 'pidfile'),
   plain('help', (o) => o.given.add('help'), 'h'),
@@ -108,9 +132,18 @@ const GENERAL: readonly CriuOption[] = [
   flag('restore-sibling', 'restoreSibling', 'S'),
   valued('timeout', (o, value) => (o.timeout_s = V.leadingInteger(value))),
   text('freeze-cgroup', 'freezeCgroup'),
-  { name: 'cpu-cap', value: 'optional', apply: (o, { value }) => (o.cpuCap = V.parseCpuCap(value || undefined, o.cpuCap)) },
+  {
+    name: 'cpu-cap',
+    value: 'optional',
+    apply: (o, { value }) => (o.cpuCap = V.parseCpuCap(value || undefined, o.cpuCap)),
+  },
   flag('unprivileged', 'unprivileged'),
-  { name: 'mntns-compat-mode', value: 'none', negatable: true, apply: (o, { on }) => (o.mntnsCompatMode = on) },
+  {
+    name: 'mntns-compat-mode',
+    value: 'none',
+    negatable: true,
+    apply: (o, { on }) => (o.mntnsCompatMode = on),
+  },
   laterValue('libdir', undefined, 'L'),
   laterFlag('stream'),
   laterFlag('deprecated'),
@@ -118,7 +151,7 @@ const GENERAL: readonly CriuOption[] = [
 ];
 
 const RESOURCES: readonly CriuOption[] = [
-  valued('external', (o, value) => o.external.push(V.checkExternal(value))),
+  valued('external', (o, value) => o.external.push(value)),
   valued('inherit-fd', (o, value) => {
     const { fd, key } = V.parseInheritFd(value);
     o.inheritFds.set(key, fd);
@@ -156,7 +189,8 @@ const NAMESPACES: readonly CriuOption[] = [
   {
     name: 'manage-cgroups',
     value: 'optional',
-    apply: (o, { value }) => (o.manageCgroups = value === '' ? 'soft' : V.oneOf(V.CGROUP_MODES, value, 'manage-cgroups')),
+    apply: (o, { value }) =>
+      (o.manageCgroups = value === '' ? 'soft' : V.oneOf(V.CGROUP_MODES, value, 'manage-cgroups')),
   },
   laterValue('cgroup-root'),
   laterValue('cgroup-props'),
@@ -203,7 +237,10 @@ function apply(options: CriuOptions, { option, value, on }: Occurrence<CriuOptio
 }
 
 /** Reads sources of words, earlier ones first, and answers the record and what is no option in the last of them. */
-export function parseOptions(sources: readonly (readonly string[])[]): { options: CriuOptions; words: readonly string[] } {
+export function parseOptions(sources: readonly (readonly string[])[]): {
+  options: CriuOptions;
+  words: readonly string[];
+} {
   const options = defaultOptions();
   let words: readonly string[] = [];
   for (const source of sources) {

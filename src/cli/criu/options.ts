@@ -1,4 +1,4 @@
-import { CPU_CAP_DEFAULT, type CgroupMode, type CpuCap } from './values.js';
+import { type CgroupMode, CPU_CAP_DEFAULT, type CpuCap } from './values.js';
 
 /** The options of `criu` as one record, after all sources were read. What an option does is in its manual's words. */
 export interface CriuOptions {

@@ -19,7 +19,8 @@ export function runRestore(session: Session, command: readonly string[]): number
   for (const [key, fd] of options.inheritFds) checkInherited(key, fd, session);
   if (options.cpuCap.image) checkCpuinfo(session);
 
-  if (runScripts(session, 'pre-restore', undefined) !== 0) throw new CriuError('restore', 'Pre-restore script failed');
+  if (runScripts(session, 'pre-restore', undefined) !== 0)
+    throw new CriuError('restore', 'Pre-restore script failed');
   const report = restore(restoreRequest(session));
   finish(session, report);
   if (options.execCmd) return execute(command);
@@ -31,7 +32,9 @@ function checkInherited(key: string, fd: number, { log }: Session): void {
   try {
     fstatSync(fd);
   } catch (error) {
-    throw new CriuError('files', `--inherit-fd fd[${fd}]:${key}: descriptor ${fd} is not open`, { cause: error });
+    throw new CriuError('files', `--inherit-fd fd[${fd}]:${key}: descriptor ${fd} is not open`, {
+      cause: error,
+    });
   }
   log.info(`File ${key} will be restored from inherited descriptor ${fd}`);
 }
@@ -58,7 +61,8 @@ function restoreRequest(session: Session): RestoreRequest {
 /** The tree stands still: what fails here ends it. */
 function beforeResume(session: Session, pid: number): void {
   const { options, log } = session;
-  if (runScripts(session, 'post-restore', pid) !== 0) throw new CriuError('restore', 'Post-restore script failed');
+  if (runScripts(session, 'post-restore', pid) !== 0)
+    throw new CriuError('restore', 'Post-restore script failed');
   if (options.pidfile !== undefined) writePidfile(options.pidfile, pid);
   const status = runScripts(session, 'pre-resume', pid);
   if (status !== 0) log.error('restore', `Pre-resume script answered ${status}`);
@@ -66,7 +70,8 @@ function beforeResume(session: Session, pid: number): void {
 
 function finish(session: Session, report: RestoreReport): void {
   const { log, options } = session;
-  for (const { name, duration_ms } of report.phases) log.debug(`Phase ${name} took ${duration_ms.toFixed(3)} ms`);
+  for (const { name, duration_ms } of report.phases)
+    log.debug(`Phase ${name} took ${duration_ms.toFixed(3)} ms`);
   if (options.logPid) log.info('There are no logs of single processes: no code of criu runs in them');
   log.info(`Restore finished successfully in ${report.total_ms.toFixed(3)} ms. Tasks resumed.`);
   writeRestoreStats(session, report);

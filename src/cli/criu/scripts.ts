@@ -6,7 +6,13 @@ import type { Session } from './session.js';
  * directory in $CRTOOLS_IMAGE_DIR and the root's pid, once there is one, in $CRTOOLS_INIT_PID. What they print goes
  * to the log.
  */
-export type ScriptAction = 'pre-dump' | 'post-dump' | 'pre-restore' | 'post-restore' | 'pre-resume' | 'post-resume';
+export type ScriptAction =
+  | 'pre-dump'
+  | 'post-dump'
+  | 'pre-restore'
+  | 'post-restore'
+  | 'pre-resume'
+  | 'post-resume';
 
 /** A script that could not be started, or that a signal ended, counts as this status. */
 const FAILED = 255;

@@ -36,7 +36,9 @@ export function openSession(options: CriuOptions, log: Log): Session {
   try {
     log.open(options.logFile);
   } catch (error) {
-    throw new CriuError('log', `Can't create log file ${options.logFile ?? ''}: ${reasonOf(error)}`, { cause: error });
+    throw new CriuError('log', `Can't create log file ${options.logFile ?? ''}: ${reasonOf(error)}`, {
+      cause: error,
+    });
   }
   return session;
 }
@@ -46,7 +48,9 @@ function openImages(directory: string): { imagesDir: string; imagesFd: number } 
     const imagesFd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY);
     return { imagesDir: path.resolve(directory), imagesFd };
   } catch (error) {
-    throw new CriuError('image', `Couldn't open image dir ${directory}: ${reasonOf(error)}`, { cause: error });
+    throw new CriuError('image', `Couldn't open image dir ${directory}: ${reasonOf(error)}`, {
+      cause: error,
+    });
   }
 }
 

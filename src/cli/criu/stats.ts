@@ -10,7 +10,10 @@ function microseconds(time_ms: number): number {
 }
 
 function phase(phases: readonly Phase[], ...names: string[]): number {
-  const time_ms = phases.reduce((sum, { name, duration_ms }) => sum + (names.includes(name) ? duration_ms : 0), 0);
+  const time_ms = phases.reduce(
+    (sum, { name, duration_ms }) => sum + (names.includes(name) ? duration_ms : 0),
+    0,
+  );
   return microseconds(time_ms);
 }
 

@@ -67,11 +67,3 @@ export function parseInheritFd(text: string): { fd: number; key: string } {
   const [, fd = '', key = ''] = match;
   return { fd: Number(fd), key };
 }
-
-const EXTERNAL = /^(tty|file|dev|unix|mnt|net|pid|veth|macvlan|netdev)\[[^\]]*\]/;
-
-/** Kinds of the keys of --external; what is in the brackets is for whoever handles the kind. */
-export function checkExternal(text: string): string {
-  if (!EXTERNAL.test(text)) throw new UsageError(`--external ${text} is none of its forms (see docs/commands.md)`);
-  return text;
-}

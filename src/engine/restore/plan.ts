@@ -54,6 +54,7 @@ export function planRestore(reader: ImageReader, request: RestoreRequest): Resto
   const files = reader.readOptional('files') ?? [];
   memory.hold(living, holder);
   holder.openAll(fileKinds, files);
+  memory.holdMapped(living, holder);
   holder.turnToLast();
   memory.seal(living, holder);
   const stem = memory.stemMaps();

@@ -37,7 +37,9 @@ function withFd(
 export function fileSays(file: string, pattern: RegExp, help: string): Probe {
   return () => {
     try {
-      return pattern.test(readFileSync(file, 'utf8')) ? undefined : `${file} lacks ${pattern.source} (${help})`;
+      return pattern.test(readFileSync(file, 'utf8'))
+        ? undefined
+        : `${file} lacks ${pattern.source} (${help})`;
     } catch (error) {
       return `${file}: ${(error as NodeJS.ErrnoException).code ?? error} (${help})`;
     }
@@ -46,7 +48,9 @@ export function fileSays(file: string, pattern: RegExp, help: string): Probe {
 
 export function since(major: number, minor: number): Probe {
   return () => {
-    const [haveMajor = 0, haveMinor = 0] = release().split('.').map((part) => Number.parseInt(part, 10));
+    const [haveMajor = 0, haveMinor = 0] = release()
+      .split('.')
+      .map((part) => Number.parseInt(part, 10));
     const newEnough = haveMajor > major || (haveMajor === major && haveMinor >= minor);
     return newEnough ? undefined : `needs Linux ${major}.${minor}, this is ${release()}`;
   };
@@ -68,7 +72,9 @@ export const cloneSetTid: Probe = () => {
   const SET_TID_SIZE_OFFSET = 72;
   args.view.setBigUint64(SET_TID_SIZE_OFFSET, 1000n, true);
   const result = attempt('clone3', [args.address, C.CLONE_ARGS_SIZE_VER1]);
-  return errnoName(-result) === 'EINVAL' ? undefined : `clone3: ${errnoName(-result)} (set_tid needs Linux 5.5)`;
+  return errnoName(-result) === 'EINVAL'
+    ? undefined
+    : `clone3: ${errnoName(-result)} (set_tid needs Linux 5.5)`;
 };
 
 export const mapFiles: Probe = () => {
@@ -150,7 +156,9 @@ export const guardPages: Probe = () => {
 export const timerIds: Probe = () => {
   const PR_TIMER_CREATE_RESTORE_IDS_GET = 2;
   const result = attempt('prctl', [C.PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_GET, 0, 0, 0]);
-  return result >= 0 ? undefined : `prctl: ${errnoName(-result)} (needs Linux 6.16; before, timers are made and deleted until the id is right)`;
+  return result >= 0
+    ? undefined
+    : `prctl: ${errnoName(-result)} (needs Linux 6.16; before, timers are made and deleted until the id is right)`;
 };
 
 export const userfaultfd: Probe = () =>

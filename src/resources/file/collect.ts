@@ -8,9 +8,9 @@ import type {
   Descriptor,
   DescriptorInfo,
   DumpContext,
-  file_entry,
   FileCollector,
   FileKind,
+  file_entry,
   Process,
 } from '../contract.js';
 import { openPath, openPidfd, takeDescriptor } from './calls.js';
@@ -131,7 +131,8 @@ export class DescriptorCollector implements FileCollector {
 
   #dumpAs(id: number, descriptor: Descriptor, taken: number): file_entry {
     const kind = this.#kinds.find((kind) => kind.recognise(descriptor));
-    if (kind === undefined) return refuseNow(this.context, descriptor, 'files of this kind cannot be saved yet');
+    if (kind === undefined)
+      return refuseNow(this.context, descriptor, 'files of this kind cannot be saved yet');
     const entry = kind.dump(descriptor, id, taken, this.context);
     this.#entries.push(entry);
     return entry;

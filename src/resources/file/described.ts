@@ -12,7 +12,12 @@ export function refusalOf(descriptor: Descriptor, reason: string, help?: string)
 }
 
 /** What a check before the freeze accepted looks otherwise now; `refuse` ends the dump by an exception. */
-export function refuseNow(context: DumpContext, descriptor: Descriptor, reason: string, help?: string): never {
+export function refuseNow(
+  context: DumpContext,
+  descriptor: Descriptor,
+  reason: string,
+  help?: string,
+): never {
   context.refuse(refusalOf(descriptor, reason, help));
   throw new Error(`${objectOf(descriptor)}: ${reason}`);
 }

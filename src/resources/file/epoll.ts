@@ -139,7 +139,12 @@ function addTarget(epoll: number, target: eventpoll_tfd_entry, id: number, holde
   const isBusy = target.tfd >= FIRST_SLOT;
   const saved = isBusy ? tape.call('fcntl', [target.tfd, F_DUPFD_CLOEXEC, 0], 'any') : undefined;
   if (slot !== target.tfd) tape.call('dup3', [slot, target.tfd, O_CLOEXEC]);
-  tape.call('epoll_ctl', [movedEpoll(epoll, target.tfd, saved), EPOLL_CTL_ADD, target.tfd, eventOf(target, tape)]);
+  tape.call('epoll_ctl', [
+    movedEpoll(epoll, target.tfd, saved),
+    EPOLL_CTL_ADD,
+    target.tfd,
+    eventOf(target, tape),
+  ]);
   if (slot === target.tfd) return;
   tape.call('close', [target.tfd]);
   if (saved === undefined) return;
@@ -154,7 +159,10 @@ function fileOfNumber(epoll: number, tfd: number, holder: Holder): number {
     const target = table.find(({ fd }) => fd === tfd);
     if (target !== undefined) return target.id;
   }
-  throw new ImageError('files.img', `epoll ${epoll}: no process that has it has a descriptor ${tfd}, its target`);
+  throw new ImageError(
+    'files.img',
+    `epoll ${epoll}: no process that has it has a descriptor ${tfd}, its target`,
+  );
 }
 
 const tables = perRestore(({ reader }) =>

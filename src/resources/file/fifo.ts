@@ -1,6 +1,12 @@
 import { O_CLOEXEC, O_DIRECT, O_NOFOLLOW, O_NONBLOCK, O_RDWR, S_IFIFO, S_IFMT } from '../../abi/fcntl.js';
-import { createMessage, encodeName, type fifo_entry, ImageError, type reg_file_entry } from '../../image/index.js';
-import type { DumpContext, file_entry, FileKind, Holder, Result } from '../contract.js';
+import {
+  createMessage,
+  encodeName,
+  type fifo_entry,
+  ImageError,
+  type reg_file_entry,
+} from '../../image/index.js';
+import type { DumpContext, FileKind, file_entry, Holder, Result } from '../contract.js';
 import { isPathOnly } from './calls.js';
 import { dumpOwner, restoreOwner } from './owner.js';
 import { dumpContents, fill, type PipeContents } from './pipe-data.js';
@@ -29,7 +35,9 @@ export const fifo: FileKind = {
   member: 'fifo',
 
   recognise: ({ info }) =>
-    (Number(info.stat.mode) & S_IFMT) === S_IFIFO && info.link.startsWith('/') && !isPathOnly(info.info.flags),
+    (Number(info.stat.mode) & S_IFMT) === S_IFIFO &&
+    info.link.startsWith('/') &&
+    !isPathOnly(info.info.flags),
 
   check: checkPlace,
 

@@ -1,6 +1,6 @@
 import type { fs_entry } from '../../image/index.js';
-import type { Tape } from '../../tape/tape.js';
 import { createMessage } from '../../image/index.js';
+import type { Tape } from '../../tape/tape.js';
 import type { FileCollector, Process, Taker } from '../contract.js';
 
 /**

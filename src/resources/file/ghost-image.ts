@@ -1,4 +1,10 @@
-import { decodeImage, fileOf, type ghost_file_entry, ImageError, type ImageReader } from '../../image/index.js';
+import {
+  decodeImage,
+  fileOf,
+  type ghost_file_entry,
+  ImageError,
+  type ImageReader,
+} from '../../image/index.js';
 
 /** A run of contents: where it is in the image's file, and where it goes in the ghost. */
 export interface Extent {

@@ -1,6 +1,8 @@
 import { type BigIntStats, readSync } from 'node:fs';
 import { create, toBinary } from '@bufbuild/protobuf';
+import { ERRNO } from '../../abi/errno.js';
 import { S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG, SEEK_DATA, SEEK_HOLE } from '../../abi/fcntl.js';
+import { writeAll } from '../../image/directory.js';
 import {
   createMessage,
   decodeName,
@@ -9,11 +11,9 @@ import {
   ghost_chunk_entrySchema,
   type ImageWriter,
 } from '../../image/index.js';
-import { writeAll } from '../../image/directory.js';
-import { ERRNO } from '../../abi/errno.js';
+import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
-import { SyscallError } from '../../kernel/errors.js';
 import { kernelDevice, reopenForReading } from './calls.js';
 
 /**

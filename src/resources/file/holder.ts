@@ -3,11 +3,11 @@ import { RLIMIT_NOFILE } from '../../abi/process.js';
 import type { ImageReader } from '../../image/index.js';
 import { syscall } from '../../kernel/syscall.js';
 import { type Deferred, deferred, Tape } from '../../tape/tape.js';
-import type { file_entry, FileKind, Holder, RestoreOptions, Result } from '../contract.js';
+import type { FileKind, file_entry, Holder, RestoreOptions, Result } from '../contract.js';
 import { fcntl } from './calls.js';
-import { namesOnly } from './used.js';
-import { descriptorLimit, DescriptorLimitError } from './limit.js';
+import { DescriptorLimitError, descriptorLimit } from './limit.js';
 import { setOwners } from './owner.js';
+import { namesOnly } from './used.js';
 
 /**
  * Slots begin here. Below it lie descriptors that are being made: each is moved to its slot before the next is, so
@@ -140,7 +140,9 @@ function kindOfEntry(kinds: readonly FileKind[], entry: file_entry): FileKind {
   const kind = kinds.find(({ member }) => entry[member] !== undefined);
   if (kind !== undefined) return kind;
   const member = Object.keys(entry).find((key) => key !== 'type' && key !== 'id' && !key.startsWith('$'));
-  throw new UnknownFileError(`files.img: file ${entry.id} is of a kind that cannot be restored yet (${member})`);
+  throw new UnknownFileError(
+    `files.img: file ${entry.id} is of a kind that cannot be restored yet (${member})`,
+  );
 }
 
 /** An entry of files.img that no kind opens. */

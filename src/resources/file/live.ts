@@ -7,14 +7,14 @@ import { call } from '../../kernel/ffi.js';
 import { readDescriptors } from '../../kernel/procfs/descriptors.js';
 import { readStat } from '../../kernel/procfs/stat.js';
 import { readStatus } from '../../kernel/procfs/status.js';
-import { deferred, Tape } from '../../tape/tape.js';
 import { type Actor, playOne } from '../../tape/play.js';
 import { startStem } from '../../tape/stem.js';
+import { deferred, Tape } from '../../tape/tape.js';
 import type { Descriptor, DumpContext, DumpOptions, Process, RestoreOptions, Thread } from '../contract.js';
 import { openPidfd, takeDescriptor } from './calls.js';
+import { restoreFs } from './fs.js';
 import { DescriptorCollector, fileKinds, restoreTable, StemHolder, StemTaker } from './index.js';
 import { attachAll } from './table.js';
-import { restoreFs } from './fs.js';
 
 /**
  * For tests: a Python program sets up descriptors, they are saved while it is stopped, and rebuilt in a stem. All of it
@@ -53,7 +53,10 @@ export class Program implements Disposable {
   static async start(code: string): Promise<Program> {
     const directory = mkdtempSync('/tmp/stasis-file-');
     const script = path.join(directory, '.program.py');
-    writeFileSync(script, `import os,fcntl,socket,select,signal,sys\nD=${JSON.stringify(directory)}\nos.chdir(D)\n${code}\nos.kill(os.getpid(),signal.SIGSTOP)\nsignal.pause()\n`);
+    writeFileSync(
+      script,
+      `import os,fcntl,socket,select,signal,sys\nD=${JSON.stringify(directory)}\nos.chdir(D)\n${code}\nos.kill(os.getpid(),signal.SIGSTOP)\nsignal.pause()\n`,
+    );
     const child = spawn('/usr/bin/python3', [script], { stdio: ['ignore', 'ignore', 'pipe'] });
     let errors = '';
     child.stderr?.on('data', (chunk) => {
@@ -62,7 +65,8 @@ export class Program implements Disposable {
     const { pid } = child;
     if (pid === undefined) throw new Error('no python3');
     while (readStat(pid).state !== 'T') {
-      if (child.exitCode !== null || readStat(pid).state === 'Z') throw new Error(`the program ended: ${errors}`);
+      if (child.exitCode !== null || readStat(pid).state === 'Z')
+        throw new Error(`the program ended: ${errors}`);
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
     return new Program(pid, directory);
@@ -214,7 +218,8 @@ function newStem(name: string): Actor {
 export function tableOf(pid: number): Record<number, string> {
   const table: Record<number, string> = {};
   for (const { fd, link, info } of readDescriptors(pid))
-    table[fd] = `${link.replace(/\[\d+\]$/, '[N]').replace(/#\d+/, '#N')} 0${info.flags.toString(8)} ${info.pos}`;
+    table[fd] =
+      `${link.replace(/\[\d+\]$/, '[N]').replace(/#\d+/, '#N')} 0${info.flags.toString(8)} ${info.pos}`;
   return table;
 }
 
@@ -226,8 +231,7 @@ export function readThrough(pid: number, fd: number, length = 1 << 16): Buffer {
   return buffer.subarray(0, readSync(taken.fd, buffer, 0, length, null));
 }
 
-export const QUIET =
-  'os.dup2(os.open("/dev/null",os.O_WRONLY),2)\nos.closerange(3,100000)\n';
+export const QUIET = 'os.dup2(os.open("/dev/null",os.O_WRONLY),2)\nos.closerange(3,100000)\n';
 
 /** Save a program, rebuild its descriptors in stems, and compare their tables; then `check`. */
 export async function roundTrip(

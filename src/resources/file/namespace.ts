@@ -1,5 +1,5 @@
-import * as C from '../../abi/process.js';
 import { O_CLOEXEC } from '../../abi/fcntl.js';
+import * as C from '../../abi/process.js';
 import { createMessage, ImageError } from '../../image/index.js';
 import { readNamespaces } from '../../kernel/procfs/ns.js';
 import type { Descriptor, FileKind } from '../contract.js';
@@ -53,6 +53,7 @@ export const namespace: FileKind = {
 };
 
 function isOurs({ info, process: { pid } }: Descriptor): boolean {
-  const inodes = (of: number) => [...readNamespaces(of).values()].map(({ type, inode }) => `${type}:[${inode}]`);
+  const inodes = (of: number) =>
+    [...readNamespaces(of).values()].map(({ type, inode }) => `${type}:[${inode}]`);
   return inodes(pid).includes(info.link) && inodes(globalThis.process.pid).includes(info.link);
 }

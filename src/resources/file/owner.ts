@@ -1,3 +1,4 @@
+import { create } from '@bufbuild/protobuf';
 import {
   F_GETOWN_EX,
   F_GETOWNER_UIDS,
@@ -7,7 +8,6 @@ import {
   F_SETOWN_EX,
   F_SETSIG,
 } from '../../abi/fcntl.js';
-import { create } from '@bufbuild/protobuf';
 import { type fown_entry, fown_entrySchema } from '../../image/index.js';
 import { scratch } from '../../kernel/memory.js';
 import { readStatus } from '../../kernel/procfs/status.js';

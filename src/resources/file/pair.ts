@@ -7,7 +7,10 @@ import { FIRST_SLOT } from './holder.js';
  * all free (closed first, should one have been left), so it is known that they are 0 and 1. Each is moved up once,
  * to have it as a result.
  */
-export function freshPair(holder: Holder, make: (pair: ReturnType<Holder['tape']['space']>) => void): [Result, Result] {
+export function freshPair(
+  holder: Holder,
+  make: (pair: ReturnType<Holder['tape']['space']>) => void,
+): [Result, Result] {
   const { tape } = holder;
   tape.call('close_range', [0, FIRST_SLOT - 1, 0]);
   make(tape.space(8));

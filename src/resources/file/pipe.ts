@@ -1,6 +1,6 @@
 import { F_SETFL, O_ACCMODE, O_CLOEXEC, O_DIRECT, O_LARGEFILE, O_RDONLY, O_WRONLY } from '../../abi/fcntl.js';
 import { createMessage, ImageError, type pipe_entry } from '../../image/index.js';
-import type { Descriptor, file_entry, FileKind, Holder, Refuse, Result } from '../contract.js';
+import type { Descriptor, FileKind, file_entry, Holder, Refuse, Result } from '../contract.js';
 import { lacksOtherEnd, openPidfd, takeDescriptor } from './calls.js';
 import { refusalOf } from './described.js';
 import { duplicate } from './holder.js';

@@ -89,10 +89,13 @@ os.symlink('target',D+'/s'); os.open(D+'/s',os.O_PATH|os.O_NOFOLLOW)`,
   });
 
   test('an unnamed file (O_TMPFILE) can still be given a name', async () => {
-    await roundTrip(`f=os.open(D,os.O_TMPFILE|os.O_RDWR,0o600); os.write(f,b'later')`, ({ pid, directory }, restored) => {
-      execFileSync('ln', ['-L', `/proc/${restored.of(pid).tid}/fd/3`, `${directory}/named`]);
-      assert.equal(readFileSync(`${directory}/named`, 'utf8'), 'later');
-    });
+    await roundTrip(
+      `f=os.open(D,os.O_TMPFILE|os.O_RDWR,0o600); os.write(f,b'later')`,
+      ({ pid, directory }, restored) => {
+        execFileSync('ln', ['-L', `/proc/${restored.of(pid).tid}/fd/3`, `${directory}/named`]);
+        assert.equal(readFileSync(`${directory}/named`, 'utf8'), 'later');
+      },
+    );
   });
 
   test('a changed file is refused', async () => {

@@ -16,24 +16,17 @@ import {
   SEEK_SET,
 } from '../../abi/fcntl.js';
 import { createMessage, encodeName, ImageError, type reg_file_entry } from '../../image/index.js';
-import type {
-  Descriptor,
-  DumpOptions,
-  file_entry,
-  FileKind,
-  Holder,
-  Result,
-} from '../contract.js';
+import type { Descriptor, DumpOptions, FileKind, file_entry, Holder, Result } from '../contract.js';
 import { deviceNumbers, isPathOnly } from './calls.js';
 import { refusalOf } from './described.js';
 import { inherited } from './inherit.js';
 import { dumpOwner, restoreOwner } from './owner.js';
 import { statOrNone } from './place.js';
 import { checkPlace, nameFor, procfsPid } from './remap.js';
-import { setStatusFlags, SETTABLE } from './status-flags.js';
+import { perRestore } from './state.js';
+import { SETTABLE, setStatusFlags } from './status-flags.js';
 import { FD_TYPE, REMAP } from './types.js';
 import { ghostKey, slotPath, takeUnnamed } from './unlinked.js';
-import { perRestore } from './state.js';
 
 /**
  * Files that are opened by their name: regular files, directories, memory devices (/dev/null and its like), and
@@ -100,7 +93,10 @@ export const regular: FileKind = {
     const given = inherited(holder, reg.ext ? [reg.name] : [reg.name.replace(/^\//, ''), reg.name]);
     if (given !== undefined) return given;
     if (reg.ext)
-      throw new ImageError('files.img', `${reg.name} is an external file: it is to be given by --inherit-fd fd[N]:${reg.name}`);
+      throw new ImageError(
+        'files.img',
+        `${reg.name} is an external file: it is to be given by --inherit-fd fd[N]:${reg.name}`,
+      );
     const fd = openNamed(reg, holder);
     position(reg, fd, holder);
     restoreOwner(`file:${reg.id}`, reg.fown, holder);
@@ -187,7 +183,10 @@ function openLinked(reg: reg_file_entry, remapId: number, holder: Holder): Resul
   const { tape, last } = holder;
   const link = namedFiles(holder).get(remapId);
   if (link === undefined)
-    throw new ImageError('remap-fpath.img', `${reg.name}: files.img has no file ${remapId} with its other name`);
+    throw new ImageError(
+      'remap-fpath.img',
+      `${reg.name}: files.img has no file ${remapId} with its other name`,
+    );
   const other = tape.string(encodeName(link.name));
   const kept = unlinkedLast(holder);
   if (!kept.has(remapId)) {

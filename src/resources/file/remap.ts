@@ -1,8 +1,8 @@
-import { createMessage, type MessageOf, type reg_file_entry } from '../../image/index.js';
 import { AT_EMPTY_PATH, AT_FDCWD } from '../../abi/fcntl.js';
+import { createMessage, type MessageOf, type reg_file_entry } from '../../image/index.js';
+import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
-import { SyscallError } from '../../kernel/errors.js';
 import type { Descriptor, DumpContext, DumpOptions, Refuse } from '../contract.js';
 import { isPathOnly, pathBytes } from './calls.js';
 import { objectOf, refusalOf, refuseNow } from './described.js';
@@ -68,7 +68,9 @@ function problemOf(
     };
   }
   if (place.kind === 'hidden')
-    return { reason: 'its name leads to another file: a mount hides it, or it is of another mount namespace' };
+    return {
+      reason: 'its name leads to another file: a mount hides it, or it is of another mount namespace',
+    };
   return undefined;
 }
 
@@ -170,4 +172,3 @@ export function writeRemaps(context: DumpContext): void {
   const { entries } = remapsOf(context);
   if (entries.length > 0) context.writer.write('remap-fpath', null, entries);
 }
-

@@ -1,8 +1,8 @@
 import { create } from '@bufbuild/protobuf';
-import * as S from '../../abi/socket.js';
 import { ERRNO } from '../../abi/errno.js';
-import { SyscallError } from '../../kernel/errors.js';
+import * as S from '../../abi/socket.js';
 import { type sk_opts_entry, sk_opts_entrySchema } from '../../image/index.js';
+import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
 import type { Result, Tape } from '../contract.js';
@@ -93,6 +93,7 @@ export function restoreOptions(tape: Tape, fd: Result | number, options: sk_opts
     const value = options[name as NumberName];
     if (value !== (option === S.SO_RCVLOWAT ? 1 : 0)) set(tape, fd, option, [value]);
   }
-  for (const [name, option] of Object.entries(SWITCHES)) if (options[name as SwitchName]) set(tape, fd, option, [1]);
+  for (const [name, option] of Object.entries(SWITCHES))
+    if (options[name as SwitchName]) set(tape, fd, option, [1]);
   if (Object.hasOwn(options, 'soLinger')) set(tape, fd, S.SO_LINGER, [1, options.soLinger]);
 }

@@ -1,11 +1,4 @@
-import {
-  F_SETFL,
-  O_APPEND,
-  O_ASYNC,
-  O_DIRECT,
-  O_NOATIME,
-  O_NONBLOCK,
-} from '../../abi/fcntl.js';
+import { F_SETFL, O_APPEND, O_ASYNC, O_DIRECT, O_NOATIME, O_NONBLOCK } from '../../abi/fcntl.js';
 import type { Result, Tape } from '../contract.js';
 
 /** What F_SETFL can change (fs/fcntl.c SETFL_MASK). */

@@ -1,8 +1,8 @@
-import { FD_CLOEXEC, F_SETFD, O_CLOEXEC } from '../../abi/fcntl.js';
-import { descriptorLimit, DescriptorLimitError } from './limit.js';
+import { F_SETFD, FD_CLOEXEC, O_CLOEXEC } from '../../abi/fcntl.js';
 import type { fdinfo_entry, file_entry } from '../../image/index.js';
 import type { Tape } from '../../tape/tape.js';
 import type { FileKind, Result } from '../contract.js';
+import { DescriptorLimitError, descriptorLimit } from './limit.js';
 import type { StemTaker } from './taker.js';
 
 /**

@@ -1,6 +1,6 @@
 import { TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET } from '../../abi/event.js';
-import { TFD_IOC_SET_TICKS } from '../../abi/ioctl.js';
 import { O_CLOEXEC } from '../../abi/fcntl.js';
+import { TFD_IOC_SET_TICKS } from '../../abi/ioctl.js';
 import { createMessage, ImageError, type timerfd_entry } from '../../image/index.js';
 import type { FileKind } from '../contract.js';
 import { dumpOwner, restoreOwner } from './owner.js';

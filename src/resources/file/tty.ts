@@ -1,5 +1,5 @@
-import { create } from '@bufbuild/protobuf';
 import { isatty } from 'node:tty';
+import { create } from '@bufbuild/protobuf';
 import { O_CLOEXEC, O_NOCTTY, S_IFCHR, S_IFMT } from '../../abi/fcntl.js';
 import { TCGETS, TIOCGEXCL, TIOCGLCKTRMIOS, TIOCGWINSZ } from '../../abi/ioctl.js';
 import {
@@ -42,10 +42,12 @@ const infos = perDump(() => new Map<number, MessageOf<'tty-info'>>());
 
 export const tty: FileKind = {
   name: 'terminal',
-  support: 'the terminal of the session the tree was started in (--shell-job); not terminals of the tree itself',
+  support:
+    'the terminal of the session the tree was started in (--shell-job); not terminals of the tree itself',
   member: 'tty',
 
-  recognise: ({ info }) => (Number(info.stat.mode) & S_IFMT) === S_IFCHR && typeOf(info.stat.rdev) !== undefined,
+  recognise: ({ info }) =>
+    (Number(info.stat.mode) & S_IFMT) === S_IFCHR && typeOf(info.stat.rdev) !== undefined,
 
   check(descriptor, refuse, options) {
     checkTerminal(descriptor, refuse, options);

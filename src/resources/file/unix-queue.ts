@@ -32,7 +32,10 @@ function peekStream(fd: number): Queue {
   if (peeked === 'empty') return { packets: [], problem: `its queue of ${length} bytes cannot be read` };
   if (peeked.hasDescriptors) return { packets: [], problem: 'descriptors are in flight in its queue' };
   if (peeked.length !== length)
-    return { packets: [], problem: `only ${peeked.length} of ${length} bytes in its queue can be read at once` };
+    return {
+      packets: [],
+      problem: `only ${peeked.length} of ${length} bytes in its queue can be read at once`,
+    };
   return { packets: [memory.bytes.slice(0, length)], problem: undefined };
 }
 
@@ -95,7 +98,8 @@ function closeDescriptors(start: number, length: number): boolean {
   for (let at = start; at + 16 <= start + length; ) {
     const size = Number(view.getBigUint64(at, true));
     if (size < 16) break;
-    const isRights = view.getInt32(at + 8, true) === S.SOL_SOCKET && view.getInt32(at + 12, true) === S.SCM_RIGHTS;
+    const isRights =
+      view.getInt32(at + 8, true) === S.SOL_SOCKET && view.getInt32(at + 12, true) === S.SCM_RIGHTS;
     if (isRights) {
       found = true;
       const fds: number[] = [];

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { unixDiag } from './unix-diag.js';
 import { descriptorsOf, inNamespace, Program, QUIET, readThrough, roundTrip, save } from './live.js';
+import { unixDiag } from './unix-diag.js';
 
 if (inNamespace(import.meta.url)) {
   const text = (pid: number, fd: number): string => readThrough(pid, fd).toString();
@@ -52,9 +52,7 @@ c,d=socket.socketpair(); c.shutdown(socket.SHUT_WR)`,
   });
 
   test('descriptors in flight are refused', async () => {
-    using program = await Program.start(
-      `${QUIET}a,b=socket.socketpair(); socket.send_fds(a,[b'x'],[0])`,
-    );
+    using program = await Program.start(`${QUIET}a,b=socket.socketpair(); socket.send_fds(a,[b'x'],[0])`);
     assert.throws(() => save(program), /descriptors are in flight/);
   });
 }

@@ -1,7 +1,7 @@
 import { O_CLOEXEC } from '../../abi/fcntl.js';
 import * as S from '../../abi/socket.js';
 import { createMessage, ImageError, type MessageOf, type unix_sk_entry } from '../../image/index.js';
-import type { file_entry, FileKind, Holder, Result, Tape } from '../contract.js';
+import type { FileKind, file_entry, Holder, Result, Tape } from '../contract.js';
 import { refusalOf, refuseNow } from './described.js';
 import { inherited } from './inherit.js';
 import { dumpOwner, restoreOwner } from './owner.js';
@@ -26,7 +26,8 @@ const queues = perDump(() => new Map<number, readonly Uint8Array[]>());
 
 export const unixPair: FileKind = {
   name: 'unix socket pair',
-  support: 'socketpair(2): queued bytes and packets, options, shutdown; no addresses, no descriptors in flight',
+  support:
+    'socketpair(2): queued bytes and packets, options, shutdown; no addresses, no descriptors in flight',
   member: 'usk',
 
   recognise: ({ info }) => LINK.test(info.link) && diagOf(info.link) !== undefined,
@@ -112,7 +113,8 @@ function problemOf(diag: UnixDiag): string | undefined {
   if (diag.name !== undefined) return 'Unix sockets with an address cannot be saved yet';
   if (diag.state !== ESTABLISHED || diag.peer === undefined)
     return 'Unix sockets that are not connected cannot be saved yet';
-  if (diag.peer === 0 && diag.shutdown !== SHUT_BOTH) return 'its peer is a socket nobody has a descriptor of';
+  if (diag.peer === 0 && diag.shutdown !== SHUT_BOTH)
+    return 'its peer is a socket nobody has a descriptor of';
   return undefined;
 }
 
@@ -120,7 +122,10 @@ function socketOf(entry: file_entry): unix_sk_entry {
   const { usk } = entry;
   if (usk === undefined) throw new ImageError('files.img', `file ${entry.id} is no Unix socket`);
   if (usk.name.length > 0 || usk.state !== ESTABLISHED)
-    throw new ImageError('files.img', `file ${entry.id}: Unix sockets with an address cannot be restored yet`);
+    throw new ImageError(
+      'files.img',
+      `file ${entry.id}: Unix sockets with an address cannot be restored yet`,
+    );
   return usk;
 }
 

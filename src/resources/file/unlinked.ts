@@ -77,7 +77,13 @@ function missingParents(path: string): string[] {
 }
 
 /** Without a name it is made by O_TMPFILE. */
-function makeRegular(id: number, key: string, name: string | undefined, directory: string, holder: Holder): void {
+function makeRegular(
+  id: number,
+  key: string,
+  name: string | undefined,
+  directory: string,
+  holder: Holder,
+): void {
   const { tape } = holder;
   const { entry, extents } = readGhost(holder.reader, id);
   if (name === undefined) {

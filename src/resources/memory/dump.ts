@@ -104,13 +104,26 @@ function writeMm(
     mmEnvStart: stat.env_start,
     mmEnvEnd: stat.env_end,
     exeFileId: context.files.addLink(process, 'exe', O_RDONLY),
-    mmSavedAuxv: [...readAuxv(process.pid)],
+    mmSavedAuxv: auxvOf(process.pid),
     // Guard regions are no mappings of their own; CRIU puts them behind all others.
     vmas: [...entries, ...scan.guards.map(guardEntry)],
     dumpable: answers.dumpable,
     thpDisabled: answers.thpDisabled,
   });
   context.writer.write('mm', process.insidePid, [mm]);
+}
+
+const AUXV_WORDS = 44;
+
+/**
+ * The auxiliary vector as CRIU has it, in 44 words, which it does not accept more of. Linux 6.18 keeps more, but just
+ * these are in use; AT_NULL, the pair of zeros behind them, the kernel adds by itself when they are set.
+ */
+function auxvOf(pid: number): bigint[] {
+  const words = [...readAuxv(pid)];
+  let end = 0;
+  while (end < words.length && words[end] !== 0n) end += 2;
+  return words.slice(0, Math.max(AUXV_WORDS, end));
 }
 
 /** Answers the number of pages. */

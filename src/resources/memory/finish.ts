@@ -4,6 +4,7 @@ import * as P from '../../abi/prctl.js';
 import type { vma_entry } from '../../image/schema/index.js';
 import type { Tape } from '../../tape/tape.js';
 import type { AddressRange, ProcessImage, Taker } from '../contract.js';
+import { freeRange } from './gap.js';
 import { isGuard, isKernel, isLate, isShared, isSysv, mmOf, spanOfEntry } from './image-memory.js';
 import { cut, loadedOf } from './inherit.js';
 import { earlyVmas, inheritedBy } from './load.js';
@@ -12,7 +13,7 @@ import { keyOfPages, readRunsTo, runsOfProcess } from './runs.js';
 import { segmentsOf } from './segments.js';
 import { Taken } from './taken.js';
 import { placeVdso } from './vdso.js';
-import { PAGE, USER_END } from './vma.js';
+import { PAGE } from './vma.js';
 
 /** What is not inherited, or must not be: from here on an address space is its process's own. */
 export function finishMemory(image: ProcessImage, tape: Tape, taker: Taker, workspace: AddressRange): void {
@@ -20,8 +21,9 @@ export function finishMemory(image: ProcessImage, tape: Tape, taker: Taker, work
   mapLate(image, tape, taken);
   mapShared(image, tape, taken);
   attachSegments(image, tape, workspace);
-  protect(image, tape);
+  // An old vDSO is patched while it still is writable.
   placeVdso(image, tape, workspace);
+  protect(image, tape);
   advise(image, tape);
   bounds(image, tape, taken);
   taken.close();
@@ -62,7 +64,7 @@ function attachSegments(image: ProcessImage, tape: Tape, workspace: AddressRange
     const flags =
       ((prot & M.PROT_WRITE) === 0 ? SHM_RDONLY : 0) | ((prot & M.PROT_EXEC) === 0 ? 0 : SHM_EXEC);
     if (pgoff === 0n && end - start === size) tape.call('shmat', [shmid, start, flags], start);
-    else attachPart(tape, vma, flags, size, freePlace(vmas, workspace, size));
+    else attachPart(tape, vma, flags, size, freeRange(vmas, workspace, size, image.name));
     if (prot === M.PROT_NONE) setProtection(tape, vma);
   }
 }
@@ -73,22 +75,6 @@ function attachPart(tape: Tape, vma: vma_entry, flags: number, size: bigint, at:
   tape.call('shmat', [shmid, at, flags], at);
   tape.call('mremap', [at + pgoff, length, length, M.MREMAP_MAYMOVE | M.MREMAP_FIXED, start], start);
   tape.call('munmap', [at, size]);
-}
-
-function freePlace(vmas: readonly vma_entry[], workspace: AddressRange, size: bigint): bigint {
-  const taken = [
-    ...vmas.filter((vma) => !isGuard(vma) && vma.start < USER_END),
-    {
-      start: workspace.address,
-      end: workspace.address + workspace.size,
-    },
-  ].sort((a, b) => (a.start < b.start ? -1 : 1));
-  let last = 0x1000_0000n;
-  for (const { start, end } of taken) {
-    if (start - last >= size + PAGE) return last;
-    if (end > last) last = (end + PAGE + 0xfff_ffffn) & ~0xfff_ffffn;
-  }
-  return last;
 }
 
 function setProtection(tape: Tape, { start, end, prot }: vma_entry): void {

@@ -21,8 +21,11 @@ import {
   isReadOnly,
   isSealedFirst,
   isSysv,
+  keyOfFile,
   keyOfInode,
+  keyOfMapped,
   keyOfReadOnly,
+  otherAccess,
 } from './image-memory.js';
 import { keyOfPages, type Run, readRunsTo, runsOf } from './runs.js';
 import { pagesIdOf, segmentsOf } from './segments.js';
@@ -216,6 +219,25 @@ function makeSegment(segment: Segment, holder: Holder, arena: Arena): void {
   tape.call('shmat', [shmid, at, 0], at);
   fill(holder, runs, at);
   tape.call('shmdt', [at]);
+}
+
+/** See the contract. */
+export function holdMapped(images: readonly ProcessImage[], holder: Holder): void {
+  const { tape, reader } = holder;
+  const done = new Set<string>();
+  tape.about('files as they are mapped');
+  for (const { mm } of images) {
+    for (const vma of mm?.vmas ?? []) {
+      if ((vma.status & (VMA.FILE_PRIVATE | VMA.FILE_SHARED)) === 0) continue;
+      const access = otherAccess(reader, vma);
+      const key = keyOfMapped(reader, vma);
+      if (access === undefined || key !== keyOfFile(vma, access) || done.has(key)) continue;
+      done.add(key);
+      const path = tape.string(`/proc/self/fd/${holder.slot(keyOfFile(vma, undefined))}`);
+      holder.hold(key, tape.call('openat', [AT_FDCWD, path, access | O_CLOEXEC, 0]));
+    }
+  }
+  tape.about(undefined);
 }
 
 /** When all is mapped: what would have hindered that. */

@@ -103,12 +103,40 @@ function kernelIsAtLeast(major: number, minor: number): boolean {
   return own > major || (own === major && ownMinor >= minor);
 }
 
+/** The access a file has to be open with to be mapped, where the entry of the file says otherwise. */
+export function otherAccess(reader: ImageReader, vma: vma_entry): number | undefined {
+  if (!Object.hasOwn(vma, 'fdflags')) return undefined;
+  const wanted = vma.fdflags & O_ACCMODE;
+  const flags = accessesOf(reader).get(vma.shmid);
+  return flags === undefined || flags === wanted ? undefined : wanted;
+}
+
+const accesses = new WeakMap<ImageReader, ReadonlyMap<bigint, number>>();
+
+/** How the files of an image that can be mapped are open, by their id. */
+function accessesOf(reader: ImageReader): ReadonlyMap<bigint, number> {
+  const known =
+    accesses.get(reader) ??
+    new Map(
+      reader.read('files').flatMap(({ id, reg, memfd }): [bigint, number][] => {
+        const flags = reg?.flags ?? memfd?.flags;
+        return flags === undefined ? [] : [[BigInt(id), flags & O_ACCMODE]];
+      }),
+    );
+  accesses.set(reader, known);
+  return known;
+}
+
+export function keyOfFile({ shmid }: vma_entry, access: number | undefined): string {
+  return access === undefined ? `file:${shmid}` : `file:${shmid}@${access}`;
+}
+
 /** The holder's key of what is mapped. */
 export function keyOfMapped(reader: ImageReader, vma: vma_entry): string {
   if ((vma.status & VMA.ANON_SHARED) !== 0) return `shmem:${vma.shmid}`;
   const inode = (vma.status & VMA.MEMFD) === 0 ? undefined : inodesOf(reader).byFile.get(vma.shmid);
-  if (inode === undefined) return `file:${vma.shmid}`;
+  if (inode === undefined) return keyOfFile(vma, otherAccess(reader, vma));
   if (isReadOnly(inode)) return keyOfReadOnly(inode);
   const access = Object.hasOwn(vma, 'fdflags') ? vma.fdflags & O_ACCMODE : O_RDONLY;
-  return access === O_RDWR ? keyOfInode(inode) : `file:${vma.shmid}`;
+  return access === O_RDWR ? keyOfInode(inode) : keyOfFile(vma, otherAccess(reader, vma));
 }

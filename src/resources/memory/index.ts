@@ -2,7 +2,7 @@ import type { MemoryResource } from '../contract.js';
 import { checkMemory } from './check.js';
 import { dumpMemory } from './dump.js';
 import { finishMemory, restoreDumpable } from './finish.js';
-import { holdMemory, sealMemory } from './hold.js';
+import { holdMapped, holdMemory, sealMemory } from './hold.js';
 import { loadMemory } from './load.js';
 import { newStemMaps } from './stem-maps.js';
 
@@ -13,6 +13,7 @@ export const memory: MemoryResource = {
   },
   dump: dumpMemory,
   hold: holdMemory,
+  holdMapped,
   stemMaps: newStemMaps,
   load: loadMemory,
   finish: finishMemory,

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import test from 'node:test';
 import { inPidNamespace, roundTrip } from './testing/trial.js';
 
@@ -149,6 +150,54 @@ known = facts(); top = libc.sbrk(0)`,
       check: `
 assert facts() == known, (facts(), known)
 assert libc.sbrk(0) == top; libc.sbrk(8192)`,
+    });
+  });
+
+  const free = Number(/^HugePages_Free:\s+(\d+)$/m.exec(readFileSync('/proc/meminfo', 'latin1'))?.[1] ?? 0);
+
+  test('huge pages: private, shared anonymous, memfd', {
+    skip: free < 8 && 'needs 8 free huge pages',
+  }, async () => {
+    await roundTrip({
+      build: `
+HUGE = 512
+p = new(2 * HUGE, flags=PRIVATE|ANON|HUGETLB); fill(p, 3, b'private')
+s = new(HUGE, flags=SHARED|ANON|HUGETLB); fill(s + 500 * PAGE, 12, b'shared')
+m = os.memfd_create('huge', 4); os.truncate(m, 2 << 20); f = new(HUGE, flags=SHARED, fd=m); fill(f, 2, b'memfd')
+ro = new(HUGE, flags=PRIVATE|ANON|HUGETLB); fill(ro, 1, b'ro'); ok(libc.mprotect(ro, HUGE * PAGE, R))`,
+      check: `
+filled(p, 3, b'private'); filled(s + 500 * PAGE, 12, b'shared'); filled(f, 2, b'memfd'); filled(ro, 1, b'ro')
+fill(p + HUGE * PAGE, 1, b'more')`,
+    });
+  });
+
+  test('droppable memory is there, and may be empty', async () => {
+    await roundTrip({
+      build: `
+try: d = new(4, flags=8|ANON)
+except OSError: d = None`,
+      check: `
+if d: put(d, b'x')`,
+    });
+  });
+
+  test('threads, whose stacks lie in mappings with a guard below', async () => {
+    await roundTrip({
+      build: `
+import threading
+data = {}
+def run(n):
+  data[n] = bytearray(b'%d' % n * 100000)
+  go.wait(); data[n][0] += 1
+go = threading.Event()
+threads = [threading.Thread(target=run, args=(n,)) for n in range(5)]
+for t in threads: t.start()
+while len(data) < 5: pass`,
+      check: `
+go.set()
+for t in threads: t.join()
+assert all(data[n][0] == ord('%d' % n) + 1 for n in range(5))`,
+      anyContents: true,
     });
   });
 }

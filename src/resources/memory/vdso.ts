@@ -6,11 +6,12 @@ import { readRemote } from '../../kernel/remote.js';
 import type { Tape } from '../../tape/tape.js';
 import type { AddressRange, ProcessImage } from '../contract.js';
 import { functionsOf } from './elf.js';
+import { freeRange } from './gap.js';
 import { mmOf } from './image-memory.js';
 import { cut } from './inherit.js';
 import { runsOfProcess } from './runs.js';
 import { kernelParts, luggageAddress, movePart } from './stem-maps.js';
-import { USER_END, VMA } from './vma.js';
+import { VMA } from './vma.js';
 
 /**
  * The vDSO: code of the kernel's whose addresses C libraries remember. Where the running kernel's has the functions of
@@ -89,26 +90,12 @@ export function placeVdso(image: ProcessImage, tape: Tape, workspace: AddressRan
   const own = kernelParts().find(({ name }) => name === '[vdso]');
   if (own === undefined) return;
   const proxy = needsProxy(image);
-  const first = proxy ? freePlace(image, workspace, own.offset + own.size) : vdso.start - own.offset;
+  const first = proxy
+    ? freeRange(mmOf(image).vmas, workspace, own.offset + own.size, image.name)
+    : vdso.start - own.offset;
   for (const { offset, size } of kernelParts())
     movePart(tape, luggageAddress(workspace) + offset, size, first + offset);
   if (proxy) patch(image, vdso, tape, first + own.offset);
-}
-
-/** The middle of the largest gap, as far as can be from what may grow. */
-function freePlace(image: ProcessImage, workspace: AddressRange, size: bigint): bigint {
-  const taken = mmOf(image).vmas.map(({ start, end }) => ({ start, end }));
-  taken.push({ start: workspace.address, end: workspace.address + workspace.size });
-  taken.push({ start: USER_END, end: USER_END });
-  taken.sort((a, b) => (a.start < b.start ? -1 : 1));
-  let best = { start: 0n, size: 0n };
-  let last = 0x10_0000n;
-  for (const { start, end } of taken) {
-    if (start - last > best.size) best = { start: last, size: start - last };
-    if (end > last) last = end;
-  }
-  if (best.size < size) throw new Error(`${image.name}: no room for the vDSO of this kernel`);
-  return (best.start + (best.size - size) / 2n) & ~0xfffn;
 }
 
 /** `mov $target, %rax; jmp *%rax` */

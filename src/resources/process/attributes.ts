@@ -63,7 +63,13 @@ export const oomScore: TaskState = {
   settle(task, tid) {
     const core = taskCore(task.leaderCore);
     if (!has(core, 'oomScoreAdj') || readOomScoreAdj(tid) === core.oomScoreAdj) return;
-    writeProc(task.name, tid, 'oom_score_adj', String(core.oomScoreAdj), 'lowering it takes CAP_SYS_RESOURCE');
+    writeProc(
+      task.name,
+      tid,
+      'oom_score_adj',
+      String(core.oomScoreAdj),
+      'lowering it takes CAP_SYS_RESOURCE',
+    );
   },
 };
 

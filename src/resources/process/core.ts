@@ -37,13 +37,15 @@ export function newCore(process: Process, isLeader: boolean): core_entry {
       comm: process.stat.comm,
     });
   }
-  if (!isZombie) core.threadCore = create(thread_core_entrySchema, { futexRla: 0n, futexRlaLen: 0, cgSet: 1 });
+  if (!isZombie)
+    core.threadCore = create(thread_core_entrySchema, { futexRla: 0n, futexRlaLen: 0, cgSet: 1 });
   return core;
 }
 
 /** The thread's part of a core. Throws TypeError for a zombie's, which has none. */
 export function threadCore(core: core_entry): thread_core_entry {
-  if (core.threadCore === undefined) throw new TypeError('the core of a task that has ended has no thread_core');
+  if (core.threadCore === undefined)
+    throw new TypeError('the core of a task that has ended has no thread_core');
   return core.threadCore;
 }
 

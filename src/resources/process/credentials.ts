@@ -1,5 +1,5 @@
-import { create } from '@bufbuild/protobuf';
 import { readFileSync } from 'node:fs';
+import { create } from '@bufbuild/protobuf';
 import { _LINUX_CAPABILITY_VERSION_3, CAP_SETPCAP } from '../../abi/capability.js';
 import {
   PR_CAP_AMBIENT,
@@ -129,12 +129,15 @@ function restoreCapabilities(tape: Tape, creds: creds_entry, task: string): void
   const ambient = setOf(creds.capAmb);
   const last = lastCapability();
   if (permitted >> BigInt(last + 1) !== 0n)
-    throw new Error(`${task} has capabilities above ${last}, which this kernel does not know; a newer kernel would help`);
+    throw new Error(
+      `${task} has capabilities above ${last}, which this kernel does not know; a newer kernel would help`,
+    );
   const working = 1n << BigInt(CAP_SETPCAP);
   capset(tape, effective | working, permitted | working, inheritable);
   tape.call('prctl', [PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0], 0);
   for (let cap = 0; cap <= last; cap++)
-    if ((ambient >> BigInt(cap)) & 1n) tape.call('prctl', [PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0], 0);
+    if ((ambient >> BigInt(cap)) & 1n)
+      tape.call('prctl', [PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0], 0);
   restoreBounding(tape, setOf(creds.capBnd), last);
   tape.call('prctl', [PR_SET_SECUREBITS, creds.secbits, 0, 0, 0], 0);
   capset(tape, effective, permitted, inheritable);

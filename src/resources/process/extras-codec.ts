@@ -127,7 +127,8 @@ function decodeXstate(tid: string, value: unknown): ReadonlyMap<number, Uint8Arr
   if (!isRecord(value)) throw new Error(`task ${tid}: xstate is no record`);
   return new Map(
     Object.entries(value).map(([feature, bytes]) => {
-      if (!/^\d{1,2}$/.test(feature) || typeof bytes !== 'string') throw new Error(`task ${tid}: xstate ${feature}`);
+      if (!/^\d{1,2}$/.test(feature) || typeof bytes !== 'string')
+        throw new Error(`task ${tid}: xstate ${feature}`);
       return [Number(feature), new Uint8Array(Buffer.from(bytes, 'base64'))];
     }),
   );

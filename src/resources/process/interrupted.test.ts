@@ -2,10 +2,16 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { SYSCALL_X86_64, type SyscallName } from '../../abi/syscalls.js';
 import { readSyscall } from '../../kernel/procfs/scalars.js';
-import { readRemote } from '../../kernel/remote.js';
 import { NO_SYSCALL, REGISTER_NAMES, type Registers } from '../../kernel/registers.js';
+import { readRemote } from '../../kernel/remote.js';
 import { giveBack } from '../../tape/borrow.js';
-import { cureForThaw, numberBefore, registersForImage, registersFromImage, restartCode } from './interrupted.js';
+import {
+  cureForThaw,
+  numberBefore,
+  registersForImage,
+  registersFromImage,
+  restartCode,
+} from './interrupted.js';
 import { borrowAll, freezeProcess, isInside, runInside, Subject, thaw } from './testing.js';
 
 function registers(orig_ax: bigint, ax: bigint): Registers {
@@ -49,7 +55,8 @@ test('the image has interrupted calls rewound, and the code with which the kerne
     assert.deepEqual([image.ax, image.orig_ax, image.ip], [number(name), number(name), 0x1000n], name);
     assert.equal(restartCode(frozen), code, name);
     const back = registersFromImage(image, code);
-    if (code === undefined) assert.deepEqual([back.ax, back.ip, back.orig_ax], [number(name), 0x1000n, NO_SYSCALL]);
+    if (code === undefined)
+      assert.deepEqual([back.ax, back.ip, back.orig_ax], [number(name), 0x1000n, NO_SYSCALL]);
     else assert.deepEqual([signed(back.ax), back.ip, back.orig_ax], [BigInt(code), 0x1002n, number(name)]);
   }
   assert.equal(signed(registersForImage(registers(number('restart_syscall'), -516n)).ax), -4n);
@@ -206,7 +213,9 @@ if (!isInside()) {
         freezeOften(subject, name, call);
         const [said, result, errno] = subject.said().split(' ');
         assert.equal(said, name);
-        const failed = name.startsWith('clock_nanosleep') ? result === '-4' : result === '-1' && errno === '4';
+        const failed = name.startsWith('clock_nanosleep')
+          ? result === '-4'
+          : result === '-1' && errno === '4';
         assert.ok(failed, `${name} = ${result}, errno ${errno}`);
       });
     }

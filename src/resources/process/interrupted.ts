@@ -1,6 +1,6 @@
 import { SYSCALL_X86_64, type SyscallName } from '../../abi/syscalls.js';
-import { readRemote } from '../../kernel/remote.js';
 import { NO_SYSCALL, type Registers } from '../../kernel/registers.js';
+import { readRemote } from '../../kernel/remote.js';
 
 /**
  * System calls that the freeze interrupted.
@@ -43,7 +43,8 @@ const WITH_RESTART_BLOCK = new Set(
   (['nanosleep', 'clock_nanosleep', 'poll', 'futex'] as const).map((name) => SYSCALL_X86_64[name] as number),
 );
 
-const inCall = (registers: Registers) => registers.orig_ax !== NO_SYSCALL && BigInt.asIntN(64, registers.orig_ax) >= 0n;
+const inCall = (registers: Registers) =>
+  registers.orig_ax !== NO_SYSCALL && BigInt.asIntN(64, registers.orig_ax) >= 0n;
 const answer = (registers: Registers) => BigInt.asIntN(64, registers.ax);
 
 /**
@@ -52,7 +53,8 @@ const answer = (registers: Registers) => BigInt.asIntN(64, registers.ax);
  * program sees its EINTR. Calls that the kernel restarts anyway stay as they are, and keep their restart block.
  */
 export function cureForThaw(registers: Registers): Registers {
-  if (!inCall(registers) || answer(registers) !== EINTR || !RESTARTED.has(registers.orig_ax)) return registers;
+  if (!inCall(registers) || answer(registers) !== EINTR || !RESTARTED.has(registers.orig_ax))
+    return registers;
   return { ...registers, ax: BigInt.asUintN(64, ERESTARTNOHAND) };
 }
 

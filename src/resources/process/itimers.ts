@@ -1,7 +1,12 @@
 import { create } from '@bufbuild/protobuf';
 import { ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL } from '../../abi/process.js';
-import { type itimer_entry, itimer_entrySchema, type task_timers_entry, task_timers_entrySchema } from '../../image/schema/index.js';
 import type { core_entry } from '../../image/schema/index.js';
+import {
+  type itimer_entry,
+  itimer_entrySchema,
+  type task_timers_entry,
+  task_timers_entrySchema,
+} from '../../image/schema/index.js';
 import type { TaskState } from '../contract.js';
 import { taskCore } from './core.js';
 

@@ -65,7 +65,8 @@ const ELFCLASS32 = 1;
 function checkKind(thread: Thread, refuse: Refuse): void {
   const { pid, stat } = thread.process;
   const task = nameOf(thread);
-  if ((stat.flags & PF_KTHREAD) !== 0) refuse({ task, object: 'the task', reason: 'it is a thread of the kernel' });
+  if ((stat.flags & PF_KTHREAD) !== 0)
+    refuse({ task, object: 'the task', reason: 'it is a thread of the kernel' });
   else if (elfClass(pid) === ELFCLASS32)
     refuse({ task, object: 'the task', reason: 'it is a 32-bit program', help: 'run a 64-bit build of it' });
 }

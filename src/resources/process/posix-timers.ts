@@ -54,7 +54,9 @@ function entryOf(timer: PosixTimer, process: Process): posix_timer_entry {
 function threadOf(timer: PosixTimer, process: Process): Thread {
   const thread = process.threads.find(({ tid }) => tid === timer.targetId);
   if (thread === undefined)
-    throw new Error(`${nameOf(process)}: POSIX timer ${timer.id} signals thread ${timer.targetId}, which is gone`);
+    throw new Error(
+      `${nameOf(process)}: POSIX timer ${timer.id} signals thread ${timer.targetId}, which is gone`,
+    );
   return thread;
 }
 
@@ -119,7 +121,8 @@ export const posixTimers: TaskState = {
     else createInOrder(tape, entries, task.name);
     for (const entry of entries) {
       tape.about(`POSIX timer ${entry.itId}`);
-      if (entry.vsec !== 0n || entry.vnsec !== 0n) tape.call('timer_settime', [entry.itId, 0, tape.space(itimerspec(entry)), 0], 0);
+      if (entry.vsec !== 0n || entry.vnsec !== 0n)
+        tape.call('timer_settime', [entry.itId, 0, tape.space(itimerspec(entry)), 0], 0);
     }
   },
 };

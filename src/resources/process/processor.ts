@@ -1,4 +1,9 @@
-import { ARCH_GET_CPUID, ARCH_GET_XCOMP_PERM, ARCH_REQ_XCOMP_PERM, ARCH_SET_CPUID } from '../../abi/process.js';
+import {
+  ARCH_GET_CPUID,
+  ARCH_GET_XCOMP_PERM,
+  ARCH_REQ_XCOMP_PERM,
+  ARCH_SET_CPUID,
+} from '../../abi/process.js';
 import { nameOf, type TaskState } from '../contract.js';
 import { extrasFor, extrasOf } from './extras.js';
 
@@ -15,7 +20,8 @@ const LDT_ENTRY_SIZE = 8;
 export const processor: TaskState = {
   name: 'processor switches',
   scope: 'process',
-  support: 'permission for AMX, faulting CPUID; linear address masking and local descriptor tables are refused',
+  support:
+    'permission for AMX, faulting CPUID; linear address masking and local descriptor tables are refused',
 
   ask(thread, tape, context) {
     const permitted = tape.space(8);

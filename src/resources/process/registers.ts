@@ -73,7 +73,8 @@ export function loadRegisters(
   const { core, name } = task;
   const info = core.threadInfo;
   const gpregs = info?.gpregs;
-  if (info === undefined || gpregs === undefined) throw new Error(`${name}: the image has no registers for it`);
+  if (info === undefined || gpregs === undefined)
+    throw new Error(`${name}: the image has no registers for it`);
   if (gpregs.mode !== NATIVE) throw new Error(`${name} is a 32-bit task, which this release cannot restore`);
   refuseTls(core, name);
   const extras = extrasFor(task.reader, task.tid);
@@ -81,7 +82,9 @@ export function loadRegisters(
   for (const register of REGISTER_NAMES) image[register] = gpregs[FIELD[register]];
   const registers = registersFromImage(image, extras?.restart);
   const xstate =
-    info.fpregs === undefined ? undefined : decodeFpregs(info.fpregs, extras?.xstate ?? new Map(), host, name);
+    info.fpregs === undefined
+      ? undefined
+      : decodeFpregs(info.fpregs, extras?.xstate ?? new Map(), host, name);
   return { registers, xstate };
 }
 

@@ -7,18 +7,23 @@ import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { CAP_CHOWN, CAP_NET_RAW, CAP_SETUID } from '../../abi/capability.js';
 import { SECBIT_KEEP_CAPS, SECBIT_NO_CAP_AMBIENT_RAISE } from '../../abi/prctl.js';
 import * as P from '../../abi/process.js';
+import { PTRACE_O_EXITKILL, PTRACE_O_SUSPEND_SECCOMP } from '../../abi/ptrace.js';
 import { SECCOMP_MODE_FILTER } from '../../abi/seccomp.js';
 import * as S from '../../abi/signal.js';
-import { PTRACE_O_EXITKILL, PTRACE_O_SUSPEND_SECCOMP } from '../../abi/ptrace.js';
 import { createMessage } from '../../image/codec.js';
 import { ImageReader } from '../../image/reader.js';
-import { type core_entry, core_entrySchema, type thread_core_entrySchema, type task_core_entrySchema } from '../../image/schema/index.js';
+import {
+  type core_entry,
+  core_entrySchema,
+  type task_core_entrySchema,
+  type thread_core_entrySchema,
+} from '../../image/schema/index.js';
 import { ImageWriter } from '../../image/writer.js';
 import * as ptrace from '../../kernel/ptrace.js';
-import { startStem } from '../../tape/stem.js';
 import type { Actor } from '../../tape/play.js';
-import type { TaskExtras } from './extras-codec.js';
+import { startStem } from '../../tape/stem.js';
 import { extrasFor } from './extras.js';
+import type { TaskExtras } from './extras-codec.js';
 import { ACTION_SIGNALS } from './signal-actions.js';
 import { isInside, lookAtProcess, recordFrozen, restoreStates, runInside, TaskImage } from './testing.js';
 
@@ -55,8 +60,12 @@ function roundTrip(wanted: Wanted): { core: core_entry; extras: TaskExtras; imag
     const pid = actor.tid;
     const core = coreOf(wanted);
     writer.write('core', pid, [core]);
-    writer.write('pstree', null, [createMessage('pstree', { pid, ppid: 0, pgid: pid, sid: pid, threads: [pid] })]);
-    writer.write('seccomp', null, [createMessage('seccomp', { seccompFilters: [...(wanted.filters ?? [])] })]);
+    writer.write('pstree', null, [
+      createMessage('pstree', { pid, ppid: 0, pgid: pid, sid: pid, threads: [pid] }),
+    ]);
+    writer.write('seccomp', null, [
+      createMessage('seccomp', { seccompFilters: [...(wanted.filters ?? [])] }),
+    ]);
     const tasks = { version: 1, tasks: { [pid]: wanted.extras ?? {} } };
     writer.writeBytes('stasis-tasks.json', [Buffer.from(JSON.stringify(tasks))]);
     writer.commit(createMessage('inventory', { imgVersion: 2 }), { durable: false });
@@ -93,8 +102,9 @@ function assertHolds(actual: unknown, wanted: unknown, where: string): void {
   if (Array.isArray(wanted)) {
     assert.ok(Array.isArray(actual), where);
     assert.equal(actual.length, wanted.length, `${where}: length`);
-    wanted.forEach((item, index) => assertHolds(actual[index], item, `${where}[${index}]`));
-  } else if (wanted instanceof Uint8Array) assert.deepEqual(Buffer.from(actual as Uint8Array), Buffer.from(wanted), where);
+    for (const [index, item] of wanted.entries()) assertHolds(actual[index], item, `${where}[${index}]`);
+  } else if (wanted instanceof Uint8Array)
+    assert.deepEqual(Buffer.from(actual as Uint8Array), Buffer.from(wanted), where);
   else if (typeof wanted === 'object' && wanted !== null) {
     const record = actual as Record<string, unknown>;
     for (const [key, value] of Object.entries(wanted)) assertHolds(record[key], value, `${where}.${key}`);
@@ -126,7 +136,8 @@ const OFF = itimer(0n);
 
 /** ld [nr]; jeq 500, errno EPERM; allow */
 const FILTER = Uint8Array.from([
-  0x20, 0, 0, 0, 0, 0, 0, 0, 0x15, 0, 0, 1, 0xf4, 1, 0, 0, 0x06, 0, 0, 0, 1, 0, 5, 0, 0x06, 0, 0, 0, 0, 0, 0xff, 0x7f,
+  0x20, 0, 0, 0, 0, 0, 0, 0, 0x15, 0, 0, 1, 0xf4, 1, 0, 0, 0x06, 0, 0, 0, 1, 0, 5, 0, 0x06, 0, 0, 0, 0, 0,
+  0xff, 0x7f,
 ]);
 const ALLOW = Uint8Array.from([0x06, 0, 0, 0, 0, 0, 0xff, 0x7f]);
 
@@ -146,7 +157,10 @@ if (!isInside()) {
 
   test('robust list, rseq, membarrier', () => {
     holds({
-      tc: { membarrierRegistrationMask: P.MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED | P.MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED },
+      tc: {
+        membarrierRegistrationMask:
+          P.MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED | P.MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED,
+      },
       threadCore: {
         futexRla: FREE,
         futexRlaLen: 24,
@@ -163,7 +177,10 @@ if (!isInside()) {
       mask: 1n << BigInt(20 + (signal % 40)),
       compatSigaction: false,
     }));
-    holds({ tc: { sigactions }, threadCore: { sas: { ssSp: FREE, ssSize: 0x4000n, ssFlags: S.SS_AUTODISARM } } });
+    holds({
+      tc: { sigactions },
+      threadCore: { sas: { ssSp: FREE, ssSize: 0x4000n, ssFlags: S.SS_AUTODISARM } },
+    });
   });
 
   test('pending signals keep their order and siginfo; those that are ignored stay pending too', () => {
@@ -172,7 +189,10 @@ if (!isInside()) {
       ...[1n, 2n, 3n].map((value) => siginfo(40, S.SI_QUEUE, value)),
       siginfo(S.SIGALRM, S.SI_KERNEL, 0n),
     ];
-    const own = [siginfo(S.SIGUSR1, S.SI_TKILL, 0n), ...[9n, 8n].map((value) => siginfo(50, S.SI_TIMER, value))];
+    const own = [
+      siginfo(S.SIGUSR1, S.SI_TKILL, 0n),
+      ...[9n, 8n].map((value) => siginfo(50, S.SI_TIMER, value)),
+    ];
     holds({ tc: { signalsS: { signals: shared } }, threadCore: { signalsP: { signals: own } } });
   });
 
@@ -201,7 +221,10 @@ if (!isInside()) {
     }));
     const { core } = roundTrip({ tc: { timers: { real: OFF, virt: OFF, prof: OFF, posix } } });
     const restored = core.tc?.timers?.posix ?? [];
-    assert.deepEqual(restored.map(({ itId }) => itId).sort((a, b) => a - b), [2, 5, 9, 700]);
+    assert.deepEqual(
+      restored.map(({ itId }) => itId).sort((a, b) => a - b),
+      [2, 5, 9, 700],
+    );
     for (const wanted of posix) {
       const found = restored.find(({ itId }) => itId === wanted.itId);
       const { vsec, vnsec, isec, insec, ...same } = wanted;
@@ -213,8 +236,14 @@ if (!isInside()) {
   });
 
   test('scheduling, affinity, I/O priority, timer slack', () => {
-    holds({ threadCore: { schedNice: 7, schedPolicy: P.SCHED_BATCH }, extras: { affinity: '1', ioprio: 0x4003, timer_slack: 1234 } });
-    holds({ threadCore: { schedNice: -3, schedPolicy: P.SCHED_RR, schedPrio: 4 }, extras: { affinity: 'all' } });
+    holds({
+      threadCore: { schedNice: 7, schedPolicy: P.SCHED_BATCH },
+      extras: { affinity: '1', ioprio: 0x4003, timer_slack: 1234 },
+    });
+    holds({
+      threadCore: { schedNice: -3, schedPolicy: P.SCHED_RR, schedPrio: 4 },
+      extras: { affinity: 'all' },
+    });
     holds({ threadCore: { schedNice: 0, schedPolicy: P.SCHED_IDLE } });
   });
 
@@ -223,14 +252,27 @@ if (!isInside()) {
     const inherited = core.tc?.rlimits?.rlimits ?? [];
     assert.equal(inherited.length, 16);
     const rlimits = inherited.map(({ cur, max }, index) =>
-      index === P.RLIMIT_NOFILE ? { cur: 77n, max: 100n } : index === P.RLIMIT_SIGPENDING ? { cur: 0n, max: 0n } : { cur, max },
+      index === P.RLIMIT_NOFILE
+        ? { cur: 77n, max: 100n }
+        : index === P.RLIMIT_SIGPENDING
+          ? { cur: 0n, max: 0n }
+          : { cur, max },
     );
     const signals = [siginfo(40, S.SI_QUEUE, 1n), siginfo(40, S.SI_QUEUE, 2n)];
     holds({ tc: { rlimits: { rlimits }, signalsS: { signals } } });
   });
 
   test('credentials of an ordinary user', () => {
-    const ids = { uid: 1000, euid: 1001, suid: 1002, fsuid: 1003, gid: 2000, egid: 2001, sgid: 2002, fsgid: 2003 };
+    const ids = {
+      uid: 1000,
+      euid: 1001,
+      suid: 1002,
+      fsuid: 1003,
+      gid: 2000,
+      egid: 2001,
+      sgid: 2002,
+      fsgid: 2003,
+    };
     const creds = { ...ROOT, ...ids, groups: [5, 7, 70000], capPrm: NO_CAPS, capEff: NO_CAPS, noNewPrivs: 1 };
     holds({ threadCore: { creds, pdeathSig: 10 } });
   });
@@ -258,7 +300,11 @@ if (!isInside()) {
   test('seccomp filters', () => {
     const filters = [{ filter: ALLOW }, { filter: FILTER, prev: 0 }];
     const result = roundTrip({
-      threadCore: { seccompMode: SECCOMP_MODE_FILTER, seccompFilter: 1, creds: { ...ROOT, uid: 1000, euid: 1000, capPrm: NO_CAPS, capEff: NO_CAPS } },
+      threadCore: {
+        seccompMode: SECCOMP_MODE_FILTER,
+        seccompFilter: 1,
+        creds: { ...ROOT, uid: 1000, euid: 1000, capPrm: NO_CAPS, capEff: NO_CAPS },
+      },
       filters,
     });
     assert.equal(result.core.threadCore?.seccompMode, SECCOMP_MODE_FILTER);

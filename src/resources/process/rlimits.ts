@@ -30,7 +30,9 @@ export const resourceLimits: TaskState = {
       const view = new DataView(bytes.buffer);
       view.setBigUint64(0, cur, true);
       view.setBigUint64(8, max, true);
-      tape.about(`RLIMIT_${NAMES[resource] ?? resource}, hard limit ${max} (above the restorer’s own, it takes CAP_SYS_RESOURCE)`);
+      tape.about(
+        `RLIMIT_${NAMES[resource] ?? resource}, hard limit ${max} (above the restorer’s own, it takes CAP_SYS_RESOURCE)`,
+      );
       tape.call('prlimit64', [0, resource, tape.space(bytes), 0], 0);
     });
   },

@@ -1,8 +1,8 @@
 import { create } from '@bufbuild/protobuf';
 import { rseq_entrySchema } from '../../image/schema/index.js';
 import * as ptrace from '../../kernel/ptrace.js';
-import { readRemote } from '../../kernel/remote.js';
 import type { Registers } from '../../kernel/registers.js';
+import { readRemote } from '../../kernel/remote.js';
 import type { TaskState } from '../contract.js';
 import { threadCore } from './core.js';
 
@@ -55,7 +55,8 @@ export function outsideCriticalSection(tid: number, registers: Registers): Regis
   if (!isInside(section, registers.ip) || isInside(section, section.abort)) return registers;
   const signature = read(tid, section.abort - SIGNATURE_SIZE, Number(SIGNATURE_SIZE));
   if (signature === undefined) return registers;
-  if (new DataView(signature.buffer, signature.byteOffset).getUint32(0, true) !== rseq.signature) return registers;
+  if (new DataView(signature.buffer, signature.byteOffset).getUint32(0, true) !== rseq.signature)
+    return registers;
   return { ...registers, ip: section.abort };
 }
 

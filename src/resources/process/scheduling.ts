@@ -114,7 +114,8 @@ const CPU_BYTES = 1024;
 export const affinity: TaskState = {
   name: 'CPU affinity',
   scope: 'thread',
-  support: 'kept by Stasis only, CRIU’s format has no field; refused at restore where none of the CPUs exists',
+  support:
+    'kept by Stasis only, CRIU’s format has no field; refused at restore where none of the CPUs exists',
 
   read(thread, context) {
     const { address, bytes } = scratch;

@@ -14,11 +14,18 @@ import {
   SECCOMP_SET_MODE_FILTER,
 } from '../../abi/seccomp.js';
 import { createMessage } from '../../image/codec.js';
-import { type seccomp_filter, seccomp_filterSchema } from '../../image/schema/index.js';
 import type { ImageReader } from '../../image/reader.js';
-import * as ptrace from '../../kernel/ptrace.js';
+import { type seccomp_filter, seccomp_filterSchema } from '../../image/schema/index.js';
 import { readStatus } from '../../kernel/procfs/status.js';
-import { type DumpContext, nameOf, type RestoreTask, type Tape, type TaskState, type Thread } from '../contract.js';
+import * as ptrace from '../../kernel/ptrace.js';
+import {
+  type DumpContext,
+  nameOf,
+  type Process,
+  type Tape,
+  type TaskState,
+  type Thread,
+} from '../contract.js';
 import { has, threadCore } from './core.js';
 
 /**
@@ -44,31 +51,43 @@ function internOf(context: DumpContext): Interned {
   return found;
 }
 
-/**
- * The index of a thread's newest filter. The kernel counts from the oldest (kernel/seccomp.c get_nth_filter), whatever
- * ptrace(2) says.
- */
-function internChain(thread: Thread, context: DumpContext): number | undefined {
-  const { filters, index } = internOf(context);
-  const chain: { filter: Uint8Array; flags: number }[] = [];
+interface Filter {
+  readonly bytes: Uint8Array;
+  readonly flags: number;
+}
+
+/** A thread's filters, oldest first: so the kernel counts (kernel/seccomp.c get_nth_filter), whatever ptrace(2) says. */
+function readChain(thread: Thread, context: DumpContext): Filter[] {
+  const chain: Filter[] = [];
   for (;;) {
-    const filter = ptrace.getSeccompFilter(thread.tid, chain.length);
-    if (filter === undefined) break;
-    if (wantsListener(filter))
+    const bytes = ptrace.getSeccompFilter(thread.tid, chain.length);
+    if (bytes === undefined) return chain;
+    if (wantsListener(bytes))
       context.refuse({
         task: nameOf(thread),
         object: `seccomp filter ${chain.length}`,
-        reason: 'it hands system calls to a listener (SECCOMP_RET_USER_NOTIF), which cannot be tied to it again',
+        reason:
+          'it hands system calls to a listener (SECCOMP_RET_USER_NOTIF), which cannot be tied to it again',
       });
-    chain.push({ filter, flags: Number(ptrace.getSeccompFlags(thread.tid, chain.length)) });
+    chain.push({ bytes, flags: Number(ptrace.getSeccompFlags(thread.tid, chain.length)) });
   }
+}
+
+function isSame(a: readonly Filter[], b: readonly Filter[]): boolean {
+  const isEqual = (one: Filter, other: Filter | undefined) =>
+    other !== undefined && one.flags === other.flags && Buffer.compare(one.bytes, other.bytes) === 0;
+  return a.length === b.length && a.every((filter, index) => isEqual(filter, b[index]));
+}
+
+/** The index of the chain's newest filter. */
+function intern(chain: readonly Filter[], more: number, { filters, index }: Interned): number | undefined {
   let previous: number | undefined;
-  for (const { filter, flags } of chain) {
-    const key = `${previous ?? ''}:${flags}:${Buffer.from(filter).toString('base64')}`;
+  for (const { bytes, flags } of chain) {
+    const key = `${previous ?? ''}:${flags | more}:${Buffer.from(bytes).toString('base64')}`;
     let at = index.get(key);
     if (at === undefined) {
       at = filters.length;
-      const entry = create(seccomp_filterSchema, { filter, flags });
+      const entry = create(seccomp_filterSchema, { filter: bytes, flags: flags | more });
       if (previous !== undefined) entry.prev = previous;
       filters.push(entry);
       index.set(key, at);
@@ -78,12 +97,44 @@ function internChain(thread: Thread, context: DumpContext): number | undefined {
   return previous;
 }
 
+/**
+ * All threads of a process at once. A program that installed its filters with SECCOMP_FILTER_FLAG_TSYNC may do so
+ * again, for which its threads must share their filters, not only have equal ones; the kernel does not show which is
+ * the case. So where all have the same chain, the leader's is marked to be given to all, as in CRIU's images.
+ */
+function dumpFilters(process: Process, context: DumpContext): void {
+  const chains = process.threads.map((thread) => ({
+    thread,
+    chain: filtered(thread) ? readChain(thread, context) : [],
+  }));
+  const [leader, ...others] = chains;
+  if (leader === undefined) return;
+  const isShared =
+    others.length > 0 && leader.chain.length > 0 && others.every(({ chain }) => isSame(chain, leader.chain));
+  for (const { thread, chain } of isShared ? [leader] : chains) {
+    const last = intern(chain, isShared ? SECCOMP_FILTER_FLAG_TSYNC : 0, internOf(context));
+    if (last === undefined) continue;
+    const core = threadCore(thread.core);
+    core.seccompMode = SECCOMP_MODE_FILTER;
+    core.seccompFilter = last;
+  }
+}
+
+function modeOf({ process, tid }: Thread): number {
+  return readStatus(process.pid, { tid }).seccomp;
+}
+
+function filtered(thread: Thread): boolean {
+  return modeOf(thread) === SECCOMP_MODE_FILTER;
+}
+
 /** Does a filter return SECCOMP_RET_USER_NOTIF somewhere? */
 export function wantsListener(filter: Uint8Array): boolean {
   const view = new DataView(filter.buffer, filter.byteOffset, filter.byteLength);
   for (let at = 0; at + INSTRUCTION_SIZE <= filter.length; at += INSTRUCTION_SIZE) {
     if (view.getUint16(at, true) !== (BPF_RET | BPF_K)) continue;
-    if ((view.getUint32(at + 4, true) & SECCOMP_RET_ACTION_FULL) >>> 0 === SECCOMP_RET_USER_NOTIF) return true;
+    if ((view.getUint32(at + 4, true) & SECCOMP_RET_ACTION_FULL) >>> 0 === SECCOMP_RET_USER_NOTIF)
+      return true;
   }
   return false;
 }
@@ -105,13 +156,8 @@ export const seccomp: TaskState = {
   },
 
   read(thread, context) {
-    const mode = readStatus(thread.process.pid, { tid: thread.tid }).seccomp;
-    if (mode === SECCOMP_MODE_DISABLED) return;
-    const core = threadCore(thread.core);
-    core.seccompMode = mode;
-    if (mode !== SECCOMP_MODE_FILTER) return;
-    const last = internChain(thread, context);
-    if (last !== undefined) core.seccompFilter = last;
+    if (thread.isLeader) dumpFilters(thread.process, context);
+    if (modeOf(thread) === SECCOMP_MODE_STRICT) threadCore(thread.core).seccompMode = SECCOMP_MODE_STRICT;
   },
 
   write(context) {
@@ -126,11 +172,9 @@ export const seccomp: TaskState = {
       return;
     }
     if (core.seccompMode !== SECCOMP_MODE_FILTER || !has(core, 'seccompFilter')) return;
-    const isShared = sharedByAllThreads(task);
-    if (isShared && !task.isLeader) return;
     for (const [index, filter] of chainOf(task.reader, core.seccompFilter, task.name).entries()) {
       tape.about(`seccomp filter ${index}`);
-      install(tape, filter, isShared ? SECCOMP_FILTER_FLAG_TSYNC : 0);
+      install(tape, filter);
     }
   },
 };
@@ -141,12 +185,12 @@ function canReadFilters(): boolean {
 }
 
 /** struct sock_fprog: length in instructions, then a pointer. */
-function install(tape: Tape, { filter, flags }: seccomp_filter, more: number): void {
+function install(tape: Tape, { filter, flags }: seccomp_filter): void {
   const program = new Uint8Array(16);
   new DataView(program.buffer).setUint16(0, filter.length / INSTRUCTION_SIZE, true);
   const space = tape.space(program);
   tape.pointer(space, 8, tape.space(filter));
-  tape.call('seccomp', [SECCOMP_SET_MODE_FILTER, flags | more, space], 0);
+  tape.call('seccomp', [SECCOMP_SET_MODE_FILTER, flags, space], 0);
 }
 
 /** From the oldest filter to the one at `last`. */
@@ -172,28 +216,4 @@ function filtersOf(reader: ImageReader): readonly seccomp_filter[] {
   const filters = reader.readOne('seccomp').seccompFilters;
   filtersByReader.set(reader, filters);
   return filters;
-}
-
-const sharing = new WeakMap<ImageReader, Map<number, boolean>>();
-
-/**
- * Whether all threads of a task's process have the leader's chain. Then the leader installs it in all of them at
- * once, so that they share it and a later SECCOMP_FILTER_FLAG_TSYNC of the program works as it did.
- */
-function sharedByAllThreads({ reader, pid, leaderCore }: RestoreTask): boolean {
-  const known = sharing.get(reader) ?? new Map<number, boolean>();
-  sharing.set(reader, known);
-  let shared = known.get(pid);
-  if (shared === undefined) {
-    const threads = reader.read('pstree').find((entry) => entry.pid === pid)?.threads ?? [];
-    const chain = leaderCore.threadCore?.seccompFilter;
-    shared =
-      threads.length > 1 &&
-      threads.every((tid) => {
-        const core = reader.readOne('core', tid).threadCore;
-        return core?.seccompMode === SECCOMP_MODE_FILTER && core.seccompFilter === chain;
-      });
-    known.set(pid, shared);
-  }
-  return shared;
 }

@@ -67,7 +67,8 @@ export const signalActions: TaskState = {
     ACTION_SIGNALS.forEach((signal, index) => {
       const entry = sigactions[index];
       if (entry === undefined) return;
-      if (entry.compatSigaction) throw new Error(`${task.name}: the action of ${signalName(signal)} is a 32-bit one`);
+      if (entry.compatSigaction)
+        throw new Error(`${task.name}: the action of ${signalName(signal)} is a 32-bit one`);
       tape.call('rt_sigaction', [signal, tape.space(encode(entry)), 0, SIGSET_SIZE], 0);
     });
   },

@@ -1,6 +1,6 @@
-import { has, taskCore, threadCore } from './core.js';
 import type { core_entry } from '../../image/schema/index.js';
 import type { TaskState } from '../contract.js';
+import { has, taskCore, threadCore } from './core.js';
 
 /**
  * Blocked signals: PTRACE_GETSIGMASK, of every thread. The image keeps the leader's in the process's part. Nothing is

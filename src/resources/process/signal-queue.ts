@@ -7,10 +7,14 @@ import {
   signalName,
   signalsOf,
 } from '../../abi/signal.js';
-import { type signal_queue_entry, signal_queue_entrySchema, siginfo_entrySchema } from '../../image/schema/index.js';
-import * as ptrace from '../../kernel/ptrace.js';
-import { readStatus } from '../../kernel/procfs/status.js';
 import type { core_entry } from '../../image/schema/index.js';
+import {
+  siginfo_entrySchema,
+  type signal_queue_entry,
+  signal_queue_entrySchema,
+} from '../../image/schema/index.js';
+import { readStatus } from '../../kernel/procfs/status.js';
+import * as ptrace from '../../kernel/ptrace.js';
 import type { Tape, TaskState } from '../contract.js';
 import { taskCore, threadCore } from './core.js';
 
@@ -39,9 +43,13 @@ function emptySiginfo(signal: number): Uint8Array {
   return siginfo;
 }
 
-function checked(queue: signal_queue_entry | undefined, task: string): { signal: number; siginfo: Uint8Array }[] {
+function checked(
+  queue: signal_queue_entry | undefined,
+  task: string,
+): { signal: number; siginfo: Uint8Array }[] {
   return (queue?.signals ?? []).map(({ siginfo }) => {
-    if (siginfo.length !== SIGINFO_SIZE) throw new Error(`${task}: a pending signal of ${siginfo.length} bytes`);
+    if (siginfo.length !== SIGINFO_SIZE)
+      throw new Error(`${task}: a pending signal of ${siginfo.length} bytes`);
     const signal = signoOf(siginfo);
     if (signal < 1 || signal > 64) throw new Error(`${task}: a pending signal with number ${signal}`);
     return { signal, siginfo };

@@ -3,14 +3,14 @@ import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'n
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { createMessage } from '../../image/codec.js';
 import { ImageReader } from '../../image/reader.js';
 import { ImageWriter } from '../../image/writer.js';
-import { createMessage } from '../../image/codec.js';
-import * as ptrace from '../../kernel/ptrace.js';
 import { type Mapping, readMaps } from '../../kernel/procfs/maps.js';
 import { readStat } from '../../kernel/procfs/stat.js';
 import { readStatus } from '../../kernel/procfs/status.js';
 import { listTids } from '../../kernel/procfs/tree.js';
+import * as ptrace from '../../kernel/ptrace.js';
 import { isEventStop, waitFor } from '../../kernel/wait.js';
 import { type Borrowed, borrow, giveBack } from '../../tape/borrow.js';
 import { findGadgets } from '../../tape/gadgets.js';
@@ -33,10 +33,20 @@ export function isInside(): boolean {
 
 /** Run a test file again inside; answers its exit status and output. */
 export function runInside(url: string): { status: number | null; output: string } {
-  const arguments_ = ['--pid', '--fork', '--kill-child', '--mount-proc', process.execPath, fileURLToPath(url)];
+  const arguments_ = [
+    '--pid',
+    '--fork',
+    '--kill-child',
+    '--mount-proc',
+    process.execPath,
+    fileURLToPath(url),
+  ];
   // Without it the inner node:test believes to be run by the outer one, and reports in a format for programs.
   const { NODE_TEST_CONTEXT: _, ...environment } = process.env;
-  const result = spawnSync('unshare', arguments_, { env: { ...environment, [INSIDE]: '1' }, encoding: 'utf8' });
+  const result = spawnSync('unshare', arguments_, {
+    env: { ...environment, [INSIDE]: '1' },
+    encoding: 'utf8',
+  });
   return { status: result.status, output: `${result.stdout}${result.stderr}` };
 }
 
@@ -210,12 +220,27 @@ export class TaskImage implements Disposable {
   constructor(dumps: readonly { process: Process; actors: ReadonlyMap<Thread, Actor> }[]) {
     this.#directory = mkdtempSync(path.join(tmpdir(), 'stasis-image-'));
     using writer = ImageWriter.create(this.#directory);
-    const context = freshContext(writer, dumps.map((dump) => dump.process));
+    const context = freshContext(
+      writer,
+      dumps.map((dump) => dump.process),
+    );
     dumpStates(new Map(dumps.flatMap(({ actors }) => [...actors])), context);
-    writer.write('pstree', null, dumps.map(({ process: { insidePid: pid, threads } }) =>
-      createMessage('pstree', { pid, ppid: 0, pgid: pid, sid: pid, threads: threads.map(({ insideTid }) => insideTid) }),
-    ));
-    for (const { process: { threads } } of dumps)
+    writer.write(
+      'pstree',
+      null,
+      dumps.map(({ process: { insidePid: pid, threads } }) =>
+        createMessage('pstree', {
+          pid,
+          ppid: 0,
+          pgid: pid,
+          sid: pid,
+          threads: threads.map(({ insideTid }) => insideTid),
+        }),
+      ),
+    );
+    for (const {
+      process: { threads },
+    } of dumps)
       for (const { core, insideTid } of threads) writer.write('core', insideTid, [core]);
     writer.commit(createMessage('inventory', { imgVersion: 2 }), { durable: false });
     this.reader = ImageReader.open(this.#directory);
@@ -262,5 +287,6 @@ export function restoreStates(task: RestoreTask, actor: Actor): void {
     state.restore?.(task, tape);
   }
   playOne(actor, tape);
-  for (const state of taskStates) if (state.scope === 'thread' || task.isLeader) state.settle?.(task, actor.tid);
+  for (const state of taskStates)
+    if (state.scope === 'thread' || task.isLeader) state.settle?.(task, actor.tid);
 }

@@ -58,7 +58,8 @@ export const ioPriority: TaskState = {
   restore(task, tape) {
     const extras = extrasFor(task.reader, task.tid);
     if (extras?.ioprio !== undefined) tape.call('ioprio_set', [IOPRIO_WHO_PROCESS, 0, extras.ioprio], 0);
-    if (extras?.timer_slack !== undefined) tape.call('prctl', [PR_SET_TIMERSLACK, extras.timer_slack, 0, 0, 0], 0);
+    if (extras?.timer_slack !== undefined)
+      tape.call('prctl', [PR_SET_TIMERSLACK, extras.timer_slack, 0, 0, 0], 0);
   },
 };
 
@@ -77,7 +78,9 @@ export const threadSwitches: TaskState = {
     tape.call('prctl', [PR_GET_TSC, tsc, 0, 0, 0], 'any');
     return (played) => {
       const extras = extrasOf(context, thread.insideTid);
-      const modes = speculation.map((result) => Math.max(Number(played.result(result)), PR_SPEC_NOT_AFFECTED));
+      const modes = speculation.map((result) =>
+        Math.max(Number(played.result(result)), PR_SPEC_NOT_AFFECTED),
+      );
       if (modes.some(isChanged)) extras.speculation = modes;
       const policy = Number(played.result(machineCheck));
       if (policy >= 0 && policy !== PR_MCE_KILL_DEFAULT) extras.mce_kill = policy;
@@ -91,10 +94,10 @@ export const threadSwitches: TaskState = {
     const extras = extrasFor(task.reader, task.tid);
     extras?.speculation?.forEach((mode, which) => {
       // A processor that is not affected refuses; nothing is lost.
-      if (isChanged(mode))
-        tape.call('prctl', [PR_SET_SPECULATION_CTRL, which, disabling(mode), 0, 0], 'any');
+      if (isChanged(mode)) tape.call('prctl', [PR_SET_SPECULATION_CTRL, which, disabling(mode), 0, 0], 'any');
     });
-    if (extras?.mce_kill !== undefined) tape.call('prctl', [PR_MCE_KILL, PR_MCE_KILL_SET, extras.mce_kill, 0, 0], 0);
+    if (extras?.mce_kill !== undefined)
+      tape.call('prctl', [PR_MCE_KILL, PR_MCE_KILL_SET, extras.mce_kill, 0, 0], 0);
     if (extras?.io_flusher === 1) tape.call('prctl', [PR_SET_IO_FLUSHER, 1, 0, 0, 0], 0);
     if (extras?.tsc !== undefined) tape.call('prctl', [PR_SET_TSC, extras.tsc, 0, 0, 0], 0);
   },
@@ -113,7 +116,8 @@ function disabling(mode: number): number {
 export const taskExtras: TaskState = {
   name: 'accounting and further registers',
   scope: 'thread',
-  support: 'times and faults are kept in the image; AMX and other new register state is restored; kept by Stasis only',
+  support:
+    'times and faults are kept in the image; AMX and other new register state is restored; kept by Stasis only',
 
   read(thread, context) {
     const { frozen, process } = thread;
@@ -145,7 +149,13 @@ export const coredumpFilter: TaskState = {
   settle(task, tid) {
     const filter = extrasFor(task.reader, task.tid)?.coredump_filter;
     if (filter === undefined || readCoredumpFilter(tid) === filter) return;
-    writeProc(task.name, tid, 'coredump_filter', `0x${filter.toString(16)}`, 'the kernel takes it for tasks with memory');
+    writeProc(
+      task.name,
+      tid,
+      'coredump_filter',
+      `0x${filter.toString(16)}`,
+      'the kernel takes it for tasks with memory',
+    );
   },
 };
 

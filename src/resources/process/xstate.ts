@@ -67,7 +67,8 @@ const nameOf = (feature: number) => COMPONENTS[feature]?.name ?? `xsave componen
  * then we would read one register as another.
  */
 export function layoutOf(area: Uint8Array): Layout {
-  if (area.length < HEADER_END) throw new Error(`an extended state of ${area.length} bytes has no xsave header`);
+  if (area.length < HEADER_END)
+    throw new Error(`an extended state of ${area.length} bytes has no xsave header`);
   const mask = viewOf(area).getBigUint64(XFEATURES, true);
   if (known?.features === mask && known.size === area.length) return known;
   known = { features: mask, size: area.length, offsets: offsetsOf(mask, area.length) };
@@ -88,11 +89,14 @@ function offsetsOf(mask: bigint, size: number): Offsets {
     const offset = memory.view.getUint32(4, true);
     const expected = COMPONENTS[feature]?.size;
     if (expected !== undefined && expected !== length)
-      throw new Error(`the processor says that ${nameOf(feature)} has ${length} bytes instead of ${expected}`);
+      throw new Error(
+        `the processor says that ${nameOf(feature)} has ${length} bytes instead of ${expected}`,
+      );
     offsets[feature] = offset;
     end = Math.max(end, offset + length);
   }
-  if (end > size) throw new Error(`the processor's extended state takes ${end} bytes, the kernel gives ${size}`);
+  if (end > size)
+    throw new Error(`the processor's extended state takes ${end} bytes, the kernel gives ${size}`);
   return offsets;
 }
 
@@ -196,7 +200,9 @@ export function decodeFpregs(
   decodeLegacy(image, area, view);
   // Without a header (a processor that only had fxsave) the x87 and SSE registers are all there is.
   const used = image.xsave?.xstateBv ?? 3n;
-  const components = new Map(fieldsOf(image.xsave ?? create(user_x86_xsave_entrySchema)).map(([f, v]) => [f, bytesOf(v)]));
+  const components = new Map(
+    fieldsOf(image.xsave ?? create(user_x86_xsave_entrySchema)).map(([f, v]) => [f, bytesOf(v)]),
+  );
   for (const [feature, bytes] of extra) components.set(feature, bytes);
   for (const feature of features(used)) {
     const target = componentOf(area, layout, feature);

@@ -82,8 +82,8 @@ export interface Trial {
   readonly check?: string;
   /** Save and restore so many times. */
   readonly rounds?: number;
-  /** Mappings whose look may change, by their path. */
-  readonly except?: RegExp;
+  /** Contents need not be the same: the stacks of borrowed threads are written to, far below what they use. */
+  readonly anyContents?: boolean;
 }
 
 const QUIET = {
@@ -126,16 +126,16 @@ export async function started(build: string, check = ''): Promise<Subject> {
   return subject;
 }
 
-export async function roundTrip({ build, check, rounds = 1, except }: Trial): Promise<void> {
+export async function roundTrip({ build, check, rounds = 1, anyContents = false }: Trial): Promise<void> {
   using subject = await started(build, check);
   const directory = mkdtempSync(join(tmpdir(), 'stasis-memory-'));
   try {
     for (let round = 0; round < rounds; round++) {
-      const before = await looks(subject.pid, except);
+      const before = await looks(subject.pid, anyContents);
       dump(checkpointOptions(subject.pid, directory));
       await gone(subject.pid);
       restore(restoreRequest(directory));
-      const after = await looks(subject.pid, except);
+      const after = await looks(subject.pid, anyContents);
       // Only what differs: a program has a hundred mappings.
       const same = new Set(before.filter((line) => after.includes(line)));
       const changed = (lines: string[]) => lines.filter((line) => !same.has(line));
@@ -163,20 +163,18 @@ async function asleep(pid: number): Promise<bigint> {
 }
 
 /** One line a mapping: what smaps says of it, how many of its pages are its own, and a sum of its contents. */
-async function looks(pid: number, except: RegExp | undefined): Promise<string[]> {
+async function looks(pid: number, anyContents: boolean): Promise<string[]> {
   const sp = await asleep(pid);
   const memory = openSync(`/proc/${pid}/mem`, 'r');
   try {
-    return readSmaps(pid)
-      .filter(({ path }) => except === undefined || !except.test(path))
-      .map((mapping) => {
-        const { start, end, perms, offset, path, deleted, vmFlags } = mapping;
-        const flags = vmFlags.filter((flag) => flag !== 'ac').join(' ');
-        const name = `${path}${deleted ? ' (deleted)' : ''}`;
-        const range = `${start.toString(16)}-${end.toString(16)}`;
-        const sum = path === '[stack]' ? sumOf(memory, sp, end) : sumOf(memory, start, end);
-        return `${range} ${perms} ${offset.toString(16)} ${name} [${flags}] ${sum}`;
-      });
+    return readSmaps(pid).map((mapping) => {
+      const { start, end, perms, offset, path, deleted, vmFlags } = mapping;
+      const flags = vmFlags.filter((flag) => flag !== 'ac').join(' ');
+      const name = `${path}${deleted ? ' (deleted)' : ''}`;
+      const range = `${start.toString(16)}-${end.toString(16)}`;
+      const sum = anyContents ? '' : sumOf(memory, path === '[stack]' ? sp : start, end);
+      return `${range} ${perms} ${offset.toString(16)} ${name} [${flags}] ${sum}`;
+    });
   } finally {
     closeSync(memory);
   }

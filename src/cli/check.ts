@@ -1,0 +1,89 @@
+import type { Command } from 'commander';
+import { check } from '../library/api.js';
+import type { CheckResult } from '../library/results.js';
+import { collect, parseBytes, parsePid } from './arguments.js';
+import { EXIT } from './exit.js';
+import type { Interrupt } from './interrupt.js';
+import { print } from './output.js';
+import { formatTable, printable } from './table.js';
+import { printJson, runVerb } from './verb.js';
+
+interface Flags {
+  readonly pid?: number;
+  readonly shellJob?: true;
+  readonly linkRemap?: true;
+  readonly ghostLimit: number;
+  readonly external: string[];
+  readonly outsidePipes?: true;
+  readonly fileLocks?: true;
+  readonly json?: true;
+}
+
+export function addCheck(program: Command, done: (status: number) => void): void {
+  program
+    .command('check')
+    .description('say what this host offers, and for a pid every reason why it could not be saved')
+    .option('--pid <pid>', 'root of a tree', parsePid)
+    .option('--shell-job', 'as for checkpoint')
+    .option('--link-remap', 'as for checkpoint')
+    .option('--ghost-limit <size>', 'as for checkpoint', parseBytes, 2 ** 20)
+    .option('--external <key>', 'as for checkpoint (repeatable)', collect, [])
+    .option('--outside-pipes', 'as for checkpoint')
+    .option('--file-locks', 'as for checkpoint')
+    .option('--json', 'print one JSON object')
+    .action(async (flags: Flags) => done(await runVerb(flags.json === true, (i) => run(flags, i))));
+}
+
+async function run(flags: Flags, { signal }: Interrupt): Promise<number> {
+  const result = await check({
+    ...(flags.pid === undefined ? {} : { pid: flags.pid }),
+    shell_job: flags.shellJob === true,
+    link_remap: flags.linkRemap === true,
+    ghost_limit_bytes: flags.ghostLimit,
+    external: flags.external,
+    outside_pipes: flags.outsidePipes === true,
+    file_locks: flags.fileLocks === true,
+    signal,
+  });
+  if (flags.json) printJson(result);
+  else print(describe(result));
+  return result.ok ? EXIT.DONE : EXIT.UNSUPPORTED;
+}
+
+function describe(result: CheckResult): string {
+  const missing = result.host.filter(({ required, state }) => required && state !== 'ok');
+  if (result.refusals !== null) {
+    const lines = result.refusals.map(({ task, object, reason, help }) =>
+      printable(`${object} of ${task}: ${reason}${help === undefined ? '' : `; ${help}`}`),
+    );
+    const verdict =
+      lines.length === 0 ? `pid ${result.pid} can be saved` : `pid ${result.pid} cannot be saved:`;
+    return [
+      verdict,
+      ...lines.map((line) => `  ${line}`),
+      ...(missing.length === 0 ? [] : [host(result)]),
+    ].join('\n');
+  }
+  return host(result);
+}
+
+const MARKS = { ok: 'yes', missing: 'no', unused: 'not yet' } as const;
+
+function host({ host: features }: CheckResult): string {
+  const columns = [
+    { title: 'FEATURE', align: 'left' },
+    { title: 'HERE', align: 'left' },
+    { title: 'NEEDED', align: 'left' },
+    { title: 'FOR', align: 'left' },
+  ] as const;
+  const rows = features.map(({ name, what, state, required, reason }) => [
+    name,
+    MARKS[state],
+    required ? 'always' : 'sometimes',
+    state === 'missing' ? `${what}: ${reason}` : what,
+  ]);
+  const missing = features.filter(({ required, state }) => required && state !== 'ok');
+  const verdict =
+    missing.length === 0 ? 'This host can save and restore' : 'This host CANNOT save and restore';
+  return `${formatTable(columns, rows)}\n\n${verdict}`;
+}

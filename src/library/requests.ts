@@ -1,0 +1,91 @@
+import { z } from 'zod';
+
+/** What can be asked of an engine. These schemas are the only definition of the library's options. */
+
+const pid = z.number().int().positive();
+const directory = z.string().min(1);
+const GHOST_LIMIT_BYTES = 2 ** 20;
+const TIMEOUT_MS = 10_000;
+
+export const checkpointOptions = z.strictObject({
+  /** Root of the tree, as the caller sees it. */
+  pid,
+  /** Where the image goes; made (0700) when missing. */
+  directory,
+  /** What becomes of the tree once its image is complete. */
+  afterwards: z.enum(['kill', 'run', 'stop']).default('kill'),
+  /** Accept a root whose session and terminal are those of whoever restores it. */
+  shell_job: z.boolean().default(false),
+  /** How long a task may take to stop. */
+  timeout_ms: z.number().positive().default(TIMEOUT_MS),
+  /** Write SHA-256 sums of all files beside the image; costs about half a second per GiB, after the tree is let go. */
+  checksums: z.boolean().default(false),
+  /** Wait for the disk before the commit. */
+  durable: z.boolean().default(true),
+  /** Replace an image that is in the directory. */
+  overwrite: z.boolean().default(false),
+  /** Give deleted files that have other names a name, until they are restored. */
+  link_remap: z.boolean().default(false),
+  /** Largest deleted file that is copied into the image. */
+  ghost_limit_bytes: z.number().int().nonnegative().default(GHOST_LIMIT_BYTES),
+  /** What is outside of the tree and stays there: `file[mnt_id:inode]`, `tty[rdev:dev]`. */
+  external: z.array(z.string()).default([]),
+  /** Accept pipes whose other end is outside of the tree. */
+  outside_pipes: z.boolean().default(false),
+  file_locks: z.boolean().default(false),
+});
+
+export const restoreOptions = z.strictObject({
+  directory,
+  /** Let the tree outlive the engine. Without it `Restored.exit` tells how the root ends, and the engine is kept for that. */
+  detach: z.boolean().default(false),
+  /** Accept an image that another user owns or could change. */
+  trust: z.boolean().default(false),
+  /** Compare all files with their checksums first. */
+  verify: z.boolean().default(false),
+  shell_job: z.boolean().default(false),
+  /** Leave the tree stopped by SIGSTOP. */
+  leave_stopped: z.boolean().default(false),
+  /** Descriptors of the caller that stand in for outside files, by key: `pipe:[4711]`, `tty[8801:5]`. */
+  inherit_fds: z.record(z.string(), z.number().int().nonnegative()).default({}),
+  external: z.array(z.string()).default([]),
+});
+
+export const inspectOptions = z.strictObject({
+  directory,
+  trust: z.boolean().default(true),
+  /** Check all that can be checked, checksums included. */
+  verify: z.boolean().default(false),
+});
+
+export const planOptions = z.strictObject({
+  directory,
+  trust: z.boolean().default(true),
+  shell_job: z.boolean().default(false),
+  external: z.array(z.string()).default([]),
+});
+
+export const checkOptions = z.strictObject({
+  /** Root of a tree; without it only the host is looked at. */
+  pid: pid.optional(),
+  shell_job: z.boolean().default(false),
+  link_remap: z.boolean().default(false),
+  ghost_limit_bytes: z.number().int().nonnegative().default(GHOST_LIMIT_BYTES),
+  external: z.array(z.string()).default([]),
+  outside_pipes: z.boolean().default(false),
+  file_locks: z.boolean().default(false),
+});
+
+export const METHODS = {
+  checkpoint: checkpointOptions,
+  restore: restoreOptions,
+  inspect: inspectOptions,
+  plan: planOptions,
+  check: checkOptions,
+} as const;
+
+export type Method = keyof typeof METHODS;
+/** As a caller gives them: what has a default may be left out. */
+export type OptionsOf<M extends Method> = z.input<(typeof METHODS)[M]>;
+/** As the engine gets them. */
+export type ParsedOptions<M extends Method> = z.output<(typeof METHODS)[M]>;

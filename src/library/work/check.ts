@@ -1,0 +1,27 @@
+import { refusals } from '../../engine/check.js';
+import { look } from '../../engine/look.js';
+import { fileKinds } from '../../engine/registry.js';
+import { HOST_FEATURES, probeFeature } from '../host/features.js';
+import type { ParsedOptions } from '../requests.js';
+import type { CheckResult } from '../results.js';
+import { assertProcess } from './process.js';
+
+/** What this host offers and, for a pid, every reason why the tree below it could not be saved. Only reads. */
+export function checkHost(options: ParsedOptions<'check'>): CheckResult {
+  const host = HOST_FEATURES.map((feature) => probeFeature(feature, fileKinds));
+  const hostOk = host.every(({ required, state }) => !required || state === 'ok');
+  const { pid } = options;
+  if (pid === undefined) return { ok: hostOk, host, pid: null, refusals: null };
+  assertProcess(pid);
+  const items = refusals(look(pid), {
+    shellJob: options.shell_job,
+    linkRemap: options.link_remap,
+    ghostLimit: options.ghost_limit_bytes,
+    external: options.external,
+    outsidePipes: options.outside_pipes,
+    leaveRunning: false,
+    fileLocks: options.file_locks,
+    tcpEstablished: false,
+  });
+  return { ok: hostOk && items.length === 0, host, pid, refusals: items };
+}

@@ -1,0 +1,51 @@
+import { restore } from '../../engine/restore.js';
+import { ImageError, ImageReader } from '../../image/index.js';
+import type { ParsedOptions } from '../requests.js';
+import type { RestoreResult } from '../results.js';
+import type { OnPhase } from './handlers.js';
+import { problemsOf } from './inspect.js';
+
+/** A restore; `onPhase` may throw to call it off as long as the tree stands still. */
+export function restoreTree(options: ParsedOptions<'restore'>, onPhase: OnPhase): RestoreResult {
+  const { directory, trust, verify } = options;
+  if (verify) {
+    onPhase('verify');
+    verifyAll(directory, trust);
+  }
+  const report = restore({
+    directory,
+    trust,
+    verify,
+    sibling: false,
+    leaveStopped: options.leave_stopped,
+    shellJob: options.shell_job,
+    external: options.external,
+    inheritFds: new Map(Object.entries(options.inherit_fds)),
+    hooks: { phase: onPhase },
+  });
+  return {
+    directory,
+    pid: report.pid,
+    detached: options.detach,
+    processes: report.processes,
+    threads: report.threads,
+    pages: report.pages,
+    total_ms: report.total_ms,
+    phases: report.phases,
+  };
+}
+
+/** @throws ImageError with the first problem, before any process exists */
+function verifyAll(directory: string, trust: boolean): void {
+  using reader = ImageReader.open(directory, { trust });
+  if (!reader.list().includes('stasis-checksums.json'))
+    throw new ImageError(reader.directory, 'has no checksums to verify (checkpoint --checksums writes them)');
+  const [problem, ...others] = problemsOf(reader);
+  if (problem === undefined) return;
+  const more = others.length === 0 ? '' : ` (and ${others.length} more; see inspect --verify)`;
+  throw new ImageError(
+    problem.file,
+    `${problem.message}${more}`,
+    problem.offset_bytes === null ? {} : { offset: problem.offset_bytes },
+  );
+}
