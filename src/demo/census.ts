@@ -17,7 +17,9 @@ export interface Resident {
 export function census(root: number): Resident[] {
   const resident = residentOf(root);
   const children = resident.tids.flatMap((tid) =>
-    readFileSync(`/proc/${root}/task/${tid}/children`, 'utf8').split(' ').filter((word) => word !== ''),
+    readFileSync(`/proc/${root}/task/${tid}/children`, 'utf8')
+      .split(' ')
+      .filter((word) => word !== ''),
   );
   return [resident, ...children.flatMap((pid) => census(Number(pid)))];
 }
@@ -62,7 +64,8 @@ export async function untilGone(tree: readonly Resident[], timeout_ms: number): 
   for (;;) {
     const pids = remaining(tree);
     if (pids.length === 0) return;
-    if (performance.now() > deadline) throw new Error(`pids ${pids.join(', ')} are still there ${timeout_ms / 1000} s after the kill`);
+    if (performance.now() > deadline)
+      throw new Error(`pids ${pids.join(', ')} are still there ${timeout_ms / 1000} s after the kill`);
     await pause(POLL_MS);
   }
 }

@@ -4,7 +4,6 @@ import { delimiter, join } from 'node:path';
 
 /** What the demo needs of a machine, and what it can do without. */
 
-
 /** The path of a program on PATH. */
 export function findProgram(name: string): string | undefined {
   for (const directory of (process.env.PATH ?? '/usr/bin:/bin').split(delimiter)) {
@@ -23,8 +22,14 @@ export function missingHere(): string[] {
   if (process.platform !== 'linux' || process.arch !== 'x64')
     missing.push(`Linux on x86-64: this is ${process.platform} on ${process.arch}`);
   const uid = process.geteuid?.();
-  if (uid !== 0) missing.push(`root: this is uid ${uid}; use "sudo npm start", or a container with --privileged`);
-  for (const [program, from] of [['unshare', 'util-linux'], ['sh', 'dash'], ['sed', 'sed'], ['mkfifo', 'coreutils']] as const)
+  if (uid !== 0)
+    missing.push(`root: this is uid ${uid}; use "sudo npm start", or a container with --privileged`);
+  for (const [program, from] of [
+    ['unshare', 'util-linux'],
+    ['sh', 'dash'],
+    ['sed', 'sed'],
+    ['mkfifo', 'coreutils'],
+  ] as const)
     if (findProgram(program) === undefined) missing.push(`the program ${program} (package ${from})`);
   if (missing.length > 0) return missing;
   const { status, stderr } = spawnSync('unshare', [...NAMESPACE, 'true'], { encoding: 'utf8' });
@@ -43,5 +48,7 @@ export function findPython(): { path: string } | { path: undefined; reason: stri
   const path = findProgram('python3');
   if (path === undefined) return { path: undefined, reason: 'there is no python3 here' };
   const { status } = spawnSync(path, ['-c', PYTHON_NEEDS], { stdio: 'ignore' });
-  return status === 0 ? { path } : { path: undefined, reason: `${path} lacks modules of the standard library` };
+  return status === 0
+    ? { path }
+    : { path: undefined, reason: `${path} lacks modules of the standard library` };
 }

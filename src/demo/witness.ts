@@ -30,7 +30,9 @@ export class Witness {
   constructor(settings: Settings) {
     this.#settings = settings;
     const { seed, pages } = settings;
-    this.#parties = new Map(membersOf(settings).map((name) => [name, new Party(ballastOf(seed, name, pages))]));
+    this.#parties = new Map(
+      membersOf(settings).map((name) => [name, new Party(ballastOf(seed, name, pages))]),
+    );
   }
 
   /** Beats seen and proved. */
@@ -63,7 +65,9 @@ export class Witness {
       this.read();
       if (enough()) return;
       if (performance.now() > deadline)
-        throw new DisprovedError(`${what} did not happen in ${timeout_ms / 1000} s; the last beat was ${this.beats}`);
+        throw new DisprovedError(
+          `${what} did not happen in ${timeout_ms / 1000} s; the last beat was ${this.beats}`,
+        );
       await pause(POLL_MS);
     }
   }
@@ -89,7 +93,8 @@ export class Witness {
     const number = this.beats + 1;
     must(beat.beat === number, `beat ${number} was followed by beat ${beat.beat}`);
     must(beat.at_ms > (this.#last?.at_ms ?? 0), `beat ${number} lies before the one before it`);
-    for (const [name, party] of this.#parties) this.#compare(name, beat.answers[name], party.step(number), number);
+    for (const [name, party] of this.#parties)
+      this.#compare(name, beat.answers[name], party.step(number), number);
     this.#compare(PIPELINE, beat.answers[PIPELINE], `beat ${number} ${number}`, number);
     this.#signals(beat);
     if (this.#last === undefined)
@@ -115,9 +120,15 @@ export class Witness {
     this.#reports++;
     must(report.starts === 1, `the server was started ${report.starts} times`);
     must(report.beat === this.beats, `the report of beat ${report.beat} came after beat ${this.beats}`);
-    must(report.remembered.join() === this.#told.join(), `the server remembers ${report.remembered}, not ${this.#told}`);
+    must(
+      report.remembered.join() === this.#told.join(),
+      `the server remembers ${report.remembered}, not ${this.#told}`,
+    );
     for (const [name, party] of this.#parties) {
-      must(report.memory[name] === party.memoryHash, `the memory of ${name} is not what it must be at beat ${report.beat}`);
+      must(
+        report.memory[name] === party.memoryHash,
+        `the memory of ${name} is not what it must be at beat ${report.beat}`,
+      );
       this.compared++;
     }
     this.reports.push(report);

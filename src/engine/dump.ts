@@ -2,7 +2,16 @@ import { resolve } from 'node:path';
 import { ImageWriter, KINDS } from '../image/index.js';
 import { writeChecksums } from '../image/checksums.js';
 import { ImageReader } from '../image/reader.js';
-import type { Actor, DumpContext, Process, Refusal, Thread } from '../resources/contract.js';
+import { statistics } from '../kernel/wait.js';
+import type {
+  Actor,
+  DumpContext,
+  MemoryReport,
+  PendingMemory,
+  Process,
+  Refusal,
+  Thread,
+} from '../resources/contract.js';
 import { DescriptorCollector } from '../resources/file/index.js';
 import { MemfdCollector } from '../resources/memory/index.js';
 import { dumpRegisters } from '../resources/process/index.js';
@@ -10,6 +19,7 @@ import { type Play, play } from '../tape/play.js';
 import { type Played, Tape } from '../tape/tape.js';
 import { refusals } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
+import { Copies } from './copies.js';
 import { UnsupportedError } from './errors.js';
 import { Frozen } from './freeze.js';
 import { Guardian } from './guardian.js';
@@ -26,6 +36,7 @@ import { inventoryOf, writeTree } from './tree-image.js';
  */
 export function dump(options: CheckpointOptions): CheckpointReport {
   const clock = new PhaseClock(options.hooks.phase);
+  const stopsBefore = statistics.stops;
 
   clock.start('look');
   refuseAll(refusals(look(options.pid), options));
@@ -42,16 +53,17 @@ export function dump(options: CheckpointOptions): CheckpointReport {
   const dumping = new Dumping(writer, processes, options);
 
   clock.start('borrow');
+  using copies = new Copies();
   const loan = new Loan(processes);
   try {
     clock.start('ask');
-    ask(loan.actors, dumping.context);
+    ask(loan.actors, dumping.context, options.afterwards === 'run' ? copies : undefined);
 
     clock.start('files');
     dumping.files.dump();
 
     clock.start('memory');
-    dumping.dumpMemory(loan);
+    dumping.dumpMemory(loan, copies);
   } catch (error) {
     dumping.files.abandon();
     throw error;
@@ -60,12 +72,14 @@ export function dump(options: CheckpointOptions): CheckpointReport {
     loan.giveBack();
   }
 
-  clock.start('write');
-  dumping.writeTree();
-
-  // Nothing is lost by letting the tree run before its image is on the disk: all of it is in our hands.
-  if (options.afterwards === 'run') frozen.thaw();
+  // All that is left to write is in our hands, and memory in the copies.
+  const { committed } = options.hooks;
+  if (options.afterwards === 'run' && committed === undefined) frozen.thaw();
   const thawed = now_ms();
+
+  clock.start('write');
+  dumping.finishMemory();
+  dumping.writeTree();
 
   clock.start('commit');
   options.hooks.beforeCommit?.();
@@ -74,8 +88,10 @@ export function dump(options: CheckpointOptions): CheckpointReport {
     frozen.pin();
   }
   writer.commit(inventoryOf(dumping.identities), { durable: options.durable });
-  if (options.afterwards === 'kill') frozen.kill();
-  else if (options.afterwards === 'stop') frozen.leaveStopped();
+  const afterwards = committed?.() ?? options.afterwards;
+  if (afterwards === 'kill') frozen.kill();
+  else if (afterwards === 'stop') frozen.leaveStopped();
+  else frozen.thaw();
   const gone = now_ms();
   clock.stop();
   if (options.checksums) addChecksums(options.directory);
@@ -86,9 +102,10 @@ export function dump(options: CheckpointOptions): CheckpointReport {
     processes: processes.length,
     threads: frozen.threads.length,
     freezing_ms: frozen_start - freeze_start,
-    frozen_ms: (options.afterwards === 'run' ? thawed : gone) - frozen_start,
+    frozen_ms: (options.afterwards === 'run' && committed === undefined ? thawed : gone) - frozen_start,
+    stops: statistics.stops - stopsBefore,
     phases: clock.phases,
-    ...dumping.memoryReport,
+    ...dumping.memory,
     image_bytes: [...bytes.values()].reduce((sum, size) => sum + size, 0),
     files: bytes,
   };
@@ -111,7 +128,8 @@ class Dumping {
   readonly context: DumpContext;
   readonly files: DescriptorCollector;
   readonly identities: Identities;
-  memoryReport = { privatePages: 0, sharedPages: 0 };
+  memory: MemoryReport = { privatePages: 0, sharedPages: 0 };
+  #pending: PendingMemory | undefined;
 
   constructor(writer: ImageWriter, processes: readonly Process[], options: CheckpointOptions) {
     this.identities = new Identities(processes);
@@ -130,10 +148,14 @@ class Dumping {
     this.files.begin(this.context);
   }
 
-  dumpMemory(loan: Loan): void {
+  dumpMemory(loan: Loan, copies: Copies): void {
     const leaders = new Map<Process, Actor>();
     for (const [thread, actor] of loan.actors) if (thread.isLeader) leaders.set(thread.process, actor);
-    this.memoryReport = memory.dump(this.context, leaders);
+    this.#pending = memory.dump(this.context, leaders, (process) => copies.pidOf(process));
+  }
+
+  finishMemory(): void {
+    if (this.#pending !== undefined) this.memory = this.#pending.finish();
   }
 
   writeTree(): void {
@@ -143,8 +165,8 @@ class Dumping {
   }
 }
 
-/** Read every thread from outside, then play the questions of all on all of them at once. */
-function ask(actors: ReadonlyMap<Thread, Actor>, context: DumpContext): void {
+/** Read every thread from outside, then play the questions of all on all of them at once, and make copies if wanted. */
+function ask(actors: ReadonlyMap<Thread, Actor>, context: DumpContext, copies: Copies | undefined): void {
   const plays: Play[] = [];
   const readers: ((played: Played) => void)[][] = [];
   for (const [thread, actor] of actors) {
@@ -158,10 +180,12 @@ function ask(actors: ReadonlyMap<Thread, Actor>, context: DumpContext): void {
       const answer = state.ask?.(thread, tape, context);
       if (answer !== undefined) answers.push(answer);
     }
+    if (thread.isLeader) copies?.request(thread.process, tape);
     plays.push({ actor, tape });
     readers.push(answers);
   }
-  play(plays).forEach((played, index) => {
+  const answers = copies === undefined ? play(plays) : copies.play(plays);
+  answers.forEach((played, index) => {
     for (const read of readers[index] ?? []) read(played);
   });
 }

@@ -25,6 +25,8 @@ export interface CheckpointHooks {
   readonly phase?: (name: string) => void;
   /** Everything is written, nothing is committed. */
   readonly beforeCommit?: () => void;
+  /** The image is complete and the tree still stands; answers what becomes of it. With this, `run` thaws only after it. */
+  readonly committed?: () => Afterwards;
 }
 
 export interface Phase {
@@ -40,6 +42,8 @@ export interface CheckpointReport {
   readonly freezing_ms: number;
   /** From the last stop until the tree ran again or was killed. */
   readonly frozen_ms: number;
+  /** How often tasks stopped for us, all tasks together. */
+  readonly stops: number;
   readonly phases: readonly Phase[];
   readonly privatePages: number;
   readonly sharedPages: number;

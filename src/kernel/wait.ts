@@ -15,6 +15,9 @@ export type WaitStatus =
   | { readonly kind: 'none' }
   | { readonly kind: 'gone' };
 
+/** Counted over the life of this process: what a stop costs is two context switches. */
+export const statistics = { stops: 0 };
+
 /** Decode a wait(2) status word. */
 export function decodeStatus(word: number): WaitStatus {
   const low = word & 0x7f;
@@ -29,7 +32,16 @@ export function waitFor(tid: number, block = true): WaitStatus {
   if (result === -ERRNO.ECHILD) return { kind: 'gone' };
   if (result < 0) throw new SyscallError('wait4', -result, `task ${tid}`);
   if (result === 0) return { kind: 'none' };
-  return decodeStatus(scratch.view.getInt32(0, true));
+  const status = decodeStatus(scratch.view.getInt32(0, true));
+  if (status.kind === 'stopped') statistics.stops++;
+  return status;
+}
+
+/** Wait for a change of any child or tracee of this thread. Throws SyscallError ECHILD when there is none. */
+export function waitForAny(): { readonly tid: number; readonly status: WaitStatus } {
+  const tid = attempt('wait4', [-1, scratch.address, __WALL, 0]);
+  if (tid < 0) throw new SyscallError('wait4', -tid, 'any task');
+  return { tid, status: decodeStatus(scratch.view.getInt32(0, true)) };
 }
 
 /** Is this a PTRACE_INTERRUPT, group or birth stop of a seized task? */

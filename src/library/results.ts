@@ -19,6 +19,8 @@ export interface CheckpointResult {
   /** From the last stop until the tree ran again, or was killed. */
   readonly frozen_ms: number;
   readonly total_ms: number;
+  /** How often tasks stopped for the engine, all tasks together. */
+  readonly stops: number;
   readonly phases: readonly PhaseTime[];
   /** Of 4096 bytes, as written. */
   readonly private_pages: number;

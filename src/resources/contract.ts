@@ -273,9 +273,14 @@ export interface MemoryResource {
   check(process: Process, refuse: Refuse, options: DumpOptions): void;
   /**
    * Frozen: writes mm-P, pagemap-P, pages-N, pagemap-shmem-*, memfd.img. The tree's threads are stopped, and `actors`
-   * can play tapes.
+   * can play tapes. `copyOf` is a stopped fork of the process, made in this freeze, where there is one: what can be
+   * read out of that is left to `finish`, when the process may run again.
    */
-  dump(context: DumpContext, tasks: ReadonlyMap<Process, Actor>): MemoryReport;
+  dump(
+    context: DumpContext,
+    tasks: ReadonlyMap<Process, Actor>,
+    copyOf: (process: Process) => number | undefined,
+  ): PendingMemory;
   /**
    * Restore, on the holder's tape: the `image:`, `shmem:` and `memfd:` slots, with the contents of shared memory; SysV
    * segments. Before the files of kind memfd are opened. It maps what it fills from HOLDER_ARENA on for a moment.
@@ -334,6 +339,11 @@ export interface StemMaps {
 export interface AddressRange {
   readonly address: bigint;
   readonly size: bigint;
+}
+
+export interface PendingMemory {
+  /** Write what is left, out of the copies. */
+  finish(): MemoryReport;
 }
 
 export interface MemoryReport {

@@ -70,9 +70,28 @@ export interface Play {
  * the same however many tasks there are. Throws the first TapeError after every task has stopped again.
  */
 export function play(plays: readonly Play[]): Played[] {
+  start(plays);
+  for (const { actor, tape } of plays) waitForEnd(actor, tape.title);
+  return finish(plays);
+}
+
+/** The first half of a play: everybody runs. */
+export function start(plays: readonly Play[]): void {
   for (const { actor, tape } of plays) cue(actor, tape);
   for (const { actor } of plays) ptrace.resume(actor.tid);
-  for (const { actor, tape } of plays) waitForEnd(actor, tape.title);
+}
+
+/** Has this actor come to the end of its tape? False where it is on its way, and resumed. Throws LostTaskError. */
+export function atEnd(actor: Actor, status: WaitStatus, title: string): boolean {
+  if (status.kind === 'stopped' && status.event === 0 && status.signal === actor.stopSignal) return true;
+  if (!isPassing(actor.tid, status))
+    throw new LostTaskError(`${actor.name}: ${title}: ${describeStatus(status)}`);
+  ptrace.resume(actor.tid);
+  return false;
+}
+
+/** The second half, when all have stopped: what came of it. */
+export function finish(plays: readonly Play[]): Played[] {
   const played = plays.map(({ actor, tape }) => collect(actor, tape));
   plays.forEach(({ actor }, index) => {
     throwIfShort(actor, played[index]);
@@ -140,13 +159,7 @@ function cue(actor: Actor, tape: Tape): void {
 }
 
 function waitForEnd(actor: Actor, title: string): void {
-  for (;;) {
-    const status = waitFor(actor.tid);
-    if (status.kind === 'stopped' && status.event === 0 && status.signal === actor.stopSignal) return;
-    if (!isPassing(actor.tid, status))
-      throw new LostTaskError(`${actor.name}: ${title}: ${describeStatus(status)}`);
-    ptrace.resume(actor.tid);
-  }
+  while (!atEnd(actor, waitFor(actor.tid), title));
 }
 
 /**

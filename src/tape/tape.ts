@@ -56,7 +56,23 @@ export interface Entry {
   readonly expectation: Expectation;
   /** What the entry is for, in words: "descriptor 7 (eventfd)". Printed, and named in errors. */
   readonly note: string | undefined;
+  /** The list that a task plays in which the entry answers 0. */
+  readonly branch?: number;
 }
+
+/** The result of an entry of a branch. It can be read, but is no operand. */
+export interface BranchResult {
+  readonly branch: number;
+  readonly index: number;
+}
+
+/** What a cloned child plays before it exits. */
+export interface Branch {
+  call(name: SyscallName, operands: readonly Operand[], expectation?: Expectation): BranchResult;
+  clone(operands: readonly Operand[], child: (branch: Branch) => void, expectation?: Expectation): BranchResult;
+}
+
+const CLONE = { op: 'call', call: 'clone3' } as const;
 
 /** A pointer inside a space, written when the tape is assembled. */
 interface Link {
@@ -70,6 +86,8 @@ export class Tape {
   readonly title: string;
   readonly #entries: Entry[] = [];
   readonly #cleanups: Entry[] = [];
+  /** What children cloned by a tape play; each ends with exit_group(2). */
+  readonly #branches: Entry[][] = [];
   readonly #chunks: { offset: number; bytes: Uint8Array }[] = [];
   readonly #links: Link[] = [];
   #length = 0;
@@ -96,7 +114,13 @@ export class Tape {
 
   /** Entries, their end, the tail, and its end. */
   get #cells(): number {
-    return this.#entries.length + this.#cleanups.length + 2;
+    return this.#branchCell(this.#branches.length);
+  }
+
+  /** Number of the cell at which a branch begins: behind the entries, the tail and the branches before it. */
+  #branchCell(branch: number): number {
+    const before = this.#branches.slice(0, branch).reduce((sum, entries) => sum + entries.length + 1, 0);
+    return this.#entries.length + this.#cleanups.length + 2 + before;
   }
 
   /** The note for all entries appended from here on. */
@@ -116,6 +140,40 @@ export class Tape {
    */
   cleanup(name: SyscallName, operands: readonly Operand[]): void {
     this.#cleanups.push({ op: 'call', call: name, operands, expectation: 'any', note: 'tail' });
+  }
+
+  /**
+   * Append a clone (an entry that answers 0 in the child) after which the child plays a list of its own and exits:
+   * what `child` adds. The child must have memory of its own, or the parent be asleep until it is gone (CLONE_VFORK):
+   * both write their results to the same cells otherwise. Answers where the child's pid will be.
+   */
+  clone(operands: readonly Operand[], child: (branch: Branch) => void, expectation: Expectation = 'success'): Result {
+    const result = this.#append({ ...CLONE, operands, expectation, note: this.#note, branch: this.#branches.length });
+    child(this.#newBranch());
+    return result;
+  }
+
+  #newBranch(): Branch {
+    const branch = this.#branches.length;
+    const entries: Entry[] = [];
+    this.#branches.push(entries);
+    const add = (entry: Entry): BranchResult => {
+      entries.push(entry);
+      return { branch, index: entries.length - 1 };
+    };
+    return {
+      call: (call, operands, expectation = 'success') => add({ op: 'call', call, operands, expectation, note: this.#note }),
+      clone: (operands, child, expectation = 'success') => {
+        const result = add({ ...CLONE, operands, expectation, note: this.#note, branch: this.#branches.length });
+        child(this.#newBranch());
+        return result;
+      },
+    };
+  }
+
+  /** Offset in an assembled tape of the cell of a branch's result. */
+  branchResultOffset({ branch, index }: BranchResult): number {
+    return L.HEADER_SIZE + (this.#branchCell(branch) + index) * L.ENTRY_SIZE + L.ENTRY.result;
   }
 
   /** Append a copy of a result (its low 4 bytes, or all 8) to a point inside a space. */
@@ -187,7 +245,13 @@ export class Tape {
     at += L.ENTRY_SIZE;
     for (const entry of this.#cleanups) at = this.#assembleEntry(entry, view, at, base);
     view.setBigInt64(at, last === 'leave' ? L.OP_LEAVE : BigInt(SYSCALL_X86_64.exit_group), true);
-    const data = at + L.ENTRY_SIZE;
+    at += L.ENTRY_SIZE;
+    for (const entries of this.#branches) {
+      for (const entry of entries) at = this.#assembleEntry(entry, view, at, base);
+      view.setBigInt64(at, BigInt(SYSCALL_X86_64.exit_group), true);
+      at += L.ENTRY_SIZE;
+    }
+    const data = at;
     for (const chunk of this.#chunks) bytes.set(chunk.bytes, data + chunk.offset);
     for (const link of this.#links)
       view.setBigUint64(data + link.at, this.#addressOf(link.target, base), true);
@@ -220,6 +284,12 @@ export class Tape {
       flags |= L.FLAG_EXACT;
       view.setBigUint64(at + L.ENTRY.expected, BigInt.asUintN(64, BigInt(entry.expectation)), true);
     }
+    if (entry.branch !== undefined) {
+      if ((flags & L.FLAG_EXACT) !== 0) throw new Error('a clone cannot expect an exact answer: its child answers 0');
+      flags |= L.FLAG_BRANCH_ON_ZERO;
+      const cell = this.#branchCell(entry.branch);
+      view.setBigUint64(at + L.ENTRY.expected, base + BigInt(L.HEADER_SIZE + cell * L.ENTRY_SIZE), true);
+    }
     view.setBigUint64(at + L.ENTRY.flags, BigInt(flags), true);
     view.setBigInt64(at + L.ENTRY.result, L.NOT_PLAYED, true);
     return at + L.ENTRY_SIZE;
@@ -241,6 +311,11 @@ export class Played {
   result(result: Result): bigint {
     const at = L.HEADER_SIZE + result.index * L.ENTRY_SIZE + L.ENTRY.result;
     return this.#view.getBigInt64(at, true);
+  }
+
+  /** As `result`, of an entry of a branch. */
+  branchResult(result: BranchResult): bigint {
+    return this.#view.getBigInt64(this.tape.branchResultOffset(result), true);
   }
 
   /** The bytes of a space. */

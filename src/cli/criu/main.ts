@@ -31,9 +31,7 @@ export async function main(args: readonly string[]): Promise<number> {
     return await run(args, log);
   } catch (error) {
     if (error instanceof UsageError) {
-      log.error('options', error.message);
-      log.flush();
-      print(usage());
+      log.error('options', `${error.message} (criu --help says more)`);
     } else await report(error, log);
     return 1;
   } finally {

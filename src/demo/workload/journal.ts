@@ -87,7 +87,9 @@ export class JournalReader {
     const text = words.join(' ');
     this.#chain = link(this.#chain, text);
     if (chain !== this.#chain)
-      throw new JournalError(`record ${this.#lines} of the journal breaks its chain: something was lost, repeated or changed`);
+      throw new JournalError(
+        `record ${this.#lines} of the journal breaks its chain: something was lost, repeated or changed`,
+      );
     return JSON.parse(text) as Entry;
   }
 }

@@ -6,7 +6,7 @@ import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import type { Answer } from './journal.js';
-import { Party, ballastOf, PAGE_BYTES } from './party.js';
+import { ballastOf, PAGE_BYTES, Party } from './party.js';
 import { HASH_REQUEST, MAILBOX, MAILBOX_BYTES, PYTHON_PROGRAM } from './python.js';
 import { PIPELINE, PYTHON, SERVER, type Settings, THREADS, WORKERS } from './settings.js';
 
@@ -73,7 +73,9 @@ class Conversation {
     const { stdin, stdout } = this.process as { stdin: Writable; stdout: Readable } & ChildProcess;
     this.#questions = stdin;
     createInterface({ input: stdout }).on('line', (line) => this.#answers.come(line));
-    this.process.on('exit', (status, signal) => this.#answers.fail(new Error(`${name} ended (${signal ?? status})`)));
+    this.process.on('exit', (status, signal) =>
+      this.#answers.fail(new Error(`${name} ended (${signal ?? status})`)),
+    );
     this.process.on('error', (error) => this.#answers.fail(error));
   }
 
@@ -103,7 +105,8 @@ function worker(name: string, { seed, pages }: Settings): Member {
 }
 
 /** A shell that counts, and a sed behind it; the pipe between them is the shell's. */
-const PIPELINE_SCRIPT = 'n=0; while read -r beat; do n=$((n + 1)); echo "$beat $n"; done | sed -u "s/^/$$ beat /"';
+const PIPELINE_SCRIPT =
+  'n=0; while read -r beat; do n=$((n + 1)); echo "$beat $n"; done | sed -u "s/^/$$ beat /"';
 
 function pipeline(): Member {
   const conversation = new Conversation(PIPELINE, 'sh', ['-c', PIPELINE_SCRIPT]);
@@ -200,7 +203,8 @@ class Answers {
     const first = this.#came.shift();
     if (first !== undefined) return Promise.resolve(first);
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
-    if (this.#waiting !== undefined) return Promise.reject(new Error(`${this.#name} is asked two things at once`));
+    if (this.#waiting !== undefined)
+      return Promise.reject(new Error(`${this.#name} is asked two things at once`));
     return new Promise((resolve, reject) => {
       this.#waiting = { resolve, reject };
     });

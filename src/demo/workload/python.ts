@@ -4,7 +4,15 @@
  * Of that mailbox: at 0 the beat that is asked for, at 8 the beat that was answered, at 32 signals handled, pid and
  * child's pid, at 64 the state, at 128 the hash of the memory. Arguments: seed, number of pages.
  */
-export const MAILBOX = { beat: 0, answered: 8, handled: 32, pid: 36, child: 40, state: 64, hash: 128 } as const;
+export const MAILBOX = {
+  beat: 0,
+  answered: 8,
+  handled: 32,
+  pid: 36,
+  child: 40,
+  state: 64,
+  hash: 128,
+} as const;
 export const MAILBOX_BYTES = 4096;
 /** Asked for instead of a beat: the hash of the memory. */
 export const HASH_REQUEST = 0xffff_ffff;

@@ -24,7 +24,11 @@ const journalFd = openSync(settings.journal, 'ax', 0o600);
 const journal = new Journal((line) => void writeSync(journalFd, line));
 
 /** Opened for writing too, so that it never comes to its end. */
-const input = new Socket({ fd: openSync(settings.questions, constants.O_RDWR | constants.O_NONBLOCK), readable: true, writable: false });
+const input = new Socket({
+  fd: openSync(settings.questions, constants.O_RDWR | constants.O_NONBLOCK),
+  readable: true,
+  writable: false,
+});
 createInterface({ input }).on('line', (line) => questions.push(line));
 
 const gaps = new Float64Array(new SharedArrayBuffer(8));

@@ -6,5 +6,7 @@ const [seed = '', name = '', pages = ''] = process.argv.slice(2);
 const party = new Party(ballastOf(seed, name, Number(pages)));
 createInterface({ input: process.stdin }).on('line', (line) => {
   const [verb, beat] = line.split(' ');
-  process.stdout.write(verb === 'step' ? `${process.pid} ${party.step(Number(beat))}\n` : `${party.memoryHash}\n`);
+  process.stdout.write(
+    verb === 'step' ? `${process.pid} ${party.step(Number(beat))}\n` : `${party.memoryHash}\n`,
+  );
 });

@@ -36,6 +36,7 @@ export function checkpointTree(options: ParsedOptions<'checkpoint'>, onPhase: On
     freezing_ms: report.freezing_ms,
     frozen_ms: report.frozen_ms,
     total_ms: performance.now() - start,
+    stops: report.stops,
     phases: report.phases,
     private_pages: report.privatePages,
     shared_pages: report.sharedPages,

@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { NativeMemory } from '../../kernel/memory.js';
-import { gatherRemote, IOV_MAX, type RemoteRange } from '../../kernel/remote.js';
-import { syscall } from '../../kernel/syscall.js';
+import { IOV_MAX } from '../../kernel/remote.js';
+import { attempt, syscall } from '../../kernel/syscall.js';
 import type { Span } from './scan.js';
 
 /** Pages to be copied one after the other into a pages file. */
@@ -13,7 +13,7 @@ export interface CopySpan extends Span {
   readonly readable: boolean;
 }
 
-const BUFFER_SIZE = 4 * 1024 * 1024;
+const BUFFER_SIZE = 1024 * 1024;
 let buffer: NativeMemory | undefined;
 
 /** The one buffer all contents go through, so that memory use does not depend on what is copied. */
@@ -43,11 +43,26 @@ export function copyPages(pid: number, spans: Iterable<CopySpan>, fd: number, ta
   }
 }
 
+/** Two struct iovec tables: the pieces there, and the one buffer here. */
+const VECTOR_SIZE = 16;
+const vectors = new NativeMemory((IOV_MAX + 1) * VECTOR_SIZE);
+const LOCAL_VECTOR = IOV_MAX * VECTOR_SIZE;
+
+function putNumber(at: number, value: number): void {
+  vectors.view.setUint32(at, value >>> 0, true);
+  vectors.view.setUint32(at + 4, Math.floor(value / 0x1_0000_0000), true);
+}
+
+function getNumber(at: number): number {
+  return vectors.view.getUint32(at, true) + vectors.view.getUint32(at + 4, true) * 0x1_0000_0000;
+}
+
+/** Pieces are written down as numbers, not objects: a process can have hundreds of thousands. */
 class Batch implements Disposable {
   readonly #pid: number;
   readonly #fd: number;
   readonly #task: string;
-  #ranges: RemoteRange[] = [];
+  #pieces = 0;
   #length = 0;
   #readable = true;
   #memory = -1;
@@ -62,9 +77,11 @@ class Batch implements Disposable {
     if (readable !== this.#readable) this.flush();
     this.#readable = readable;
     for (let at = start; at < end; ) {
-      if (this.#length === BUFFER_SIZE || this.#ranges.length === IOV_MAX) this.flush();
+      if (this.#length === BUFFER_SIZE || this.#pieces === IOV_MAX) this.flush();
       const length = Math.min(end - at, BUFFER_SIZE - this.#length);
-      this.#ranges.push({ address: BigInt(at), length });
+      putNumber(this.#pieces * VECTOR_SIZE, at);
+      putNumber(this.#pieces * VECTOR_SIZE + 8, length);
+      this.#pieces++;
       this.#length += length;
       at += length;
     }
@@ -72,28 +89,36 @@ class Batch implements Disposable {
 
   flush(): void {
     if (this.#length === 0) return;
-    const got = this.#readable ? gatherRemote(this.#pid, copyBuffer().address, this.#ranges) : 0;
+    const got = this.#readable ? this.#gather() : 0;
     if (got !== this.#length) this.#readMemory();
     writeBuffer(this.#fd, this.#length, `pages of ${this.#task}`);
-    this.#ranges = [];
+    this.#pieces = 0;
     this.#length = 0;
+  }
+
+  /** process_vm_readv(2); less than asked, or −errno, where a page cannot be read. */
+  #gather(): number {
+    const { address } = copyBuffer();
+    vectors.view.setBigUint64(LOCAL_VECTOR, address, true);
+    putNumber(LOCAL_VECTOR + 8, this.#length);
+    const local = vectors.address + BigInt(LOCAL_VECTOR);
+    return attempt('process_vm_readv', [this.#pid, local, 1, vectors.address, this.#pieces, 0]);
   }
 
   #readMemory(): void {
     if (this.#memory < 0) this.#memory = openSync(`/proc/${this.#pid}/mem`, 'r');
     const { bytes } = copyBuffer();
-    let at = 0;
-    for (const { address, length } of this.#ranges) {
+    let into = 0;
+    for (let piece = 0; piece < this.#pieces; piece++) {
+      const start = getNumber(piece * VECTOR_SIZE);
+      const length = getNumber(piece * VECTOR_SIZE + 8);
       for (let done = 0; done < length; ) {
-        const position = address + BigInt(done);
-        const count = readSync(this.#memory, bytes, at + done, length - done, position);
+        const count = readSync(this.#memory, bytes, into + done, length - done, BigInt(start + done));
         if (count === 0)
-          throw new Error(
-            `${this.#task}: the page at 0x${position.toString(16)} cannot be read (it has vanished)`,
-          );
+          throw new Error(`${this.#task}: the page at 0x${(start + done).toString(16)} has vanished`);
         done += count;
       }
-      at += length;
+      into += length;
     }
   }
 

@@ -1,5 +1,7 @@
 import { O_RDONLY } from '../../abi/fcntl.js';
 import {
+  MADV_DONTFORK,
+  MADV_WIPEONFORK,
   MAP_ANONYMOUS,
   MAP_DROPPABLE,
   MAP_HUGETLB,
@@ -9,15 +11,15 @@ import {
 } from '../../abi/mman.js';
 import { PR_GET_DUMPABLE, PR_GET_THP_DISABLE } from '../../abi/prctl.js';
 import { createMessage } from '../../image/codec.js';
-import { type PagemapEntry, PE_LAZY, PE_PRESENT } from '../../image/pagemap.js';
+import { PAGE_BYTES, type PagemapEntry, PE_LAZY, PE_PRESENT } from '../../image/pagemap.js';
 import { readAuxv } from '../../kernel/procfs/auxv.js';
 import { play } from '../../tape/play.js';
 import { Tape } from '../../tape/tape.js';
 import {
   type Actor,
   type DumpContext,
-  type MemoryReport,
   nameOf,
+  type PendingMemory,
   type Process,
   type Result,
 } from '../contract.js';
@@ -25,7 +27,7 @@ import { type CopySpan, copyPages } from './copy.js';
 import { guardEntry, MappingCollector, readVmas, spanOf, type VmaFields } from './mappings.js';
 import { MemfdCollector } from './memfd.js';
 import { PagesFiles } from './pages-file.js';
-import { intersect, type PageScan, type Span, scanPages } from './scan.js';
+import { type PageScan, type Span, scanPages } from './scan.js';
 import { dumpSegments } from './segments.js';
 import { isPrivate, VMA, type Vma } from './vma.js';
 
@@ -36,29 +38,57 @@ interface Answers {
   readonly thpDisabled: boolean;
 }
 
-/** Writes mm-P, pagemap-P, pages-N of every process, memfd.img and the contents of shared memory. */
-export function dumpMemory(context: DumpContext, tasks: ReadonlyMap<Process, Actor>): MemoryReport {
+/**
+ * Writes mm-P of every process, memfd.img and the contents of shared memory; pagemap-P and pages-N of a process at once,
+ * unless it has a copy whose memory is the same, out of which they can be read later.
+ */
+export function dumpMemory(
+  context: DumpContext,
+  tasks: ReadonlyMap<Process, Actor>,
+  copyOf: (process: Process) => number | undefined,
+): PendingMemory {
   const { memfds, writer } = context;
   if (!(memfds instanceof MemfdCollector)) throw new TypeError('memfds are collected by something else');
   const pages = new PagesFiles(writer);
   const answers = ask(tasks);
   try {
-    let privatePages = 0;
+    const report = { privatePages: 0, sharedPages: 0 };
+    const later: (() => void)[] = [];
     const segments = new Map<bigint, { process: Process; vma: Vma }>();
     for (const [process, actor] of tasks) {
       const vmas = readVmas(process.pid, actor.leave === undefined ? undefined : actor.slice.code);
       for (const vma of vmas) if (vma.backing === 'sysv') segments.set(vma.mapping.inode, { process, vma });
       const scan = scanPages(process.pid, vmas.filter(isPrivate).map(spanOf));
       writeMm(process, vmas, scan, answers.get(process), context);
-      privatePages += writePages(process, vmas, scan, pages);
+      const copy = vmas.some(differsInCopy) ? undefined : copyOf(process);
+      const write = () => {
+        report.privatePages += writePages(process, copy ?? process.pid, vmas, scan, pages);
+      };
+      if (copy === undefined) write();
+      else later.push(write);
     }
     const shared = memfds.write(pages);
     if (shared.entries.length > 0) writer.write('memfd', null, shared.entries);
-    return { privatePages, sharedPages: shared.pages + dumpSegments(segments, pages, writer) };
+    report.sharedPages = shared.pages + dumpSegments(segments, pages, writer);
+    return {
+      finish() {
+        for (const write of later) write();
+        return report;
+      },
+    };
   } finally {
     memfds[Symbol.dispose]();
   }
 }
+
+/** fork(2) leaves out DONTFORK, empties WIPEONFORK, and may not have the huge pages for private hugetlb (SIGBUS). */
+function differsInCopy({ madv, flags }: Vma): boolean {
+  return (
+    (madv & DIFFERENT_IN_FORK) !== 0n || (flags & (MAP_HUGETLB | MAP_PRIVATE)) === (MAP_HUGETLB | MAP_PRIVATE)
+  );
+}
+
+const DIFFERENT_IN_FORK = (1n << BigInt(MADV_DONTFORK)) | (1n << BigInt(MADV_WIPEONFORK));
 
 /** One play for the whole tree. brk(2) with an address below the heap answers where it ends. */
 function ask(tasks: ReadonlyMap<Process, Actor>): Map<Process, Answers> {
@@ -126,11 +156,17 @@ function auxvOf(pid: number): bigint[] {
   return words.slice(0, Math.max(AUXV_WORDS, end));
 }
 
-/** Answers the number of pages. */
-function writePages(process: Process, vmas: readonly Vma[], scan: PageScan, pages: PagesFiles): number {
+/** `source` is the pid out of which they are read. Answers the number of pages. */
+function writePages(
+  process: Process,
+  source: number,
+  vmas: readonly Vma[],
+  scan: PageScan,
+  pages: PagesFiles,
+): number {
   const spans = savedSpans(process, vmas, scan.pages);
   return pages.add(process.insidePid, {}, (fd) => {
-    copyPages(process.pid, spans, fd, nameOf(process));
+    copyPages(source, spans, fd, nameOf(process));
     return spans.map(entryOf);
   });
 }
@@ -140,34 +176,53 @@ interface SavedSpan extends CopySpan {
 }
 
 function entryOf({ start, end, lazy }: SavedSpan): PagemapEntry {
-  return { vaddr: BigInt(start), nrPages: (end - start) / 4096, flags: PE_PRESENT | (lazy ? PE_LAZY : 0) };
+  return {
+    vaddr: BigInt(start),
+    nrPages: (end - start) / PAGE_BYTES,
+    flags: PE_PRESENT | (lazy ? PE_LAZY : 0),
+  };
 }
 
-/** Which pages are saved, in ascending order. */
+/** Which pages are saved, in ascending order. There can be hundreds of thousands, so each is made but once. */
 function savedSpans(process: Process, vmas: readonly Vma[], found: readonly Span[]): SavedSpan[] {
-  const kept = vmas.filter((vma) => isPrivate(vma) && (vma.flags & MAP_DROPPABLE) === 0);
   const pointers = process.threads.map(({ frozen }) => Number((frozen?.registers.sp ?? 0n) & ~0xfffn));
   const spans: SavedSpan[] = [];
   let from = 0;
-  for (const vma of kept) {
-    const span = spanOf(vma);
-    while (from < found.length && (found[from]?.end ?? 0) <= span.start) from++;
+  for (const vma of vmas) {
+    if (!isPrivate(vma) || (vma.flags & MAP_DROPPABLE) !== 0) continue;
+    const { start, end } = spanOf(vma);
     const readable = (vma.prot & PROT_READ) !== 0;
     // The vDSO is the kernel's, no page of it is the process's own, but another kernel's may differ.
-    const isVdso = (vma.status & VMA.VDSO) !== 0;
-    const parts = isVdso ? [span] : intersectFrom(found, from, span);
+    if ((vma.status & VMA.VDSO) !== 0) {
+      spans.push({ start, end, readable, lazy: false });
+      continue;
+    }
+    // The page under a thread's stack pointer is never lazy: the kernel touches it when the thread starts.
     const lazy = canBeLazy(vma);
-    for (const part of parts)
-      for (const piece of lazy ? cutAt(part, pointers) : [{ ...part, lazy }])
-        spans.push({ ...piece, readable });
+    const kept = lazy ? pointers.filter((at) => at >= start && at < end).sort((a, b) => a - b) : [];
+    for (; from < found.length; from++) {
+      const span = found[from];
+      if (span === undefined || span.start >= end) break;
+      const part = { start: Math.max(span.start, start), end: Math.min(span.end, end), readable, lazy };
+      if (part.start < part.end) pushCut(spans, part, kept);
+      // It may go on in the next mapping.
+      if (span.end > end) break;
+    }
   }
   return spans;
 }
 
-function intersectFrom(found: readonly Span[], from: number, range: Span): Span[] {
-  let to = from;
-  while (to < found.length && (found[to]?.start ?? 0) < range.end) to++;
-  return intersect(found.slice(from, to), [range]);
+/** Append a span, cut around the pages that are not lazy. */
+function pushCut(spans: SavedSpan[], span: SavedSpan, kept: readonly number[]): void {
+  let { start } = span;
+  for (const at of kept) {
+    if (at < start || at >= span.end) continue;
+    if (at > start) spans.push({ ...span, start, end: at });
+    spans.push({ ...span, start: at, end: at + PAGE_BYTES, lazy: false });
+    start = at + PAGE_BYTES;
+  }
+  if (start === span.start) spans.push(span);
+  else if (start < span.end) spans.push({ ...span, start });
 }
 
 /** May pages of it come after the process runs again? As CRIU marks them. */
@@ -175,18 +230,4 @@ function canBeLazy({ flags, status }: Vma): boolean {
   const plain = MAP_ANONYMOUS | MAP_PRIVATE;
   if ((flags & (plain | MAP_LOCKED | MAP_HUGETLB)) !== plain) return false;
   return (status & (VMA.VDSO | VMA.VVAR | VMA.VSYSCALL)) === 0;
-}
-
-/** The page under a thread's stack pointer is never lazy: the kernel touches it when the thread starts. */
-function cutAt(span: Span, pointers: readonly number[]): (Span & { lazy: boolean })[] {
-  const hits = [...new Set(pointers)].filter((at) => at >= span.start && at < span.end).sort((a, b) => a - b);
-  const pieces: (Span & { lazy: boolean })[] = [];
-  let at = span.start;
-  for (const hit of hits) {
-    if (hit > at) pieces.push({ start: at, end: hit, lazy: true });
-    pieces.push({ start: hit, end: hit + 4096, lazy: false });
-    at = hit + 4096;
-  }
-  if (at < span.end) pieces.push({ start: at, end: span.end, lazy: true });
-  return pieces;
 }

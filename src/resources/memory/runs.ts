@@ -38,7 +38,8 @@ function readRuns(reader: ImageReader, id: ImageId, options: { shmem?: boolean }
         `the page at 0x${vaddr.toString(16)} of ${id} was left with a lazy page server`,
       );
     const start = Number(vaddr);
-    runs.push({ start, end: start + nrPages * PAGE_BYTES, ...source });
+    const { reader: from, pagesId, offset } = source;
+    runs.push({ start, end: start + nrPages * PAGE_BYTES, reader: from, pagesId, offset });
   }
   return runs;
 }
@@ -74,27 +75,25 @@ export function readRunsTo(tape: Tape, runs: Iterable<Run>, fdOf: (run: Run) => 
     batch = [];
     bytes = 0;
   };
-  for (const whole of runs) {
-    for (const run of pieces(whole)) {
-      const [first] = batch;
-      const follows =
-        first !== undefined &&
-        first.reader === run.reader &&
-        first.pagesId === run.pagesId &&
-        first.offset + bytes === run.offset;
-      if (!follows || batch.length === PIECES_MAX || bytes + run.end - run.start > BYTES_MAX) flush();
-      batch.push(run);
-      bytes += run.end - run.start;
-    }
+  const add = (run: Run) => {
+    const [first] = batch;
+    const follows =
+      first !== undefined &&
+      first.offset + bytes === run.offset &&
+      first.pagesId === run.pagesId &&
+      first.reader === run.reader;
+    if (!follows || batch.length === PIECES_MAX || bytes + run.end - run.start > BYTES_MAX) flush();
+    batch.push(run);
+    bytes += run.end - run.start;
+  };
+  for (const run of runs) {
+    if (run.end - run.start <= BYTES_MAX) add(run);
+    else for (const piece of pieces(run)) add(piece);
   }
   flush();
 }
 
 function* pieces(run: Run): Generator<Run> {
-  if (run.end - run.start <= BYTES_MAX) {
-    yield run;
-    return;
-  }
   for (let at = run.start; at < run.end; at += BYTES_MAX) {
     const end = Math.min(at + BYTES_MAX, run.end);
     yield { ...run, start: at, end, offset: run.offset + at - run.start };

@@ -1,0 +1,83 @@
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { findProgram, findPython, missingHere, NAMESPACE } from './needs.js';
+import { failure, heading, note, say } from './page.js';
+import { type Stage, show } from './show.js';
+
+/**
+ * `npm start`: a workload of real programs is checkpointed, killed and restored, and has to prove that nothing happened
+ * to it. This process looks for what is needed, starts the demo in a pid namespace, and removes all of it again.
+ */
+const INSIDE = '--inside';
+const INTERRUPTED_STATUS = 130;
+
+/**
+ * The namespace's init: closes what it inherited (a pipe of whoever started us could not be saved), and collects
+ * orphans, which Node would not. A plain sh can name descriptors below 10 only.
+ */
+const INIT = `for link in /proc/self/fd/*; do fd=\${link##*/}; case $fd in
+[0-2]) ;; [3-9]) eval "exec $fd>&-" ;; *) if [ -n "$BASH_VERSION" ]; then eval "exec $fd>&-"; fi ;;
+esac; done; "$@"; exit $?`;
+
+async function main(): Promise<number> {
+  say('Stasis: checkpoint, kill and restore of real programs');
+  const missing = missingHere();
+  if (missing.length > 0) {
+    for (const what of missing) failure(`missing: ${what}`);
+    return 1;
+  }
+  const python = findPython();
+  if (python.path === undefined) {
+    heading('Left out');
+    note(`the Python pair, which is woken by signals and shares memory: ${python.reason}`);
+  }
+  const directory = mkdtempSync(join(tmpdir(), 'stasis-demo-'));
+  const memoryDirectory = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : directory, 'stasis-demo-'));
+  try {
+    return await runInside({ directory, memoryDirectory, python: python.path });
+  } finally {
+    for (const each of [memoryDirectory, directory])
+      rmSync(each, { recursive: true, force: true, maxRetries: 10 });
+  }
+}
+
+/** Everything ends with the namespace, however it ends; so this only has to see to it that it does. */
+async function runInside(stage: Stage): Promise<number> {
+  const shell = findProgram('bash') ?? 'sh';
+  const self = [process.execPath, fileURLToPath(import.meta.url), INSIDE, JSON.stringify(stage)];
+  const child = spawn('unshare', [...NAMESPACE, shell, '-c', INIT, shell, ...self], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  let interrupted = false;
+  const interrupt = (): void => {
+    interrupted = true;
+    killInit(child.pid);
+  };
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt);
+  const status = await new Promise<number>((resolve, reject) => {
+    child.on('exit', (code) => resolve(code ?? 1));
+    child.on('error', reject);
+  });
+  if (interrupted) failure('interrupted; nothing is left');
+  return interrupted ? INTERRUPTED_STATUS : status;
+}
+
+/** unshare(1) waits for the namespace's init, whose death the kernel makes the death of everybody in it. */
+function killInit(unshare: number | undefined): void {
+  const [init] = readFileSync(`/proc/${unshare}/task/${unshare}/children`, 'utf8')
+    .split(' ')
+    .filter((pid) => pid !== '');
+  if (init !== undefined) process.kill(Number(init), 'SIGKILL');
+}
+
+async function inside(argument: string): Promise<number> {
+  // The terminal's signals are the outer process's business: it ends us.
+  for (const signal of ['SIGINT', 'SIGHUP'] as const) process.on(signal, () => {});
+  return (await show(JSON.parse(argument) as Stage)) ? 0 : 1;
+}
+
+const [flag, argument = ''] = process.argv.slice(2);
+process.exit(flag === INSIDE ? await inside(argument) : await main());

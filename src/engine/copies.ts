@@ -1,0 +1,145 @@
+import { CLONE_PARENT_SETTID, CLONE_PTRACE, CLONE_VFORK, CLONE_VM } from '../abi/process.js';
+import { PTRACE_O_EXITKILL } from '../abi/ptrace.js';
+import { SIGCHLD } from '../abi/signal.js';
+import { unlessVanished } from '../kernel/procfs/error.js';
+import { readStat } from '../kernel/procfs/stat.js';
+import * as ptrace from '../kernel/ptrace.js';
+import { readRemote } from '../kernel/remote.js';
+import { attempt } from '../kernel/syscall.js';
+import { isEventStop, waitFor, waitForAny, type WaitStatus } from '../kernel/wait.js';
+import type { Process } from '../resources/contract.js';
+import { atEnd, finish, type Play, start } from '../tape/play.js';
+import type { BranchResult, Played, Space, Tape } from '../tape/tape.js';
+
+/**
+ * Copies of processes, for a dump that leaves them running: a process is forked on its own tape, and its memory is read
+ * out of the fork when it has long been let go. What a fork costs is all that a pause has to last for private memory.
+ *
+ * A direct child would leave the program a zombie to wait for. So a middle task (CLONE_VM | CLONE_VFORK: the program
+ * sleeps until it is gone) makes the copy and ends, and is reaped on the same tape; the copy is adopted by init. Both are
+ * born traced (CLONE_PTRACE), so the copy stands still before its first instruction. Without us it exits.
+ */
+interface Request {
+  readonly process: Process;
+  /** Where the kernel writes the middle task's id before it runs. */
+  readonly middle: Space;
+  readonly copy: BranchResult;
+}
+
+const CLONE_ARGS_SIZE = 88;
+const __WALL = 0x4000_0000;
+const WEXITED = 4;
+const P_PID = 1;
+const SIGKILL = 9;
+
+export class Copies implements Disposable {
+  readonly #requests = new Map<Process, Request>();
+  readonly #pids = new Map<Process, number>();
+  /** Tasks born so far that are nobody's middle task, until the tapes have told whose they are. */
+  readonly #born = new Set<number>();
+
+  /** Append to the tape of a process's leader what makes a copy of it. */
+  request(process: Process, tape: Tape): void {
+    tape.about('copy of the memory');
+    const middle = tape.space(16);
+    const middleArgs = cloneArguments(tape, CLONE_VM | CLONE_VFORK | CLONE_PTRACE | CLONE_PARENT_SETTID, 0);
+    tape.pointer(middleArgs, 24, middle);
+    const copyArgs = cloneArguments(tape, CLONE_PTRACE, SIGCHLD);
+    let copy: BranchResult | undefined;
+    const made = tape.clone(
+      [middleArgs, CLONE_ARGS_SIZE],
+      (task) => {
+        copy = task.clone([copyArgs, CLONE_ARGS_SIZE], () => undefined, 'any');
+      },
+      'any',
+    );
+    // By P_PID, for which a clone that failed (a negative number) is no child; wait4(2) would take it for a group.
+    tape.call('waitid', [P_PID, made, 0, WEXITED | __WALL, 0], 'any');
+    if (copy !== undefined) this.#requests.set(process, { process, middle, copy });
+  }
+
+  /** As `play`, of tapes some of which make copies. */
+  play(plays: readonly Play[]): Played[] {
+    const running = new Map(plays.map((play) => [play.actor.tid, play]));
+    const middles = new Set<number>();
+    start(plays);
+    while (running.size > 0) {
+      const { tid, status } = waitForAny();
+      const play = running.get(tid);
+      if (play !== undefined) {
+        if (atEnd(play.actor, status, play.tape.title)) running.delete(tid);
+      } else if (!middles.has(tid)) this.#meet(tid, status, running, middles);
+    }
+    const played = finish(plays);
+    this.#settle(plays, played);
+    return played;
+  }
+
+  /** The task that has this process's memory as it was; undefined where none could be made. */
+  pidOf(process: Process): number | undefined {
+    return this.#pids.get(process);
+  }
+
+  /** A birth (or the end of a middle task that was not known as one). */
+  #meet(tid: number, status: WaitStatus, running: ReadonlyMap<number, Play>, middles: Set<number>): void {
+    if (!isEventStop(status)) return;
+    if (this.#isMiddle(tid, running)) {
+      middles.add(tid);
+      ptrace.resume(tid);
+      return;
+    }
+    ptrace.setOptions(tid, PTRACE_O_EXITKILL);
+    this.#born.add(tid);
+  }
+
+  /** Its parent's tape knows: the kernel wrote its id there before it was woken. */
+  #isMiddle(tid: number, running: ReadonlyMap<number, Play>): boolean {
+    const parent = unlessVanished(() => readStat(tid))?.ppid ?? 0;
+    for (const [process, { middle }] of this.#requests) {
+      if (process.pid !== parent) continue;
+      const play = running.get(process.pid);
+      if (play === undefined) return false;
+      const { tape, actor } = play;
+      const at = actor.slice.address + BigInt(tape.size - tape.dataLength + middle.offset);
+      const id = readRemote(process.pid, at, 4);
+      return new DataView(id.buffer, id.byteOffset).getInt32(0, true) === tid;
+    }
+    return false;
+  }
+
+  /** Which copy is whose. One that nobody claims belongs to a tape that was cut short. */
+  #settle(plays: readonly Play[], played: readonly Played[]): void {
+    for (const { process, copy } of this.#requests.values()) {
+      const index = plays.findIndex(({ actor }) => actor.tid === process.pid);
+      const pid = Number(played[index]?.branchResult(copy) ?? -1n);
+      if (pid > 0 && this.#born.has(pid)) this.#pids.set(process, pid);
+    }
+  }
+
+  /** End a copy that has served. */
+  end(process: Process): void {
+    const pid = this.#pids.get(process);
+    if (pid === undefined) return;
+    this.#pids.delete(process);
+    this.#kill(pid);
+  }
+
+  #kill(pid: number): void {
+    this.#born.delete(pid);
+    attempt('kill', [pid, SIGKILL]);
+    while (waitFor(pid).kind === 'stopped') ptrace.resume(pid);
+  }
+
+  [Symbol.dispose](): void {
+    for (const pid of [...this.#born]) this.#kill(pid);
+    this.#pids.clear();
+  }
+}
+
+function cloneArguments(tape: Tape, flags: number, exitSignal: number): Space {
+  const bytes = new Uint8Array(CLONE_ARGS_SIZE);
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(0, BigInt(flags), true);
+  view.setBigUint64(32, BigInt(exitSignal), true);
+  return tape.space(bytes);
+}

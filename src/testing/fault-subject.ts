@@ -1,0 +1,127 @@
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { readTree } from '../kernel/procfs/tree.js';
+import { attempt } from '../kernel/syscall.js';
+import { FAULT_PROGRAM } from './fault-program.js';
+import { Subject } from './subject.js';
+
+/**
+ * The tree the fault tests are done to. It checks itself without pause (see fault-program.ts) and says so in a file
+ * that all its processes map: counters that advance while it runs, and what it found wrong.
+ */
+
+/** What its last process runs under: nothing, filters, or strict mode. */
+export type Confinement = 'none' | 'mild' | 'harsh' | 'strict';
+
+const STATE_SIZE = 4096;
+const ERRORS_AT = 8;
+const COUNTERS_AT = 64;
+const TEXT_AT = 2048;
+
+/** In the order of the program's counters. Slow ones wait for an hour, and must never come back. */
+export const COUNTERS = [
+  'main',
+  'registers',
+  'ping',
+  'nanosleep',
+  'poll',
+  'epoll_wait',
+  'futex',
+  'calls',
+  'alarms',
+  'confined',
+] as const;
+export type Counter = (typeof COUNTERS)[number];
+
+export interface SubjectState {
+  readonly errors: number;
+  readonly text: string;
+  readonly counters: Readonly<Record<Counter, bigint>>;
+}
+
+export class FaultSubject implements Disposable {
+  readonly pid: number;
+  readonly directory: string;
+  readonly #stateFile: string;
+  readonly #subject: Subject;
+
+  private constructor(subject: Subject, directory: string, stateFile: string) {
+    this.pid = subject.pid;
+    this.directory = directory;
+    this.#stateFile = stateFile;
+    this.#subject = subject;
+  }
+
+  /** Starts one and waits until all of it runs. */
+  static async start(confinement: Confinement): Promise<FaultSubject> {
+    const directory = mkdtempSync(join(tmpdir(), 'stasis-fault-'));
+    const program = join(directory, 'subject.py');
+    const stateFile = join(directory, 'state');
+    writeFileSync(program, FAULT_PROGRAM);
+    writeFileSync(stateFile, new Uint8Array(STATE_SIZE));
+    const subject = Subject.start(['/usr/bin/python3', program, stateFile, confinement], directory);
+    await subject.expect(/ready\n/);
+    const found = new FaultSubject(subject, directory, stateFile);
+    await found.advance(10_000);
+    return found;
+  }
+
+  get state(): SubjectState {
+    const bytes = readFileSync(this.#stateFile);
+    const counters = {} as Record<Counter, bigint>;
+    COUNTERS.forEach((name, index) => {
+      counters[name] = bytes.readBigUInt64LE(COUNTERS_AT + index * 8);
+    });
+    const end = bytes.indexOf(0, TEXT_AT);
+    return {
+      errors: Number(bytes.readBigUInt64LE(ERRORS_AT)),
+      text: bytes.toString('utf8', TEXT_AT, end < 0 ? undefined : end),
+      counters,
+    };
+  }
+
+  /** What it printed: a traceback, should the program itself be wrong. */
+  get output(): string {
+    return this.#subject.output;
+  }
+
+  /** Forget what was found wrong, for the next trial. */
+  absolve(): void {
+    const fd = openSync(this.#stateFile, 'r+');
+    writeSync(fd, new Uint8Array(8), 0, 8, ERRORS_AT);
+    closeSync(fd);
+  }
+
+  /** Wait until every counter has moved by at least two; answers those that did not. */
+  async advance(timeout_ms: number): Promise<Counter[]> {
+    const deadline = Date.now() + timeout_ms;
+    const { counters: before } = this.state;
+    for (;;) {
+      const { counters } = this.state;
+      const stuck = COUNTERS.filter((name) => counters[name] < before[name] + 2n);
+      if (stuck.length === 0 || Date.now() > deadline) return stuck;
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+
+  /** The pids of the tree, root first; empty when the root is gone. */
+  get pids(): number[] {
+    try {
+      return readTree(this.pid).map(({ pid }) => pid);
+    } catch {
+      return [];
+    }
+  }
+
+  /** SIGKILL for every process of the tree, as it is now. */
+  kill(): void {
+    for (const pid of this.pids) attempt('kill', [pid, 9]);
+  }
+
+  [Symbol.dispose](): void {
+    this.kill();
+    this.#subject[Symbol.dispose]();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
