@@ -1,6 +1,10 @@
+import { unlessVanished } from '../kernel/procfs/error.js';
 import { readStat } from '../kernel/procfs/stat.js';
-import { nameOf, type DumpOptions, type Process, type Refusal } from '../resources/contract.js';
+import { nameOf, type DumpOptions, type Process, type Refusal, type Refuse } from '../resources/contract.js';
+import { type NamespaceLink, readNamespaces } from '../kernel/procfs/ns.js';
 import { checkFiles } from '../resources/file/index.js';
+import { RestoreError } from './errors.js';
+import { arrangeBirths, type Kin } from './restore/births.js';
 import { fileKinds, memory, taskStates } from './registry.js';
 
 /** Every reason why these processes could not be saved. Only reads. */
@@ -9,16 +13,21 @@ export function refusals(processes: readonly Process[], options: DumpOptions): R
   const refuse = (refusal: Refusal): void => {
     found.push(refusal);
   };
-  const members = new Set(processes.map(({ pid }) => pid));
+  checkKinship(processes, options, refuse);
   for (const process of processes) {
-    checkKinship(process, members, options, refuse);
     if (process.state === 'zombie') continue;
-    for (const thread of process.threads)
-      for (const state of taskStates) if (state.scope === 'thread' || thread.isLeader) state.check?.(thread, refuse, options);
-    memory.check(process, refuse, options);
+    // Who ends while we look is no obstacle any more.
+    unlessVanished(() => checkProcess(process, options, refuse));
   }
   checkFiles(processes, fileKinds, refuse, options);
   return found;
+}
+
+function checkProcess(process: Process, options: DumpOptions, refuse: Refuse): void {
+  for (const thread of process.threads)
+    for (const state of taskStates)
+      if (state.scope === 'thread' || thread.isLeader) state.check?.(thread, refuse, options);
+  memory.check(process, refuse, options);
 }
 
 /** Pids that must never be frozen or killed by us: ourselves, our ancestors, and the first process of our namespace. */
@@ -28,23 +37,56 @@ export function forbiddenPids(): Set<number> {
   return pids;
 }
 
-/** Sessions and groups have to be rebuilt from within the tree, or be the caller's. */
-function checkKinship(
-  process: Process,
-  members: ReadonlySet<number>,
-  options: DumpOptions,
-  refuse: (refusal: Refusal) => void,
-): void {
-  const task = nameOf(process);
-  if (forbiddenPids().has(process.pid))
-    refuse({ task, object: 'the process', reason: 'it is this process, an ancestor of it, or pid 1' });
-  const { session } = process.stat;
-  if (process.parent === undefined && session !== process.pid && !members.has(session) && !options.shellJob)
+/** Who the processes are to each other and to us, and where they live. */
+function checkKinship(processes: readonly Process[], options: DumpOptions, refuse: Refuse): void {
+  const forbidden = forbiddenPids();
+  const own = readNamespaces(process.pid);
+  for (const member of processes) {
+    if (forbidden.has(member.pid))
+      refuse({
+        task: nameOf(member),
+        object: 'the process',
+        reason: 'it is this process, an ancestor of it, or pid 1',
+      });
+    if (member.state !== 'zombie') unlessVanished(() => checkNamespaces(member, own, refuse));
+  }
+  const [root] = processes;
+  if (root === undefined) return;
+  const { session } = root.stat;
+  if (session !== root.pid && !options.shellJob)
     refuse({
-      task,
+      task: nameOf(root),
       object: `session ${session}`,
-      reason: 'its leader is not in the tree',
+      reason: 'it is not led by the root of the tree',
       help: 'use --shell-job if it is to join the session of whoever restores it',
     });
+  checkBirths(processes, refuse);
 }
 
+/** Can everybody be born into the session he is in? The restore would have to find out. */
+function checkBirths(processes: readonly Process[], refuse: Refuse): void {
+  const kin = new Map<Process | undefined, Kin>();
+  for (const process of processes) {
+    const { pid, parent, stat } = process;
+    kin.set(process, { pid, parent: kin.get(parent), sid: stat.session, pgid: stat.pgrp });
+  }
+  try {
+    arrangeBirths([...kin.values()]);
+  } catch (error) {
+    if (!(error instanceof RestoreError)) throw error;
+    refuse({ task: 'the tree', object: 'its sessions', reason: error.message });
+  }
+}
+
+/** Namespaces other than those of this process come with virtual environments. */
+function checkNamespaces(member: Process, own: ReadonlyMap<string, NamespaceLink>, refuse: Refuse): void {
+  for (const [name, { type, inode }] of readNamespaces(member.pid)) {
+    if (own.get(name)?.inode === inode) continue;
+    refuse({
+      task: nameOf(member),
+      object: `namespace ${name} (${type}:[${inode}])`,
+      reason: 'it is not that of the dumping process, and namespaces cannot be saved yet',
+      help: `run the dump inside of it: nsenter -t ${member.pid} --all`,
+    });
+  }
+}

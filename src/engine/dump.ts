@@ -50,7 +50,7 @@ export function dump(options: CheckpointOptions): CheckpointReport {
   using frozen = Frozen.freeze(options.pid, options.timeout_ms);
   const frozen_start = now_ms();
   const { processes } = frozen;
-  const dumping = new Dumping(writer, processes, options);
+  using dumping = new Dumping(writer, processes, options);
 
   clock.start('borrow');
   using copies = new Copies();
@@ -64,9 +64,6 @@ export function dump(options: CheckpointOptions): CheckpointReport {
 
     clock.start('memory');
     dumping.dumpMemory(loan, copies);
-  } catch (error) {
-    dumping.files.abandon();
-    throw error;
   } finally {
     clock.start('give back');
     loan.giveBack();
@@ -88,6 +85,7 @@ export function dump(options: CheckpointOptions): CheckpointReport {
     frozen.pin();
   }
   writer.commit(inventoryOf(dumping.identities), { durable: options.durable });
+  dumping.isCommitted = true;
   const afterwards = committed?.() ?? options.afterwards;
   if (afterwards === 'kill') frozen.kill();
   else if (afterwards === 'stop') frozen.leaveStopped();
@@ -123,8 +121,9 @@ function refuseAll(items: readonly Refusal[]): void {
   if (items.length > 0) throw new UnsupportedError(items);
 }
 
-/** What is gathered while the tree is frozen. */
-class Dumping {
+/** What is gathered while the tree is frozen; what was made for it outside of the image goes again if there is none. */
+class Dumping implements Disposable {
+  isCommitted = false;
   readonly context: DumpContext;
   readonly files: DescriptorCollector;
   readonly identities: Identities;
@@ -156,6 +155,10 @@ class Dumping {
 
   finishMemory(): void {
     if (this.#pending !== undefined) this.memory = this.#pending.finish();
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.isCommitted) this.files.abandon();
   }
 
   writeTree(): void {

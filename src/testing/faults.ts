@@ -2,8 +2,8 @@ import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { F_GETOWN, F_GETPIPE_SZ } from '../abi/fcntl.js';
 import { SO_PEEK_OFF, SOL_SOCKET } from '../abi/socket.js';
-import { readTree } from '../kernel/procfs/tree.js';
 import { scratch } from '../kernel/memory.js';
+import { readTree } from '../kernel/procfs/tree.js';
 import { attempt, syscall } from '../kernel/syscall.js';
 
 /**
@@ -46,7 +46,6 @@ const HOST_FILES = [
   '/proc/net/route',
   '/proc/net/if_inet6',
   '/proc/net/unix',
-  '/proc/locks',
   '/proc/sysvipc/shm',
   '/proc/sysvipc/sem',
   '/proc/sysvipc/msg',
@@ -69,6 +68,7 @@ export function snapshotTree(root: number): Snapshot {
     for (const link of PROCESS_LINKS) found.set(`${pid} ${link}`, linkOf(`/proc/${pid}/${link}`));
     for (const name of list(`/proc/${pid}/ns`))
       found.set(`${pid} ns ${name}`, linkOf(`/proc/${pid}/ns/${name}`));
+    found.set(`${pid} freezer`, freezerOf(found.get(`${pid} cgroup`) ?? ''));
     snapshotDescriptors(pid, found);
     for (const tid of tids) snapshotThread(pid, tid, found);
   }
@@ -89,6 +89,19 @@ function snapshotThread(pid: number, tid: number, found: Map<string, string>): v
   const stat = read(`${directory}/stat`);
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   found.set(`${tid} stat`, STAT_KEPT.map((number) => fields[number - 3]).join(' '));
+}
+
+/** State of the freezers a process is under, of cgroup v1 and v2. */
+function freezerOf(cgroups: string): string {
+  return cgroups
+    .split('\n')
+    .map((line) => line.split(':'))
+    .map(([id, controllers, path]) => {
+      if (controllers === 'freezer') return read(`/sys/fs/cgroup/freezer${path}/freezer.state`);
+      if (id !== '0') return '';
+      return ['', '/unified'].map((top) => read(`/sys/fs/cgroup${top}${path}/cgroup.freeze`)).join('');
+    })
+    .join('');
 }
 
 /** Also what only a duplicate tells: pipe size, owner, peek offset, bytes that wait in a socket. */
@@ -121,26 +134,25 @@ function waiting(fd: number): number {
   return scratch.view.getInt32(0, true);
 }
 
-/** The host's mounts, links, locks, IPC objects, cgroups, and (when asked for, since it takes long) packet filters. */
+/** The host's mounts, links, IPC objects, cgroups, and (when asked for, since it takes long) packet filters. */
 export function snapshotHost(rules: boolean): Snapshot {
   const found = new Map<string, string>();
   for (const file of HOST_FILES) found.set(file, withoutCounters(file, read(file)));
   found.set('links', list('/sys/class/net').join());
   found.set('cgroups', directoriesBelow('/sys/fs/cgroup', 3).join('\n'));
   if (rules)
-    for (const [program, ...args] of [
-      ['nft', 'list', 'ruleset'],
-      ['iptables-save'],
-      ['ip', 'addr'],
-    ])
+    for (const [program, ...args] of [['nft', 'list', 'ruleset'], ['iptables-save'], ['ip', 'addr']])
       found.set(program ?? '', output(program ?? '', args));
   return found;
 }
 
-/** Other processes come and go on a host; what ours would leave are sockets with names and locks. */
+/** Other processes come and go on a host; what ours would leave are sockets with names. */
 function withoutCounters(file: string, text: string): string {
-  if (file === '/proc/net/unix') return text.split('\n').filter((line) => /stasis/.test(line)).join('\n');
-  if (file === '/proc/locks') return '';
+  if (file === '/proc/net/unix')
+    return text
+      .split('\n')
+      .filter((line) => /stasis/.test(line))
+      .join('\n');
   return text;
 }
 

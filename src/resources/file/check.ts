@@ -1,4 +1,5 @@
 import { KCMP_FILES } from '../../abi/process.js';
+import { unlessVanished } from '../../kernel/procfs/error.js';
 import { readDescriptors } from '../../kernel/procfs/descriptors.js';
 import { attempt } from '../../kernel/syscall.js';
 import {
@@ -22,7 +23,7 @@ export function checkFiles(
   for (const process of processes) {
     if (process.state === 'zombie') continue;
     checkTables(process, refuse);
-    for (const info of readDescriptors(process.pid)) {
+    for (const info of unlessVanished(() => readDescriptors(process.pid)) ?? []) {
       const descriptor = { process, fd: info.fd, info };
       const kind = kinds.find((kind) => kind.recognise(descriptor));
       if (kind === undefined) refuse(refusalOf(descriptor, 'files of this kind cannot be saved yet'));
