@@ -27,6 +27,7 @@ import { Identities } from './identity.js';
 import { Loan } from './lend.js';
 import { look } from './look.js';
 import type { CheckpointOptions, CheckpointReport } from './options.js';
+import { rehearse } from './rehearsal.js';
 import { fileKinds, memory, taskStates } from './registry.js';
 import { inventoryOf, writeTree } from './tree-image.js';
 
@@ -40,6 +41,10 @@ export function dump(options: CheckpointOptions): CheckpointReport {
 
   clock.start('look');
   refuseAll(refusals(look(options.pid), options));
+  if (options.rehearsed) {
+    clock.start('rehearse');
+    rehearse(dump, options);
+  }
   using writer = ImageWriter.create(options.directory, { overwrite: options.overwrite });
 
   // Whoever is to be killed must not run on if we die between the commit and the kill.

@@ -17,6 +17,8 @@ export interface CheckpointOptions extends DumpOptions {
   readonly durable: boolean;
   /** Replace an image that is in the directory. */
   readonly overwrite: boolean;
+  /** Go through the frozen window on a decoy first; a shorter pause for a longer dump. */
+  readonly rehearsed: boolean;
   readonly hooks: CheckpointHooks;
 }
 

@@ -1,4 +1,4 @@
-import { LOOP, LOOP_IDLE, STEM } from './x86_64.js';
+import { LOOP, LOOP_IDLE, RESTORER, STEM } from './x86_64.js';
 
 /**
  * The stem: the smallest program there is, a static ELF of one page that maps a workspace at a chosen address,
@@ -39,7 +39,7 @@ function programHeader(view: DataView, at: number, type: number, flags: number, 
  */
 export function stemElf(elf: bigint, workspace: bigint, size: bigint): Uint8Array {
   const start = EHDR_SIZE + 2 * PHDR_SIZE;
-  const length = start + STEM.length + LOOP.length;
+  const length = start + STEM.length + LOOP.length + RESTORER.length;
   const bytes = new Uint8Array(length);
   const view = new DataView(bytes.buffer);
   bytes.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
@@ -59,5 +59,6 @@ export function stemElf(elf: bigint, workspace: bigint, size: bigint): Uint8Arra
   view.setUint32(start + COPY_LENGTH_AT, LOOP.length, true);
   view.setUint32(start + IDLE_AT, LOOP_IDLE, true);
   bytes.set(LOOP, start + STEM.length);
+  bytes.set(RESTORER, start + STEM.length + LOOP.length);
   return bytes;
 }

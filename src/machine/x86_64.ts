@@ -149,6 +149,13 @@ export const SPAWN = Uint8Array.of(
   0x0f, 0x05, // syscall
 );
 
+/** A signal restorer like libc's, for whoever looks for one in a stem that serves as a decoy. */
+// biome-ignore format: one instruction a line
+export const RESTORER = Uint8Array.of(
+  0xb8, 0x0f, 0x00, 0x00, 0x00, // mov eax,15 (rt_sigreturn)
+  0x0f, 0x05, // syscall
+);
+
 /**
  * Entry of the stem's ELF: maps the workspace (address and size patched in at STEM_BASE and STEM_SIZE), copies LOOP,
  * which follows these bytes in the file, to its start and jumps to the copy's idle loop.

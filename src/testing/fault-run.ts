@@ -142,6 +142,7 @@ function checkpointOptions(): CheckpointOptions {
     tcpEstablished: false,
     checksums: false,
     durable: order.durable,
+    rehearsed: false,
     overwrite: true,
     hooks: { phase, beforeCommit: noteState },
   };

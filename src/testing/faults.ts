@@ -13,13 +13,15 @@ import { attempt, syscall } from '../kernel/syscall.js';
  * - times, counts of faults and context switches, resident sizes and their peaks (a workspace that came and went is in
  *   VmPeak and VmHWM; the counters are the kernel's statistics, as are those of I/O);
  * - whether a task runs or sleeps (R, S and D are one), and on which processor; but stopped, traced and dead are told apart;
+ * - how many signals are queued for a user (SigQ), whichever process has them; and whether the program's own SIGALRM is
+ *   pending just then;
  * - contents of unused stack, below the red zone;
  * - the number in /proc/PID/syscall: a wait that was continued is a restart_syscall(2) from then on.
  */
 export type Snapshot = ReadonlyMap<string, string>;
 
 const STATUS_LEFT_OUT =
-  /^(VmPeak|VmHWM|VmRSS|RssAnon|RssFile|RssShmem|VmPTE|VmSwap|HugetlbPages|voluntary_ctxt_switches|nonvoluntary_ctxt_switches|Cpus_allowed_list|Mems_allowed_list|SpeculationIndirectBranch):/;
+  /^(VmPeak|VmHWM|VmRSS|RssAnon|RssFile|RssShmem|VmPTE|VmSwap|HugetlbPages|SigQ|voluntary_ctxt_switches|nonvoluntary_ctxt_switches|Cpus_allowed_list|Mems_allowed_list|SpeculationIndirectBranch):/;
 
 /** Fields of /proc/PID/stat that stay, by their number in proc_pid_stat(5). */
 const STAT_KEPT = [4, 5, 6, 7, 8, 18, 19, 20, 25, 26, 27, 28, 38, 40, 41, 45, 46, 47, 48, 49, 50, 51];
@@ -84,11 +86,18 @@ function snapshotThread(pid: number, tid: number, found: Map<string, string>): v
     .map((line) => line.replace(/^State:\s+[RSD].*/, 'State: running or sleeping'));
   for (const line of status) {
     const [name = '', value = ''] = line.split(':');
-    if (name !== '') found.set(`${tid} status ${name}`, value.trim());
+    if (name !== '')
+      found.set(`${tid} status ${name}`, /Pnd$/.test(name) ? withoutAlarm(value) : value.trim());
   }
   const stat = read(`${directory}/stat`);
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   found.set(`${tid} stat`, STAT_KEPT.map((number) => fields[number - 3]).join(' '));
+}
+
+const SIGALRM = 14;
+
+function withoutAlarm(pending: string): string {
+  return (BigInt(`0x${pending.trim()}`) & ~(1n << BigInt(SIGALRM - 1))).toString(16);
 }
 
 /** State of the freezers a process is under, of cgroup v1 and v2. */
@@ -162,7 +171,14 @@ export function strangers(known: ReadonlySet<number>): string[] {
     .filter((name) => /^\d+$/.test(name) && !known.has(Number(name)))
     .map((pid) => ({ pid, stat: read(`/proc/${pid}/stat`) }))
     .filter(({ stat }) => stat !== '' && !/\) [ZX] /.test(stat))
-    .map(({ pid, stat }) => `${pid} ${stat.slice(stat.indexOf('('), stat.lastIndexOf(')') + 1)}`);
+    .map(
+      ({ pid, stat }) =>
+        `${pid} ${stat.slice(stat.indexOf('('), stat.lastIndexOf(')') + 4)}, child of ${ppidOf(stat)}`,
+    );
+}
+
+function ppidOf(stat: string): string {
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1] ?? '?';
 }
 
 /** What is different, in lines; empty when nothing is. */

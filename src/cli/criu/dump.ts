@@ -78,6 +78,7 @@ function dumpOptions({ options, log, imagesDir }: Session, pid: number, verdict:
     // As with CRIU, the image reaches the disk when the kernel writes it.
     durable: false,
     overwrite: true,
+    rehearsed: true,
     shellJob: options.shellJob,
     linkRemap: options.linkRemap,
     ghostLimit: options.ghostLimit_bytes,

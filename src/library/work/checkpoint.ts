@@ -16,6 +16,7 @@ export function checkpointTree(options: ParsedOptions<'checkpoint'>, onPhase: On
     timeout_ms: options.timeout_ms,
     checksums: options.checksums,
     durable: options.durable,
+    rehearsed: true,
     overwrite: options.overwrite,
     shellJob: options.shell_job,
     linkRemap: options.link_remap,

@@ -97,12 +97,24 @@ const QUIET = {
 };
 
 export function checkpointOptions(pid: number, directory: string): CheckpointOptions {
-  const rest = { timeout_ms: 20_000, checksums: false, durable: false, overwrite: true, hooks: {} };
-  return { ...QUIET, pid, directory, afterwards: 'kill', ...rest } as CheckpointOptions;
+  return {
+    ...QUIET,
+    pid,
+    directory,
+    afterwards: 'kill',
+    timeout_ms: 20_000,
+    checksums: false,
+    durable: false,
+    overwrite: true,
+    rehearsed: false,
+    hooks: {},
+  };
 }
 
 export function restoreRequest(directory: string): RestoreRequest {
-  const rest = {
+  return {
+    ...QUIET,
+    directory,
     inheritFds: new Map(),
     verify: false,
     trust: true,
@@ -110,7 +122,6 @@ export function restoreRequest(directory: string): RestoreRequest {
     leaveStopped: false,
     hooks: {},
   };
-  return { ...QUIET, directory, ...rest } as unknown as RestoreRequest;
 }
 
 /** A program that has been set up. */
