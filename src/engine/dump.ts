@@ -51,6 +51,7 @@ export function dump(options: CheckpointOptions): CheckpointReport {
   using guardian = options.afterwards === 'run' ? undefined : Guardian.start();
 
   clock.start('freeze');
+  writer.hold();
   const freeze_start = now_ms();
   using frozen = Frozen.freeze(options.pid, options.timeout_ms);
   const frozen_start = now_ms();
@@ -80,6 +81,7 @@ export function dump(options: CheckpointOptions): CheckpointReport {
   const thawed = now_ms();
 
   clock.start('write');
+  writer.release();
   dumping.finishMemory();
   dumping.writeTree();
 

@@ -41,6 +41,8 @@ export class ImageWriter implements Disposable {
   /** Files written so far; a number is a descriptor still open. */
   readonly #files = new Map<string, { fd: number | undefined; bytes: number }>();
   #state: 'open' | 'committed' | 'abandoned' = 'open';
+  /** Files to be written by `release`, in order; undefined while nothing is held back. */
+  #held: (() => void)[] | undefined;
 
   private constructor(directory: ImageDirectory) {
     this.#directory = directory;
@@ -69,6 +71,21 @@ export class ImageWriter implements Disposable {
     }
   }
 
+  /**
+   * From here on messages are kept, neither encoded nor written, until `release`: making files takes longer than
+   * anything else of a dump, and need not happen while the tree is frozen. They must not be changed meanwhile.
+   */
+  hold(): void {
+    this.#held ??= [];
+  }
+
+  /** Write what was held back. */
+  release(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const write of held) write();
+  }
+
   /** Writes one file of messages. @throws ImageError also when the file was written before */
   write<K extends KindName>(kind: K, id: IdOf<K>, messages: readonly MessageOf<K>[]): void {
     this.writeRecords(
@@ -80,6 +97,10 @@ export class ImageWriter implements Disposable {
 
   /** Writes one file of messages, with raw bytes after them. */
   writeRecords<K extends KindName>(kind: K, id: IdOf<K>, records: readonly RecordInput<K>[]): void {
+    if (this.#held !== undefined) {
+      this.#held.push(() => this.writeRecords(kind, id, records));
+      return;
+    }
     this.writeBytes(fileOf(kind, id as ImageId | null), [encodeImage(kind, records)]);
   }
 
@@ -135,6 +156,7 @@ export class ImageWriter implements Disposable {
    */
   commit(inventory: inventory_entry, options: { durable?: boolean } = {}): void {
     this.#assertOpen();
+    this.release();
     const durable = options.durable ?? true;
     this.writeBytes(INVENTORY_TEMPORARY, [encodeImage('inventory', [{ message: inventory }])]);
     try {
