@@ -8,6 +8,7 @@ import type {
 import { writeCpuinfo } from './cpuinfo.js';
 import { ignoredOptions, refusedOptions } from './later.js';
 import type { CriuOptions } from './options.js';
+import { refusePendingTraps } from './pending-trap.js';
 import { runScripts } from './scripts.js';
 import { CriuError, reportStatus, type Session } from './session.js';
 import { writeDumpStats } from './stats.js';
@@ -21,6 +22,7 @@ export function runDump(session: Session): number {
   if (runScripts(session, 'pre-dump', pid) !== 0) throw new CriuError('dump', 'Pre dump script failed');
   if (options.cpuCap.image) writeCpuinfo(session);
 
+  refusePendingTraps(pid);
   const verdict = new Verdict(session, pid);
   const report = dump(dumpOptions(session, pid, verdict));
   const status = verdict.status ?? verdict.ask();
