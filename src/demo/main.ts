@@ -34,10 +34,13 @@ async function main(): Promise<number> {
     heading('Left out');
     note(`the Python pair, which is woken by signals and shares memory: ${python.reason}`);
   }
+  const interruption = new Interruption();
   const directory = mkdtempSync(join(tmpdir(), 'stasis-demo-'));
   const memoryDirectory = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : directory, 'stasis-demo-'));
   try {
-    return await runInside({ directory, memoryDirectory, python: python.path });
+    const status = await runInside({ directory, memoryDirectory, python: python.path }, interruption);
+    if (interruption.came) failure('interrupted; nothing is left');
+    return interruption.came ? INTERRUPTED_STATUS : status;
   } finally {
     for (const each of [memoryDirectory, directory])
       rmSync(each, { recursive: true, force: true, maxRetries: 10 });
@@ -45,32 +48,48 @@ async function main(): Promise<number> {
 }
 
 /** Everything ends with the namespace, however it ends; so this only has to see to it that it does. */
-async function runInside(stage: Stage): Promise<number> {
+async function runInside(stage: Stage, interruption: Interruption): Promise<number> {
   const shell = findProgram('bash') ?? 'sh';
   const self = [process.execPath, fileURLToPath(import.meta.url), INSIDE, JSON.stringify(stage)];
   const child = spawn('unshare', [...NAMESPACE, shell, '-c', INIT, shell, ...self], {
     stdio: ['ignore', 'inherit', 'inherit'],
   });
-  let interrupted = false;
-  const interrupt = (): void => {
-    interrupted = true;
-    killInit(child.pid);
-  };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt);
-  const status = await new Promise<number>((resolve, reject) => {
+  interruption.react(() => killInit(child.pid));
+  return new Promise<number>((resolve, reject) => {
     child.on('exit', (code) => resolve(code ?? 1));
     child.on('error', reject);
   });
-  if (interrupted) failure('interrupted; nothing is left');
-  return interrupted ? INTERRUPTED_STATUS : status;
+}
+
+/** Whoever interrupts us is heard from the start on, and acted upon where there is something to end. */
+class Interruption {
+  #came = false;
+  #act: () => void = () => {};
+
+  constructor() {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+      process.on(signal, () => {
+        this.#came = true;
+        this.#act();
+      });
+  }
+
+  get came(): boolean {
+    return this.#came;
+  }
+
+  react(act: () => void): void {
+    this.#act = act;
+    if (this.#came) act();
+  }
 }
 
 /** unshare(1) waits for the namespace's init, whose death the kernel makes the death of everybody in it. */
 function killInit(unshare: number | undefined): void {
-  const [init] = readFileSync(`/proc/${unshare}/task/${unshare}/children`, 'utf8')
-    .split(' ')
-    .filter((pid) => pid !== '');
-  if (init !== undefined) process.kill(Number(init), 'SIGKILL');
+  const children = readFileSync(`/proc/${unshare}/task/${unshare}/children`, 'utf8');
+  const [init] = children.split(' ').filter((pid) => pid !== '');
+  // Before there is an init, unshare(1) itself is all there is.
+  process.kill(Number(init ?? unshare), 'SIGKILL');
 }
 
 async function inside(argument: string): Promise<number> {

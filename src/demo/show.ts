@@ -40,7 +40,7 @@ export async function show(stage: Stage): Promise<boolean> {
     await act.goOn();
     await act.end();
     await drawImage(act.image);
-    drawTimes(times, act.witness);
+    drawTimes(times);
     say();
     verdict(
       true,
@@ -131,12 +131,12 @@ class Act {
     await untilGone(this.#before, PATIENCE_MS);
     const gone_ms = now_ms();
     this.witness.read();
-    const last = this.witness.last;
+    const beat = this.witness.beats;
     this.#restored = await restore({ directory: this.image, engine });
     const restored_ms = now_ms();
-    this.#sayCheckpoint(checkpointed, last?.beat ?? 0);
+    this.#sayCheckpoint(checkpointed, beat);
     await this.#beats(BEATS_BETWEEN, 'going on after the restore');
-    const gap_ms = this.witness.takeGap();
+    const gap = this.witness.takeGap();
     return {
       asked_ms,
       killed_ms,
@@ -144,8 +144,7 @@ class Act {
       restored_ms,
       checkpointed,
       restored: this.#restored,
-      last_ms: last?.at_ms ?? 0,
-      gap_ms,
+      gap,
     };
   }
 
@@ -207,8 +206,18 @@ class Act {
     return this.#until(() => this.witness.beats >= goal, what);
   }
 
+  /** What ends the waiting too soon is the end of the server. */
   async #until(enough: () => boolean, what: string): Promise<void> {
-    await this.witness.until(enough, what, PATIENCE_MS);
+    let end: string | undefined;
+    const life = this.#restored?.exit?.then((exit) => JSON.stringify(exit)) ?? this.server.ended;
+    void life.then((how) => {
+      end = how;
+    });
+    const isThere = (): boolean => {
+      if (end !== undefined) throw new DisprovedError(`the server ended by itself: ${end}`);
+      return enough();
+    };
+    await this.witness.until(isThere, what, PATIENCE_MS);
   }
 }
 

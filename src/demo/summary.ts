@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { CheckpointResult, PhaseTime, RestoreResult } from '../library/results.js';
 import { bars, heading, mib, ms, note } from './page.js';
-import type { Witness } from './witness.js';
+import type { Gap } from './workload/journal.js';
 
 /** Moments on the monotonic clock, the engine's own accounts, and what the program saw of it. */
 export interface Times {
@@ -13,10 +13,8 @@ export interface Times {
   readonly restored_ms: number;
   readonly checkpointed: CheckpointResult;
   readonly restored: RestoreResult;
-  /** The program's last beat before. */
-  readonly last_ms: number;
-  /** The longest time in which the program did not see the clock. */
-  readonly gap_ms: number;
+  /** The longest time in which the program did not see its clocks. */
+  readonly gap: Gap;
 }
 
 const STASIS = fileURLToPath(new URL('../../bin/stasis', import.meta.url));
@@ -34,7 +32,7 @@ export async function drawImage(image: string): Promise<void> {
 
 const BEFORE_FREEZE = 'look';
 
-export function drawTimes(times: Times, witness: Witness): void {
+export function drawTimes(times: Times): void {
   const { checkpointed, restored, asked_ms } = times;
   const duration = (phases: readonly PhaseTime[], ...names: string[]): number =>
     phases.reduce((sum, { name, duration_ms }) => sum + (names.includes(name) ? duration_ms : 0), 0);
@@ -53,17 +51,20 @@ export function drawTimes(times: Times, witness: Witness): void {
   ];
   for (const [time_ms, text] of rows) note(`${ms(time_ms).padStart(9)}  ${text}`);
   heading('Where the time went');
+  note('checkpoint');
   bars([
-    ...checkpointed.phases.map(({ name, duration_ms }) => ({
-      name,
-      duration_ms,
-      ...(name === BEFORE_FREEZE ? { remark: 'it still runs' } : {}),
-    })),
-    { name: 'gone', duration_ms: times.gone_ms - times.killed_ms },
-    ...restored.phases,
+    ...checkpointed.phases.map((phase) =>
+      phase.name === BEFORE_FREEZE ? { ...phase, remark: 'it still runs' } : phase,
+    ),
+    { name: 'pids freed', duration_ms: times.gone_ms - times.killed_ms },
   ]);
+  note('restore');
+  bars(restored.phases);
   heading('What the program saw');
   note(
-    `${ms(times.gap_ms)} ms between two looks at the clock, for ${mib(checkpointed.image_bytes)} in ${witness.beats} beats`,
+    `${times.gap.day_ms.toFixed(0)} ms between two looks at the clock, ${times.gap.monotonic_ms.toFixed(0)} ms by its monotonic clock`,
+  );
+  note(
+    `every thread was stopped ${(checkpointed.stops / checkpointed.threads).toFixed(1)} times; ${mib(checkpointed.image_bytes)} were written and read`,
   );
 }

@@ -1,6 +1,6 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Answer, type Beat, JournalReader, type Report } from './workload/journal.js';
+import { type Answer, type Beat, type Gap, JournalReader, type Report } from './workload/journal.js';
 import { ballastOf, Party } from './workload/party.js';
 import { membersOf, PIPELINE, PYTHON, type Settings } from './workload/settings.js';
 
@@ -8,6 +8,7 @@ import { membersOf, PIPELINE, PYTHON, type Settings } from './workload/settings.
 export class DisprovedError extends Error {}
 
 const POLL_MS = 5;
+const NO_GAP: Gap = { day_ms: 0, monotonic_ms: 0 };
 const BUFFER_BYTES = 1 << 16;
 
 /**
@@ -23,8 +24,7 @@ export class Witness {
   #last: Beat | undefined;
   #reports = 0;
   #pids: Readonly<Record<string, number>> = {};
-  /** The longest time in which the server did not see the clock, since it was last asked for. */
-  #gap_ms = 0;
+  #gap: Gap = NO_GAP;
   readonly reports: Report[] = [];
 
   constructor(settings: Settings) {
@@ -47,9 +47,10 @@ export class Witness {
   /** States and hashes compared, for the summary. */
   compared = 0;
 
-  takeGap(): number {
-    const gap = this.#gap_ms;
-    this.#gap_ms = 0;
+  /** The longest time in which the server did not see its clocks, since this was last asked. */
+  takeGap(): Gap {
+    const gap = this.#gap;
+    this.#gap = NO_GAP;
     return gap;
   }
 
@@ -58,7 +59,7 @@ export class Witness {
     this.#told.push(word);
   }
 
-  /** Read on until `enough`; `alive` is asked meanwhile and throws when that cannot come. */
+  /** Read on until `enough`, which throws when that cannot come any more. */
   async until(enough: () => boolean, what: string, timeout_ms: number): Promise<void> {
     const deadline = performance.now() + timeout_ms;
     for (;;) {
@@ -99,7 +100,10 @@ export class Witness {
     this.#signals(beat);
     if (this.#last === undefined)
       this.#pids = Object.fromEntries(Object.entries(beat.answers).map(([name, { pid }]) => [name, pid]));
-    this.#gap_ms = Math.max(this.#gap_ms, beat.gap_ms);
+    this.#gap = {
+      day_ms: Math.max(this.#gap.day_ms, beat.gap.day_ms),
+      monotonic_ms: Math.max(this.#gap.monotonic_ms, beat.gap.monotonic_ms),
+    };
     this.#last = beat;
   }
 

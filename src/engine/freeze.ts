@@ -4,6 +4,7 @@ import { SyscallError } from '../kernel/errors.js';
 import { sleep_us, syscall } from '../kernel/syscall.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
+import { readStat } from '../kernel/procfs/stat.js';
 import { readStatus } from '../kernel/procfs/status.js';
 import { describeStatus, isEventStop, waitFor, type WaitStatus } from '../kernel/wait.js';
 import { nameOf, type Process, type Thread } from '../resources/contract.js';
@@ -140,7 +141,8 @@ function stopAll(
       stopping.push(thread);
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      if (error.errno === ERRNO.ESRCH) held.delete(thread.tid);
+      // EPERM is also what the kernel says of a task that has ended.
+      if (error.errno === ERRNO.ESRCH || hasEnded(thread)) held.delete(thread.tid);
       else throw new FreezeError(explain(thread, error), { cause: error });
     }
   }
@@ -149,6 +151,11 @@ function stopAll(
     if (signal === undefined) held.delete(thread.tid);
     else if (signal !== SIGTRAP) stopSignals.set(thread.process.pid, signal);
   }
+}
+
+function hasEnded(thread: Thread): boolean {
+  const stat = unlessVanished(() => readStat(thread.process.pid, { tid: thread.tid }));
+  return stat === undefined || stat.state === 'Z' || stat.state === 'X';
 }
 
 function explain(thread: Thread, error: SyscallError): string {

@@ -20,7 +20,7 @@ const INVENTORY_FILE = KINDS.inventory.file;
 const INVENTORY_TEMPORARY = 'inventory.img.new';
 export const CHECKSUMS_FILE = 'stasis-checksums.json';
 /** Files beside CRIU's: checksums, what CRIU's format has no field for. */
-const OWN_FILE = /^stasis-[a-z-]+\.json$/;
+const OWN_FILE = /^stasis-[a-z0-9-]+\.json$/;
 
 /** Statistics and logs may share the directory with the image, and outlive it. */
 const KEPT = new Set<string>([KINDS['stats-dump'].file, KINDS['stats-restore'].file]);

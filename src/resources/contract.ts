@@ -268,8 +268,15 @@ export interface ProcessImage {
   readonly name: string;
 }
 
+/** What support.md says of a kind of memory. */
+export interface MemoryKind {
+  readonly name: string;
+  readonly support: string;
+}
+
 /** The one module for memory; see resources/memory/. */
 export interface MemoryResource {
+  readonly kinds: readonly MemoryKind[];
   check(process: Process, refuse: Refuse, options: DumpOptions): void;
   /**
    * Frozen: writes mm-P, pagemap-P, pages-N, pagemap-shmem-*, memfd.img. The tree's threads are stopped, and `actors`

@@ -12,6 +12,14 @@ export interface Answer {
   readonly state: string;
 }
 
+export interface Gap {
+  readonly day_ms: number;
+  readonly monotonic_ms: number;
+}
+
+/** Where the heart puts them: indexes of shared doubles. */
+export const GAP = { day: 0, monotonic: 1 } as const;
+
 /** One beat: every member was asked once. */
 export interface Beat {
   readonly kind: 'beat';
@@ -19,8 +27,11 @@ export interface Beat {
   readonly beat: number;
   /** On the monotonic clock, when all answers were there. */
   readonly at_ms: number;
-  /** The longest time since the last beat in which a thread that does nothing but look at the clock did not see it. */
-  readonly gap_ms: number;
+  /**
+   * The longest time since the last beat in which a thread that does nothing but look at the clocks did not see them: by
+   * the clock of the day, and by the monotonic clock.
+   */
+  readonly gap: Gap;
   readonly answers: Readonly<Record<string, Answer>>;
   /** Signals sent to the Python pair, handled there, and answered by a signal. Zero without Python. */
   readonly signals: { readonly sent: number; readonly handled: number; readonly answered: number };

@@ -3,7 +3,7 @@ import { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { type Answer, Journal } from './journal.js';
+import { type Answer, GAP, Journal } from './journal.js';
 import { type Members, startMembers } from './members.js';
 import type { Settings } from './settings.js';
 
@@ -31,7 +31,7 @@ const input = new Socket({
 });
 createInterface({ input }).on('line', (line) => questions.push(line));
 
-const gaps = new Float64Array(new SharedArrayBuffer(8));
+const gaps = new Float64Array(new SharedArrayBuffer(16));
 const heart = new Worker(new URL('./heart.js', import.meta.url), {
   workerData: { gaps: gaps.buffer, sleeper: new SharedArrayBuffer(4) },
 });
@@ -43,10 +43,10 @@ async function beatOnce(beat: number, { all, python }: Members): Promise<void> {
       answers[member.name] = await member.step(beat);
     }),
   );
-  const gap_ms = gaps[0] ?? 0;
-  gaps[0] = 0;
+  const gap = { day_ms: gaps[GAP.day] ?? 0, monotonic_ms: gaps[GAP.monotonic] ?? 0 };
+  gaps.fill(0);
   const signals = { ...(python?.signals ?? { sent: 0, handled: 0, answered: 0 }) };
-  journal.add({ kind: 'beat', beat, at_ms: Number(process.hrtime.bigint()) / 1e6, gap_ms, answers, signals });
+  journal.add({ kind: 'beat', beat, at_ms: Number(process.hrtime.bigint()) / 1e6, gap, answers, signals });
 }
 
 /** Questions: `remember WORD`, `report`, `stop`. Answers whether to go on. */

@@ -20,7 +20,6 @@ const FLAG_REASONS: Readonly<Record<string, Reason>> = {
   uw: { reason: 'it is write-protected by a userfaultfd', help: 'let its fault handler unregister it' },
   ui: { reason: 'it is registered with a userfaultfd', help: 'let its fault handler unregister it' },
   ss: { reason: 'it is a shadow stack', help: 'start the program without shadow stacks' },
-  sl: { reason: 'it is sealed by mseal(2), which cannot be written down in an image' },
 };
 
 const NAMED: Readonly<Record<string, Reason>> = {

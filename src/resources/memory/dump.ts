@@ -24,6 +24,7 @@ import {
   type Result,
 } from '../contract.js';
 import { type CopySpan, copyPages } from './copy.js';
+import { writeExtras } from './extras.js';
 import { guardEntry, MappingCollector, readVmas, spanOf, type VmaFields } from './mappings.js';
 import { MemfdCollector } from './memfd.js';
 import { PagesFiles } from './pages-file.js';
@@ -141,6 +142,7 @@ function writeMm(
     thpDisabled: answers.thpDisabled,
   });
   context.writer.write('mm', process.insidePid, [mm]);
+  writeExtras(process.insidePid, vmas, context.writer);
 }
 
 const AUXV_WORDS = 44;

@@ -4,6 +4,7 @@ import * as P from '../../abi/prctl.js';
 import type { vma_entry } from '../../image/schema/index.js';
 import type { Tape } from '../../tape/tape.js';
 import type { AddressRange, ProcessImage, Taker } from '../contract.js';
+import { restoreExtras } from './extras.js';
 import { freeRange } from './gap.js';
 import { isGuard, isKernel, isLate, isShared, isSysv, mmOf, spanOfEntry } from './image-memory.js';
 import { cut, loadedOf } from './inherit.js';
@@ -26,6 +27,7 @@ export function finishMemory(image: ProcessImage, tape: Tape, taker: Taker, work
   protect(image, tape);
   advise(image, tape);
   bounds(image, tape, taken);
+  restoreExtras(image, tape);
   taken.close();
   tape.about(undefined);
 }

@@ -5,9 +5,11 @@ import { finishMemory, restoreDumpable } from './finish.js';
 import { holdMapped, holdMemory, sealMemory } from './hold.js';
 import { loadMemory } from './load.js';
 import { newStemMaps } from './stem-maps.js';
+import { memoryKinds } from './support.js';
 
 /** Memory: mappings and pages. See check.ts for what cannot be saved. */
 export const memory: MemoryResource = {
+  kinds: memoryKinds,
   check: (process, refuse) => {
     checkMemory(process, refuse);
   },

@@ -171,6 +171,17 @@ fill(p + HUGE * PAGE, 1, b'more')`,
     });
   });
 
+  test('sealed mappings stay sealed', async () => {
+    await roundTrip({
+      build: `
+s = new(4); fill(s, 4, b'sealed'); ok(libc.mprotect(s, 4 * PAGE, R)); sealed = libc.syscall(462, ctypes.c_void_p(s), ctypes.c_size_t(4 * PAGE), 0)`,
+      check: `
+filled(s, 4, b'sealed')
+assert sealed != 0 or libc.munmap(s, 4 * PAGE) == -1 and ctypes.get_errno() == 1`,
+      rounds: 2,
+    });
+  });
+
   test('droppable memory is there, and may be empty', async () => {
     await roundTrip({
       build: `

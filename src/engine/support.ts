@@ -1,0 +1,66 @@
+import { fileKinds, memory, taskStates } from './registry.js';
+
+/**
+ * docs/support.md, as the registry says it: what a kind's own module claims to keep is all there is to know of it.
+ * `node scripts/support.mjs` writes the file, and a test compares the two.
+ */
+export function supportPage(): string {
+  const threads = taskStates.filter(({ scope }) => scope === 'thread');
+  const processes = taskStates.filter(({ scope }) => scope === 'process');
+  return [
+    '# What is kept',
+    '',
+    '<!-- Made by scripts/support.mjs from the registry (src/engine/registry.ts); do not edit. -->',
+    '',
+    'Whatever a process has that is not listed here is refused before anything is frozen, with the process and the object',
+    'named. `stasis check --pid PID` tells beforehand.',
+    '',
+    ...section('Open files', fileKinds),
+    ...section('Memory', memory.kinds),
+    ...section('State of processes', processes),
+    ...section('State of threads', threads),
+    ...section('The tree', TREE),
+    ...section('Refused so far', REFUSED),
+  ].join('\n');
+}
+
+interface Row {
+  readonly name: string;
+  readonly support: string;
+}
+
+/** What no resource but the engine itself sees to. */
+const TREE: readonly Row[] = [
+  {
+    name: 'processes',
+    support:
+      'pids, parents, sessions, groups, also of leaders that have ended; zombies with their status; stopped ones',
+  },
+  { name: 'threads', support: 'their ids, and system calls that were interrupted' },
+  { name: 'sharing', support: 'descriptor tables, file system contexts and open file descriptions' },
+  { name: 'directories', support: 'working directory, root and umask' },
+];
+
+const REFUSED: readonly Row[] = [
+  {
+    name: 'sockets',
+    support: 'all but pairs of Unix sockets: TCP, UDP, Unix sockets with addresses, netlink, packet, raw',
+  },
+  { name: 'namespaces', support: 'trees with namespaces of their own' },
+  { name: 'io_uring, inotify, fanotify, perf, bpf, devices', support: 'descriptors of these kinds' },
+];
+
+function section(title: string, rows: readonly Row[]): string[] {
+  return [
+    `## ${title}`,
+    '',
+    '| what | kept |',
+    '|---|---|',
+    ...rows.map(({ name, support }) => `| ${cell(name)} | ${cell(support)} |`),
+    '',
+  ];
+}
+
+function cell(text: string): string {
+  return text.replaceAll('|', '\\|');
+}
