@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import * as ptrace from '../kernel/ptrace.js';
 import { attempt } from '../kernel/syscall.js';
 import { waitFor } from '../kernel/wait.js';
+import { playOne } from '../tape/play.js';
+import { Tape } from '../tape/tape.js';
 import { startSpare } from './guardian.js';
 import type { CheckpointOptions, CheckpointReport } from './options.js';
 
@@ -22,13 +24,20 @@ let isDone = false;
 export function rehearse(dump: (options: CheckpointOptions) => CheckpointReport, options: CheckpointOptions): void {
   if (isDone) return;
   isDone = true;
-  const decoy = startSpare(new Set(), 'the decoy', WORKSPACE, SLICE_SIZE).tid;
+  const actor = startSpare(new Set(), 'the decoy', WORKSPACE, SLICE_SIZE);
+  const decoy = actor.tid;
   const directory = mkdtempSync(join(tmpdir(), 'stasis-rehearsal-'));
   try {
+    // What this process inherited itself, a socket perhaps, could not be saved.
+    const tape = new Tape('descriptors of the decoy');
+    tape.call('close_range', [FIRST_UNKNOWN_FD, LAST_FD, 0]);
+    playOne(actor, tape);
     ptrace.setOptions(decoy, 0);
     ptrace.detach(decoy);
     for (let round = 0; round < ROUNDS; round++)
       dump({ ...options, ...REHEARSED, pid: decoy, directory, afterwards: options.afterwards === 'run' ? 'run' : 'stop' });
+  } catch {
+    // The dump itself meets the same, and says it of the tree, or does not.
   } finally {
     attempt('kill', [decoy, SIGKILL]);
     while (waitFor(decoy).kind === 'stopped');
@@ -36,4 +45,7 @@ export function rehearse(dump: (options: CheckpointOptions) => CheckpointReport,
   }
 }
 
-const REHEARSED = { shellJob: true, checksums: false, durable: false, overwrite: true, rehearsed: false, hooks: {} } as const;
+const FIRST_UNKNOWN_FD = 3;
+const LAST_FD = 0xffff_ffff;
+
+const REHEARSED = { shellJob: true, outsidePipes: true, checksums: false, durable: false, overwrite: true, rehearsed: false, hooks: {} } as const;

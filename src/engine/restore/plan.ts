@@ -76,8 +76,11 @@ export function planRestore(reader: ImageReader, request: RestoreRequest): Resto
 
 function runsOf(process: RestoreProcess): number {
   if (process.mm === undefined) return 0;
+  const { reader, pid } = process;
+  // Only an increment can have more runs than its pagemap says: those of its parents.
+  if (reader.parent() === undefined) return reader.pagemap(pid)?.entries.length ?? 0;
   let runs = 0;
-  for (const _ of iteratePages(process.reader, process.pid)) runs++;
+  for (const _ of iteratePages(reader, pid)) runs++;
   return runs;
 }
 

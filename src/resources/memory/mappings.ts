@@ -7,7 +7,7 @@ import type { DumpContext, Process } from '../contract.js';
 import { deviceOfShmem, MemfdCollector } from './memfd.js';
 import type { Span } from './scan.js';
 import { segmentOf } from './sysv.js';
-import { classify, PAGE, VMA, type Vma, withoutWorkspace } from './vma.js';
+import { classify, VMA, type Vma, withoutWorkspace } from './vma.js';
 
 /** The mappings of a frozen process, and which files are behind them. */
 
@@ -129,5 +129,3 @@ export function guardEntry({ start, end }: Span): VmaFields {
 export function spanOf({ mapping }: Vma): Span {
   return { start: Number(mapping.start), end: Number(mapping.end) };
 }
-
-export { PAGE };

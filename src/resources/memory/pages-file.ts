@@ -1,5 +1,5 @@
 import type { ImageId } from '../../image/kinds.js';
-import { encodePagemap, PAGE_BYTES, type PagemapEntry, pagemapFile } from '../../image/pagemap.js';
+import { encodePagemap, type PagemapEntry, pagemapFile } from '../../image/pagemap.js';
 import type { ImageWriter } from '../../image/writer.js';
 
 /** pages-N.img and the pagemaps that say what is in them: one N for each process and each piece of shared memory. */
@@ -23,5 +23,3 @@ export class PagesFiles {
     return entries.reduce((sum, { nrPages }) => sum + nrPages, 0);
   }
 }
-
-export { PAGE_BYTES };
