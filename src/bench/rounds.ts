@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { checkpoint, createEngine } from '../library/api.js';
+import { checkpoint, restore as restoreByLibrary } from '../library/api.js';
 import type { PhaseTime } from '../library/results.js';
 import { type Contestant, dump, remove, restore } from './criu.js';
 import { Subject } from './subject.js';
@@ -65,7 +65,7 @@ export async function measure(
   }
 }
 
-/** Where the time of a dump goes inside of our engine. */
+/** Where the time goes inside of our engine. */
 export interface Profile {
   readonly freezing_ms: number;
   readonly frozen_ms: number;
@@ -73,23 +73,33 @@ export interface Profile {
   readonly threads: number;
   /** Stops of tasks by ptrace, of all tasks together. */
   readonly stops: number;
+  readonly restore_ms: number;
+  readonly restore_phases: readonly PhaseTime[];
 }
 
-/** A dump by our library, the engine being started for it, as by the command. */
+/** A dump that leaves the subject running, and a restore, by our library; an engine is started for each, as for a command. */
 export async function profile(workload: Workload, directory: string): Promise<Profile> {
   const subject = await Subject.start(workload, join(directory, 'subject'));
   const image = join(directory, 'profiled');
   try {
-    await using engine = createEngine();
-    const result = await checkpoint({
-      pid: subject.pid,
-      directory: image,
+    const dumping = { pid: subject.pid, directory: image, durable: false } as const;
+    const { freezing_ms, frozen_ms, phases, threads, stops } = await checkpoint({
+      ...dumping,
       afterwards: 'run',
-      durable: false,
-      engine,
     });
-    const { freezing_ms, frozen_ms, phases, threads, stops } = result;
-    return { freezing_ms, frozen_ms, phases, threads, stops };
+    await checkpoint({ ...dumping, afterwards: 'kill', overwrite: true });
+    await subject.untilGone();
+    const restored = await restoreByLibrary({ directory: image, detach: true });
+    await subject.nextPeriod();
+    return {
+      freezing_ms,
+      frozen_ms,
+      phases,
+      threads,
+      stops,
+      restore_ms: restored.total_ms,
+      restore_phases: restored.phases,
+    };
   } finally {
     await subject.end();
     remove(image);

@@ -1,3 +1,4 @@
+import type { PhaseTime } from '../library/results.js';
 import { MEASURES, type Measured, type Profile } from './rounds.js';
 import { median, medians } from './statistics.js';
 import type { Workload } from './workloads.js';
@@ -44,16 +45,25 @@ export function tableOf({ workload, rounds }: Outcome): string {
   return align([[workload.what, ...names, ...(names.length > 1 ? ['ratio'] : [])], ...rows]);
 }
 
-/** Phases of our dump and how often tasks were stopped. */
+/** Phases of our dump and restore, and how often tasks were stopped. */
 export function profileOf({ profiles }: Outcome): string {
   const [first] = profiles;
   if (first === undefined) return '';
-  const phases = first.phases.map(({ name }, index) => {
-    const duration_ms = median(profiles.map((profile) => profile.phases[index]?.duration_ms ?? Number.NaN));
-    return `${name} ${duration_ms.toFixed(1)}`;
-  });
   const stops = median(profiles.map((profile) => profile.stops / profile.threads));
-  return `phases of the dump, ms: ${phases.join(', ')}; ${stops.toFixed(1)} stops a thread`;
+  const dump = phasesOf(profiles.map(({ phases }) => phases));
+  const restore = phasesOf(profiles.map(({ restore_phases }) => restore_phases));
+  return `dump, ms: ${dump}; ${stops.toFixed(1)} stops a thread\nrestore, ms: ${restore}`;
+}
+
+/** The medians of runs with the same phases. */
+function phasesOf(runs: readonly (readonly PhaseTime[])[]): string {
+  const names = runs[0]?.map(({ name }) => name) ?? [];
+  return names
+    .map(
+      (name, index) =>
+        `${name} ${median(runs.map((run) => run[index]?.duration_ms ?? Number.NaN)).toFixed(1)}`,
+    )
+    .join(', ');
 }
 
 function align(rows: readonly (readonly string[])[]): string {

@@ -1,14 +1,30 @@
-import { unlessVanished } from '../kernel/procfs/error.js';
+import { ProcfsError, unlessVanished } from '../kernel/procfs/error.js';
 import { readStat } from '../kernel/procfs/stat.js';
 import { nameOf, type DumpOptions, type Process, type Refusal, type Refuse } from '../resources/contract.js';
 import { type NamespaceLink, readNamespaces } from '../kernel/procfs/ns.js';
 import { checkFiles } from '../resources/file/index.js';
 import { RestoreError } from './errors.js';
+import { look } from './look.js';
 import { arrangeBirths, type Kin } from './restore/births.js';
 import { fileKinds, memory, taskStates } from './registry.js';
 
-/** Every reason why these processes could not be saved. Only reads. */
-export function refusals(processes: readonly Process[], options: DumpOptions): Refusal[] {
+const LOOKS_MAX = 20;
+
+/**
+ * Every reason why the tree below `root` could not be saved. Only reads. The tree runs meanwhile, so what was seen a
+ * moment ago may have ended: then it is looked at again.
+ */
+export function refusalsOf(root: number, options: DumpOptions): Refusal[] {
+  for (let looks = 1; ; looks++) {
+    try {
+      return refusals(look(root), options);
+    } catch (error) {
+      if (!(error instanceof ProcfsError) || !error.vanished || looks >= LOOKS_MAX) throw error;
+    }
+  }
+}
+
+function refusals(processes: readonly Process[], options: DumpOptions): Refusal[] {
   const found: Refusal[] = [];
   const refuse = (refusal: Refusal): void => {
     found.push(refusal);

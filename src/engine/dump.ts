@@ -17,7 +17,7 @@ import { MemfdCollector } from '../resources/memory/index.js';
 import { dumpRegisters } from '../resources/process/index.js';
 import { type Play, play } from '../tape/play.js';
 import { type Played, Tape } from '../tape/tape.js';
-import { refusals } from './check.js';
+import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
 import { Copies } from './copies.js';
 import { UnsupportedError } from './errors.js';
@@ -25,7 +25,6 @@ import { Frozen } from './freeze.js';
 import { Guardian } from './guardian.js';
 import { Identities } from './identity.js';
 import { Loan } from './lend.js';
-import { look } from './look.js';
 import type { CheckpointOptions, CheckpointReport } from './options.js';
 import { rehearse } from './rehearsal.js';
 import { fileKinds, memory, taskStates } from './registry.js';
@@ -40,7 +39,7 @@ export function dump(options: CheckpointOptions): CheckpointReport {
   const stopsBefore = statistics.stops;
 
   clock.start('look');
-  refuseAll(refusals(look(options.pid), options));
+  refuseAll(refusalsOf(options.pid, options));
   if (options.rehearsed) {
     clock.start('rehearse');
     rehearse(dump, options);

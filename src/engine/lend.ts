@@ -1,5 +1,6 @@
 import { readMaps, type Mapping } from '../kernel/procfs/maps.js';
 import { nameOf, type Process, type Thread } from '../resources/contract.js';
+import { registersForImage } from '../resources/process/index.js';
 import { type Borrowed, borrow, chainRoom, giveBack, type Lender } from '../tape/borrow.js';
 import { findGadgets, type Gadgets } from '../tape/gadgets.js';
 import type { Actor } from '../tape/play.js';
@@ -69,6 +70,7 @@ function lenderOf(thread: Thread, maps: readonly Mapping[], gadgets: Gadgets, at
     inside: { pid: thread.process.insidePid, tid: thread.insideTid },
     name: nameOf(thread),
     registers: frozen.registers,
+    home: registersForImage(frozen.registers, { tid: thread.tid }),
     mask: frozen.mask,
     xstate: frozen.xstate,
     gadgets,

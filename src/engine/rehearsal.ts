@@ -21,7 +21,10 @@ const SIGKILL = 9;
 let isDone = false;
 
 /** Rehearse `dump` once in the life of this process. A failure is no harm: the dump itself will be slower, or say why. */
-export function rehearse(dump: (options: CheckpointOptions) => CheckpointReport, options: CheckpointOptions): void {
+export function rehearse(
+  dump: (options: CheckpointOptions) => CheckpointReport,
+  options: CheckpointOptions,
+): void {
   if (isDone) return;
   isDone = true;
   const actor = startSpare(new Set(), 'the decoy', WORKSPACE, SLICE_SIZE);
@@ -35,7 +38,13 @@ export function rehearse(dump: (options: CheckpointOptions) => CheckpointReport,
     ptrace.setOptions(decoy, 0);
     ptrace.detach(decoy);
     for (let round = 0; round < ROUNDS; round++)
-      dump({ ...options, ...REHEARSED, pid: decoy, directory, afterwards: options.afterwards === 'run' ? 'run' : 'stop' });
+      dump({
+        ...options,
+        ...REHEARSED,
+        pid: decoy,
+        directory,
+        afterwards: options.afterwards === 'run' ? 'run' : 'stop',
+      });
   } catch {
     // The dump itself meets the same, and says it of the tree, or does not.
   } finally {
@@ -48,4 +57,12 @@ export function rehearse(dump: (options: CheckpointOptions) => CheckpointReport,
 const FIRST_UNKNOWN_FD = 3;
 const LAST_FD = 0xffff_ffff;
 
-const REHEARSED = { shellJob: true, outsidePipes: true, checksums: false, durable: false, overwrite: true, rehearsed: false, hooks: {} } as const;
+const REHEARSED = {
+  shellJob: true,
+  outsidePipes: true,
+  checksums: false,
+  durable: false,
+  overwrite: true,
+  rehearsed: false,
+  hooks: {},
+} as const;

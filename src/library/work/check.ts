@@ -1,7 +1,5 @@
-import { refusals } from '../../engine/check.js';
-import { look } from '../../engine/look.js';
+import { refusalsOf } from '../../engine/check.js';
 import { fileKinds } from '../../engine/registry.js';
-import { ProcfsError } from '../../kernel/procfs/error.js';
 import type { Refusal } from '../../resources/contract.js';
 import { HOST_FEATURES, probeFeature } from '../host/features.js';
 import type { ParsedOptions } from '../requests.js';
@@ -15,12 +13,12 @@ export function checkHost(options: ParsedOptions<'check'>): CheckResult {
   const { pid } = options;
   if (pid === undefined) return { ok: hostOk, host, pid: null, refusals: null };
   assertProcess(pid);
-  const items = lookAgainWhileItChanges(() => refusalsOf(pid, options));
+  const items = treeRefusals(pid, options);
   return { ok: hostOk && items.length === 0, host, pid, refusals: items };
 }
 
-function refusalsOf(pid: number, options: ParsedOptions<'check'>): Refusal[] {
-  return refusals(look(pid), {
+function treeRefusals(pid: number, options: ParsedOptions<'check'>): Refusal[] {
+  return refusalsOf(pid, {
     shellJob: options.shell_job,
     linkRemap: options.link_remap,
     ghostLimit: options.ghost_limit_bytes,
@@ -30,17 +28,4 @@ function refusalsOf(pid: number, options: ParsedOptions<'check'>): Refusal[] {
     fileLocks: options.file_locks,
     tcpEstablished: false,
   });
-}
-
-const LOOKS_MAX = 20;
-
-/** The tree runs meanwhile: what was seen a moment ago may have ended. */
-function lookAgainWhileItChanges<T>(look: () => T): T {
-  for (let looks = 1; ; looks++) {
-    try {
-      return look();
-    } catch (error) {
-      if (!(error instanceof ProcfsError) || !error.vanished || looks >= LOOKS_MAX) throw error;
-    }
-  }
 }
