@@ -34,7 +34,7 @@ function main(args: readonly string[]): number | Promise<number> {
 function enter(args: readonly string[]): number {
   if (process.geteuid?.() !== 0) throw new ArgumentError('the bench needs root');
   const init = ['sh', '-c', '"$@"; exit $?', 'sh', process.execPath, fileURLToPath(import.meta.url), ...args];
-  const { status, error } = spawnSync(
+  const { status, signal, error } = spawnSync(
     'unshare',
     ['--pid', '--fork', '--kill-child', '--mount-proc', ...init],
     {
@@ -43,6 +43,7 @@ function enter(args: readonly string[]): number {
     },
   );
   if (error !== undefined) throw error;
+  if (status !== 0) process.stderr.write(`the bench ended with ${signal ?? `status ${status}`}\n`);
   return status ?? 1;
 }
 

@@ -17,7 +17,7 @@ interface Flags {
   readonly leaveStopped?: true;
   readonly shellJob?: true;
   readonly timeout: number;
-  readonly checksums?: true;
+  readonly checksums: boolean;
   readonly sync: boolean;
   readonly overwrite?: true;
   readonly linkRemap?: true;
@@ -38,7 +38,7 @@ export function addCheckpoint(program: Command, done: (status: number) => void):
     .addOption(new Option('--leave-stopped', 'leave the tree stopped').conflicts('leaveRunning'))
     .option('--shell-job', "the root's session and terminal are the caller's")
     .option('--timeout <seconds>', 'how long a task may take to stop', parseSeconds, 10)
-    .option('--checksums', 'write SHA-256 sums beside the image, for --verify')
+    .option('--no-checksums', 'do not write SHA-256 sums beside the image')
     .option('--no-sync', 'do not wait for the disk before the image counts')
     .option('--overwrite', 'replace an image that is in the directory')
     .option('--link-remap', 'give deleted files that have other names a name until they are restored')
@@ -70,7 +70,7 @@ async function save(
     afterwards: flags.leaveRunning ? 'run' : flags.leaveStopped ? 'stop' : 'kill',
     shell_job: flags.shellJob === true,
     timeout_ms: flags.timeout * 1000,
-    checksums: flags.checksums === true,
+    checksums: flags.checksums,
     durable: flags.sync,
     overwrite: flags.overwrite === true,
     link_remap: flags.linkRemap === true,

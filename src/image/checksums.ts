@@ -48,6 +48,7 @@ function isPages(name: string): boolean {
 /** Whether a file belongs to the image: logs, statistics and strangers' files may change afterwards. */
 function isCovered(name: string): boolean {
   if (name.startsWith('stats-')) return false;
+  if (name.startsWith('stasis-')) return name !== CHECKSUMS_FILE && name !== TEMPORARY;
   return isRawFile(name) || pagemapOfFile(name) !== undefined || kindOfFile(name) !== undefined;
 }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, writeFileSync, writeSync } from 'node:fs';
 import { test } from 'node:test';
 import { counted, counting, countsOn, parentOf, Scratch, stateOf, until } from '../cli/testing.js';
 import {
@@ -226,4 +226,21 @@ test('check looks at the host, and at a tree', async () => {
   assert.match(refusals?.[0]?.object ?? '', /^session/);
   assert.match(refusals?.[0]?.help ?? '', /--shell-job/);
   assert.equal((await check({ pid: Number(child), engine, shell_job: true })).ok, true);
+});
+
+test('a page that was changed is found while it is loaded, and no process is left', async () => {
+  using scratch = new Scratch();
+  const { subject, pid } = await start(scratch);
+  using _ = subject;
+  const directory = scratch.file('image');
+  await checkpoint({ pid, directory });
+  const pages = openSync(scratch.file('image/pages-1.img'), 'r+');
+  writeSync(pages, Buffer.from('X'), 0, 1, 5000);
+  closeSync(pages);
+  await assert.rejects(restore({ directory, detach: true }), (error: unknown) => {
+    assert.ok(error instanceof ImageError);
+    assert.match(error.message, /pages-1\.img/);
+    return true;
+  });
+  assert.ok(!subject.isAlive);
 });

@@ -19,7 +19,7 @@ export const checkpointOptions = z.strictObject({
   /** How long a task may take to stop. */
   timeout_ms: z.number().positive().default(TIMEOUT_MS),
   /** Write SHA-256 sums of all files beside the image; costs about half a second per GiB, after the tree is let go. */
-  checksums: z.boolean().default(false),
+  checksums: z.boolean().default(true),
   /** Wait for the disk before the commit. */
   durable: z.boolean().default(true),
   /** Replace an image that is in the directory. */
@@ -41,7 +41,7 @@ export const restoreOptions = z.strictObject({
   detach: z.boolean().default(false),
   /** Accept an image that another user owns or could change. */
   trust: z.boolean().default(false),
-  /** Compare all files with their checksums first. */
+  /** Compare all files with their checksums before any process exists; without it, while they are loaded. */
   verify: z.boolean().default(false),
   shell_job: z.boolean().default(false),
   /** Leave the tree stopped by SIGSTOP. */

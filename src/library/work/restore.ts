@@ -1,9 +1,12 @@
 import { restore } from '../../engine/restore.js';
-import { ImageError, ImageReader } from '../../image/index.js';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { CHECKSUMS_FILE, ImageError, ImageReader } from '../../image/index.js';
 import type { ParsedOptions } from '../requests.js';
 import type { RestoreResult } from '../results.js';
 import type { OnPhase } from './handlers.js';
 import { problemsOf } from './inspect.js';
+import { Verification } from '../verification.js';
 
 /** A restore; `onPhase` may throw to call it off as long as the tree stands still. */
 export function restoreTree(options: ParsedOptions<'restore'>, onPhase: OnPhase): RestoreResult {
@@ -12,6 +15,7 @@ export function restoreTree(options: ParsedOptions<'restore'>, onPhase: OnPhase)
     onPhase('verify');
     verifyAll(directory, trust);
   }
+  using verification = verify || !hasChecksums(directory) ? undefined : new Verification(directory, trust);
   const report = restore({
     directory,
     trust,
@@ -21,7 +25,7 @@ export function restoreTree(options: ParsedOptions<'restore'>, onPhase: OnPhase)
     shellJob: options.shell_job,
     external: options.external,
     inheritFds: new Map(Object.entries(options.inherit_fds)),
-    hooks: { phase: onPhase },
+    hooks: { phase: onPhase, beforeResume: () => verification?.join() },
   });
   return {
     directory,
@@ -35,11 +39,15 @@ export function restoreTree(options: ParsedOptions<'restore'>, onPhase: OnPhase)
   };
 }
 
+function hasChecksums(directory: string): boolean {
+  return existsSync(path.join(directory, CHECKSUMS_FILE));
+}
+
 /** @throws ImageError with the first problem, before any process exists */
 function verifyAll(directory: string, trust: boolean): void {
   using reader = ImageReader.open(directory, { trust });
-  if (!reader.list().includes('stasis-checksums.json'))
-    throw new ImageError(reader.directory, 'has no checksums to verify (checkpoint --checksums writes them)');
+  if (!reader.list().includes(CHECKSUMS_FILE))
+    throw new ImageError(reader.directory, 'has no checksums to verify (it was made with --no-checksums, or by CRIU)');
   const [problem, ...others] = problemsOf(reader);
   if (problem === undefined) return;
   const more = others.length === 0 ? '' : ` (and ${others.length} more; see inspect --verify)`;

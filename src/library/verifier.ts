@@ -1,0 +1,22 @@
+import { workerData } from 'node:worker_threads';
+import { ImageError, ImageReader, readChecksums, verifyChecksums } from '../image/index.js';
+import { answer, type Finding, type VerifierData } from './verification.js';
+
+/** The thread of verification.ts. */
+const { directory, trust, answer: memory } = workerData as VerifierData;
+
+function find(): Finding | undefined {
+  using reader = ImageReader.open(directory, { trust });
+  const sums = readChecksums(reader);
+  const [problem] = sums === undefined ? [] : verifyChecksums(reader, sums);
+  if (problem === undefined) return undefined;
+  const { file, message, offset } = problem;
+  return offset === undefined ? { file, message } : { file, message, offset };
+}
+
+try {
+  answer(memory, find());
+} catch (error) {
+  const file = error instanceof ImageError ? error.file : directory;
+  answer(memory, { file, message: error instanceof Error ? error.message : String(error) });
+}
