@@ -1,7 +1,7 @@
 import { ProcfsError, unlessVanished } from '../kernel/procfs/error.js';
 import { readStat } from '../kernel/procfs/stat.js';
 import { nameOf, type DumpOptions, type Process, type Refusal, type Refuse } from '../resources/contract.js';
-import { type NamespaceLink, readNamespaces } from '../kernel/procfs/ns.js';
+import { type NamespaceLink, readNamespace, readNamespaces } from '../kernel/procfs/ns.js';
 import { checkFiles } from '../resources/file/index.js';
 import { RestoreError } from './errors.js';
 import { look } from './look.js';
@@ -57,6 +57,10 @@ export function forbiddenPids(): Set<number> {
 function checkKinship(processes: readonly Process[], options: DumpOptions, refuse: Refuse): void {
   const forbidden = forbiddenPids();
   const own = readNamespaces(process.pid);
+  const [root] = processes;
+  // A tree may have clocks of its own, as one that came from another boot does; all of it the same.
+  const clocks = root === undefined ? undefined : unlessVanished(() => readNamespace(root.pid, 'time'));
+  if (clocks !== undefined) for (const name of ['time', 'time_for_children']) own.set(name, clocks);
   for (const member of processes) {
     if (forbidden.has(member.pid))
       refuse({
@@ -66,7 +70,6 @@ function checkKinship(processes: readonly Process[], options: DumpOptions, refus
       });
     if (member.state !== 'zombie') unlessVanished(() => checkNamespaces(member, own, refuse));
   }
-  const [root] = processes;
   if (root === undefined) return;
   const { session } = root.stat;
   if (session !== root.pid && !options.shellJob)

@@ -104,11 +104,12 @@ export function startSpare(
   name: string,
   workspace: { address: bigint; size: bigint },
   sliceSize: number,
+  sibling = false,
 ): Actor {
   const rejected: Actor[] = [];
   try {
     for (;;) {
-      const actor = startStem({ workspace, sliceSize, name });
+      const actor = startStem({ workspace, sliceSize, name, sibling });
       if (!taken.has(actor.tid)) return actor;
       rejected.push(actor);
     }

@@ -1,7 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createMessage, type ImageWriter, type MessageOf } from '../image/index.js';
+import { boottime_ns } from '../kernel/clock.js';
+import { readTimeOffsets } from '../kernel/procfs/idmap.js';
 import type { Process } from '../resources/contract.js';
+import { offsetOf } from './restore/clock.js';
 import type { Identities } from './identity.js';
 
 /** The images that describe the tree as a whole: pstree, ids, core, timens, cgroup and the inventory. */
@@ -27,12 +30,20 @@ export function writeTree(writer: ImageWriter, processes: readonly Process[], id
     for (const thread of process.threads) writer.write('core', thread.insideTid, [thread.core]);
     if (process.state !== 'zombie') writer.write('ids', process.insidePid, [identities.of(process)]);
   }
-  writer.write('timens', 0, [createMessage('timens', { monotonic: uptime(), boottime: uptime() })]);
+  const [root] = processes;
+  if (root !== undefined)
+    writer.write('timens', 0, [
+      createMessage('timens', { monotonic: clockOf(root, 'monotonic'), boottime: clockOf(root, 'boottime') }),
+    ]);
 }
 
-function uptime(): { tvSec: bigint; tvNsec: bigint } {
-  const nanoseconds = process.hrtime.bigint();
-  return { tvSec: nanoseconds / 1_000_000_000n, tvNsec: nanoseconds % 1_000_000_000n };
+const SECOND = 1_000_000_000n;
+
+/** What a clock shows to the tree, which may be in a time namespace. */
+function clockOf(root: Process, clock: 'monotonic' | 'boottime'): { tvSec: bigint; tvNsec: bigint } {
+  const ours = clock === 'monotonic' ? process.hrtime.bigint() : boottime_ns();
+  const ahead = offsetOf(readTimeOffsets(root.pid), clock) - offsetOf(readTimeOffsets(process.pid), clock);
+  return { tvSec: (ours + ahead) / SECOND, tvNsec: (ours + ahead) % SECOND };
 }
 
 export function inventoryOf(identities: Identities): MessageOf<'inventory'> {

@@ -19,6 +19,7 @@ import { sliceOf, startStem } from '../../tape/stem.js';
 import type { Tape } from '../../tape/tape.js';
 import type { PhaseClock } from '../clock.js';
 import { RestoreError } from '../errors.js';
+import { type ClockShift, rootTape, shiftTape } from './clock.js';
 import { taskStates } from '../registry.js';
 import type { RestoreRequest } from '../options.js';
 import type { Person } from './births.js';
@@ -141,9 +142,13 @@ export class Performance implements Disposable {
   }
 
   #startRoot(root: Person<RestoreProcess>): void {
-    const { workspace } = this.#plan;
+    const { workspace, shift } = this.#plan;
     const name = nameOfPerson(root);
     try {
+      if (shift !== undefined) {
+        this.#startShiftedRoot(root, shift);
+        return;
+      }
       const actor = startStem({
         workspace,
         sliceSize: workspace.leaderSlice,
@@ -157,6 +162,19 @@ export class Performance implements Disposable {
     } catch (error) {
       throw explainTaken(error, root.pid);
     }
+  }
+
+  /** The root is forked by a stem that has left our time namespace for its children. */
+  #startShiftedRoot(root: Person<RestoreProcess>, shift: ClockShift): void {
+    const { workspace } = this.#plan;
+    const clock = startSpare(this.#taken(), 'the clock', workspace, workspace.leaderSlice, this.#request.sibling);
+    this.#started.add(clock.tid);
+    prepare(clock);
+    play([{ actor: clock, tape: shiftTape(shift) }]);
+    play([{ actor: clock, tape: rootTape(root.pid) }]);
+    this.#actors.set(root.pid, { ...clock, tid: root.pid, inside: { pid: root.pid, tid: root.pid } });
+    this.#adopt(root.pid, root.pid, 0, nameOfPerson(root));
+    this.#end(clock.tid);
   }
 
   /** A task that a tape has just cloned: wait for its first stop. */

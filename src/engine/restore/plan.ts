@@ -8,6 +8,8 @@ import { type Deferred, deferred, Tape } from '../../tape/tape.js';
 import { fileKinds, memory, taskStates } from '../registry.js';
 import type { RestoreRequest } from '../options.js';
 import { arrangeBirths, type Birth, type Family, leadsSession, type Person } from './births.js';
+import { clone } from './clone.js';
+import { type ClockShift, clockShift } from './clock.js';
 import { type RestoreProcess, readProcesses } from './images.js';
 import { chooseWorkspace, type RestoreWorkspace } from './workspace.js';
 import type { ImageReader } from '../../image/reader.js';
@@ -24,6 +26,8 @@ export interface RestorePlan {
   /** Known only when it has been started. */
   readonly holderPid: Deferred;
   readonly stem: StemMaps;
+  /** Where the clocks of the tree would otherwise go back. */
+  readonly shift: ClockShift | undefined;
   /** Creators before those they create: session, memory, children. */
   readonly births: ReadonlyMap<Person<RestoreProcess>, Tape>;
   /** Groups, what of memory had to wait for the children, directories and umask. */
@@ -66,6 +70,7 @@ export function planRestore(reader: ImageReader, request: RestoreRequest): Resto
     holder,
     holderPid,
     stem,
+    shift: clockShift(reader),
     births: new Map(family.persons.map((person) => [person, plan.birth(person, originOf(person, family) ?? stem)])),
     finish: new Map(processes.map((process) => [process, plan.finish(process, family, living)])),
     tables: new Map(living.map((process) => [process, plan.table(process, living)])),
@@ -96,23 +101,7 @@ function originOf(
   return creator.image !== undefined && !creator.image.isZombie ? creator.image : originOf(creator, family);
 }
 
-const CLONE_ARGS = { flags: 0, exitSignal: 32, stack: 40, stackSize: 48, setTid: 64, setTidSize: 72 };
-const CLONE_ARGS_SIZE = 88;
 const THREAD_FLAGS = C.CLONE_VM | C.CLONE_FS | C.CLONE_FILES | C.CLONE_SIGHAND | C.CLONE_THREAD | C.CLONE_SYSVSEM | C.CLONE_PTRACE;
-
-/** clone3(2) with a chosen id; the new task is ours to trace, and stops before its first instruction. */
-function clone(tape: Tape, tid: number, flags: number, exitSignal: number): void {
-  const bytes = new Uint8Array(CLONE_ARGS_SIZE);
-  const view = new DataView(bytes.buffer);
-  view.setBigUint64(CLONE_ARGS.flags, BigInt(flags), true);
-  view.setBigUint64(CLONE_ARGS.exitSignal, BigInt(exitSignal), true);
-  view.setBigUint64(CLONE_ARGS.setTidSize, 1n, true);
-  const args = tape.space(bytes);
-  const ids = new Uint8Array(4);
-  new DataView(ids.buffer).setInt32(0, tid, true);
-  tape.pointer(args, CLONE_ARGS.setTid, tape.space(ids));
-  tape.call('clone3', [args, CLONE_ARGS_SIZE], tid);
-}
 
 class Planner {
   readonly #workspace: RestoreWorkspace;

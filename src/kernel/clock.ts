@@ -1,0 +1,10 @@
+import { scratch } from './memory.js';
+import { syscall } from './syscall.js';
+
+const CLOCK_BOOTTIME = 7;
+
+/** CLOCK_BOOTTIME in nanoseconds: CLOCK_MONOTONIC (process.hrtime) plus the time the host slept. */
+export function boottime_ns(): bigint {
+  syscall('clock_gettime', [CLOCK_BOOTTIME, scratch.address]);
+  return scratch.view.getBigInt64(0, true) * 1_000_000_000n + scratch.view.getBigInt64(8, true);
+}
