@@ -30,21 +30,29 @@ export async function drawImage(image: string): Promise<void> {
   note(stdout.trimEnd());
 }
 
-const BEFORE_FREEZE = 'look';
+/** The phase of a checkpoint with which its tree stands still; all before it leave it alone. */
+const FREEZE = 'freeze';
+const COMMIT = 'commit';
+
+/** Time from the first phase to the begin of the one so named. */
+function startOf(name: string, phases: readonly PhaseTime[]): number {
+  const before = phases.slice(
+    0,
+    phases.findIndex((phase) => phase.name === name),
+  );
+  return before.reduce((sum, { duration_ms }) => sum + duration_ms, 0);
+}
 
 export function drawTimes(times: Times): void {
   const { checkpointed, restored, asked_ms } = times;
-  const duration = (phases: readonly PhaseTime[], ...names: string[]): number =>
-    phases.reduce((sum, { name, duration_ms }) => sum + (names.includes(name) ? duration_ms : 0), 0);
-  const looked =
-    times.killed_ms - asked_ms - checkpointed.total_ms + duration(checkpointed.phases, BEFORE_FREEZE);
-  const frozen = looked + checkpointed.freezing_ms;
-  const commit = duration(checkpointed.phases, 'commit');
+  const { phases } = checkpointed;
+  const begin = times.killed_ms - asked_ms - checkpointed.total_ms;
+  const frozen = begin + startOf(FREEZE, phases);
   heading('Time line, in ms');
   const rows: [time_ms: number, text: string][] = [
-    [looked, 'looked: nothing that could not be saved'],
-    [frozen, `frozen: all ${checkpointed.threads} threads stand still`],
-    [times.killed_ms - asked_ms - commit, `written: ${mib(checkpointed.image_bytes)}`],
+    [frozen, 'looked: nothing that could not be saved'],
+    [frozen + checkpointed.freezing_ms, `frozen: all ${checkpointed.threads} threads stand still`],
+    [begin + startOf(COMMIT, phases), `written: ${mib(checkpointed.image_bytes)}`],
     [times.killed_ms - asked_ms, 'on the disk, and killed'],
     [times.gone_ms - asked_ms, 'gone: every pid is free'],
     [times.restored_ms - asked_ms, 'restored, and running'],
@@ -53,8 +61,8 @@ export function drawTimes(times: Times): void {
   heading('Where the time went');
   note('checkpoint');
   bars([
-    ...checkpointed.phases.map((phase) =>
-      phase.name === BEFORE_FREEZE ? { ...phase, remark: 'it still runs' } : phase,
+    ...phases.map((phase, index) =>
+      index < phases.findIndex(({ name }) => name === FREEZE) ? { ...phase, remark: 'it still runs' } : phase,
     ),
     { name: 'pids freed', duration_ms: times.gone_ms - times.killed_ms },
   ]);

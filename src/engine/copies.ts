@@ -1,4 +1,4 @@
-import { CLONE_PARENT_SETTID, CLONE_PTRACE, CLONE_VFORK, CLONE_VM } from '../abi/process.js';
+import { CLONE_PARENT_SETTID, CLONE_PTRACE, CLONE_VFORK, CLONE_VM, PR_SET_CHILD_SUBREAPER } from '../abi/process.js';
 import { PTRACE_O_EXITKILL } from '../abi/ptrace.js';
 import { SIGCHLD } from '../abi/signal.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
@@ -8,8 +8,8 @@ import { readRemote } from '../kernel/remote.js';
 import { attempt } from '../kernel/syscall.js';
 import { isEventStop, waitFor, waitForAny, type WaitStatus } from '../kernel/wait.js';
 import type { Process } from '../resources/contract.js';
-import { atEnd, finish, type Play, start } from '../tape/play.js';
-import type { BranchResult, Played, Space, Tape } from '../tape/tape.js';
+import { type Actor, atEnd, finish, type Play, play, start } from '../tape/play.js';
+import { type BranchResult, type Played, type Space, Tape } from '../tape/tape.js';
 
 /**
  * Copies of processes, for a dump that leaves them running: a process is forked on its own tape, and its memory is read
@@ -38,9 +38,28 @@ export class Copies implements Disposable {
   /** Tasks born so far that are nobody's middle task, until the tapes have told whose they are. */
   readonly #born = new Set<number>();
 
+  /**
+   * Copy every process whose leader is given. A subreaper among them must not be one at that moment, for it would be
+   * the copies' next parent; its tail makes it one again if we die. The init of a pid namespace cannot help it.
+   */
+  make(leaders: ReadonlyMap<Process, Actor>): void {
+    const all = [...leaders].map(([process, actor]) => ({ process, actor }));
+    if (all.some(({ process }) => process.insidePid === 1)) return;
+    const reapers = all.filter(({ process }) => process.leader.core.tc?.childSubreaper === true);
+    setReaping(reapers, 0);
+    this.#play(
+      all.map(({ process, actor }) => {
+        const tape = new Tape(`copy of ${actor.name}`);
+        this.#request(process, tape);
+        if (process.leader.core.tc?.childSubreaper === true) reapAgain(tape);
+        return { actor, tape };
+      }),
+    );
+    setReaping(reapers, 1);
+  }
+
   /** Append to the tape of a process's leader what makes a copy of it. */
-  request(process: Process, tape: Tape): void {
-    tape.about('copy of the memory');
+  #request(process: Process, tape: Tape): void {
     const middle = tape.space(16);
     const middleArgs = cloneArguments(tape, CLONE_VM | CLONE_VFORK | CLONE_PTRACE | CLONE_PARENT_SETTID, 0);
     tape.pointer(middleArgs, 24, middle);
@@ -58,8 +77,7 @@ export class Copies implements Disposable {
     if (copy !== undefined) this.#requests.set(process, { process, middle, copy });
   }
 
-  /** As `play`, of tapes some of which make copies. */
-  play(plays: readonly Play[]): Played[] {
+  #play(plays: readonly Play[]): void {
     const running = new Map(plays.map((play) => [play.actor.tid, play]));
     const middles = new Set<number>();
     start(plays);
@@ -70,9 +88,7 @@ export class Copies implements Disposable {
         if (atEnd(play.actor, status, play.tape.title)) running.delete(tid);
       } else if (!middles.has(tid)) this.#meet(tid, status, running, middles);
     }
-    const played = finish(plays);
-    this.#settle(plays, played);
-    return played;
+    this.#settle(plays, finish(plays));
   }
 
   /** The task that has this process's memory as it was; undefined where none could be made. */
@@ -134,6 +150,22 @@ export class Copies implements Disposable {
     for (const pid of [...this.#born]) this.#kill(pid);
     this.#pids.clear();
   }
+}
+
+function setReaping(reapers: readonly { actor: Actor }[], on: 0 | 1): void {
+  if (reapers.length === 0) return;
+  play(
+    reapers.map(({ actor }) => {
+      const tape = new Tape(`${actor.name} as a reaper`);
+      tape.call('prctl', [PR_SET_CHILD_SUBREAPER, on, 0, 0, 0], 0);
+      reapAgain(tape);
+      return { actor, tape };
+    }),
+  );
+}
+
+function reapAgain(tape: Tape): void {
+  tape.cleanup('prctl', [PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0]);
 }
 
 function cloneArguments(tape: Tape, flags: number, exitSignal: number): Space {

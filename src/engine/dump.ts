@@ -62,13 +62,15 @@ export function dump(options: CheckpointOptions): CheckpointReport {
   const loan = new Loan(processes);
   try {
     clock.start('ask');
-    ask(loan.actors, dumping.context, options.afterwards === 'run' ? copies : undefined);
+    ask(loan.actors, dumping.context);
+    const leaders = leadersOf(loan);
+    if (options.afterwards === 'run') copies.make(leaders);
 
     clock.start('files');
     dumping.files.dump();
 
     clock.start('memory');
-    dumping.dumpMemory(loan, copies);
+    dumping.dumpMemory(leaders, copies);
   } finally {
     clock.start('give back');
     loan.giveBack();
@@ -153,9 +155,7 @@ class Dumping implements Disposable {
     this.files.begin(this.context);
   }
 
-  dumpMemory(loan: Loan, copies: Copies): void {
-    const leaders = new Map<Process, Actor>();
-    for (const [thread, actor] of loan.actors) if (thread.isLeader) leaders.set(thread.process, actor);
+  dumpMemory(leaders: ReadonlyMap<Process, Actor>, copies: Copies): void {
     this.#pending = memory.dump(this.context, leaders, (process) => copies.pidOf(process));
   }
 
@@ -174,8 +174,14 @@ class Dumping implements Disposable {
   }
 }
 
-/** Read every thread from outside, then play the questions of all on all of them at once, and make copies if wanted. */
-function ask(actors: ReadonlyMap<Thread, Actor>, context: DumpContext, copies: Copies | undefined): void {
+function leadersOf(loan: Loan): Map<Process, Actor> {
+  const leaders = new Map<Process, Actor>();
+  for (const [thread, actor] of loan.actors) if (thread.isLeader) leaders.set(thread.process, actor);
+  return leaders;
+}
+
+/** Read every thread from outside, then play the questions of all on all of them at once. */
+function ask(actors: ReadonlyMap<Thread, Actor>, context: DumpContext): void {
   const plays: Play[] = [];
   const readers: ((played: Played) => void)[][] = [];
   for (const [thread, actor] of actors) {
@@ -189,12 +195,11 @@ function ask(actors: ReadonlyMap<Thread, Actor>, context: DumpContext, copies: C
       const answer = state.ask?.(thread, tape, context);
       if (answer !== undefined) answers.push(answer);
     }
-    if (thread.isLeader) copies?.request(thread.process, tape);
+    if (thread.isLeader) answers.push(memory.ask(thread.process, tape));
     plays.push({ actor, tape });
     readers.push(answers);
   }
-  const answers = copies === undefined ? play(plays) : copies.play(plays);
-  answers.forEach((played, index) => {
+  play(plays).forEach((played, index) => {
     for (const read of readers[index] ?? []) read(played);
   });
 }

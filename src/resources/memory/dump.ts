@@ -13,15 +13,14 @@ import { PR_GET_DUMPABLE, PR_GET_THP_DISABLE } from '../../abi/prctl.js';
 import { createMessage } from '../../image/codec.js';
 import { PAGE_BYTES, type PagemapEntry, PE_LAZY, PE_PRESENT } from '../../image/pagemap.js';
 import { readAuxv } from '../../kernel/procfs/auxv.js';
-import { play } from '../../tape/play.js';
-import { Tape } from '../../tape/tape.js';
 import {
   type Actor,
   type DumpContext,
   nameOf,
   type PendingMemory,
   type Process,
-  type Result,
+  type Played,
+  type Tape,
 } from '../contract.js';
 import { type CopySpan, copyPages } from './copy.js';
 import { writeExtras } from './extras.js';
@@ -51,7 +50,6 @@ export function dumpMemory(
   const { memfds, writer } = context;
   if (!(memfds instanceof MemfdCollector)) throw new TypeError('memfds are collected by something else');
   const pages = new PagesFiles(writer);
-  const answers = ask(tasks);
   try {
     const report = { privatePages: 0, sharedPages: 0 };
     const later: (() => void)[] = [];
@@ -91,24 +89,21 @@ function differsInCopy({ madv, flags }: Vma): boolean {
 
 const DIFFERENT_IN_FORK = (1n << BigInt(MADV_DONTFORK)) | (1n << BigInt(MADV_WIPEONFORK));
 
-/** One play for the whole tree. brk(2) with an address below the heap answers where it ends. */
-function ask(tasks: ReadonlyMap<Process, Actor>): Map<Process, Answers> {
-  const asked = [...tasks].map(([process, actor]) => {
-    const tape = new Tape(`questions about the memory of ${actor.name}`);
-    const results: Result[] = [
-      tape.call('brk', [0]),
-      tape.call('prctl', [PR_GET_DUMPABLE, 0, 0, 0, 0]),
-      tape.call('prctl', [PR_GET_THP_DISABLE, 0, 0, 0, 0], 'any'),
-    ];
-    return { process, play: { actor, tape }, results };
-  });
-  const played = play(asked.map((question) => question.play));
-  return new Map(
-    asked.map(({ process, results }, index) => {
-      const [brk, dumpable, thp] = results.map((result) => played[index]?.result(result) ?? 0n);
-      return [process, { brk: brk ?? 0n, dumpable: Number(dumpable), thpDisabled: thp === 1n }];
-    }),
-  );
+const answers = new WeakMap<Process, Answers>();
+
+/** brk(2) with an address below the heap answers where it ends. */
+export function askMemory(process: Process, tape: Tape): (played: Played) => void {
+  tape.about('memory');
+  const brk = tape.call('brk', [0]);
+  const dumpable = tape.call('prctl', [PR_GET_DUMPABLE, 0, 0, 0, 0]);
+  const thp = tape.call('prctl', [PR_GET_THP_DISABLE, 0, 0, 0, 0], 'any');
+  return (played) => {
+    answers.set(process, {
+      brk: played.result(brk),
+      dumpable: Number(played.result(dumpable)),
+      thpDisabled: played.result(thp) === 1n,
+    });
+  };
 }
 
 function writeMm(

@@ -1,6 +1,6 @@
 import type { MemoryResource } from '../contract.js';
 import { checkMemory } from './check.js';
-import { dumpMemory } from './dump.js';
+import { askMemory, dumpMemory } from './dump.js';
 import { finishMemory, restoreDumpable } from './finish.js';
 import { holdMapped, holdMemory, sealMemory } from './hold.js';
 import { loadMemory } from './load.js';
@@ -13,6 +13,7 @@ export const memory: MemoryResource = {
   check: (process, refuse) => {
     checkMemory(process, refuse);
   },
+  ask: askMemory,
   dump: dumpMemory,
   hold: holdMemory,
   holdMapped,

@@ -1,0 +1,113 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { readStat } from '../kernel/procfs/stat.js';
+import { readTree } from '../kernel/procfs/tree.js';
+import { attempt } from '../kernel/syscall.js';
+import { CHECKPOINT, RESTORE } from '../testing/options.js';
+import { Subject } from '../testing/subject.js';
+import { dump } from './dump.js';
+import { restore } from './restore.js';
+
+/** Every kinship a tree can have; whoever sleeps prints what its blocked call answered. */
+const FAMILY = `
+import os, signal, sys, time, ctypes, threading
+libc = ctypes.CDLL(None, use_errno=True)
+def child(body):
+  pid = os.fork()
+  if pid == 0:
+    try: body()
+    finally: os._exit(0)
+  return pid
+def wait_forever():
+  while True: signal.pause()
+def tell(*words): os.write(1, (' '.join(map(str, words)) + chr(10)).encode())
+
+sleeper = child(wait_forever)
+leader = child(lambda: (os.setsid(), wait_forever()))
+group = child(lambda: (os.setpgid(0, 0), wait_forever()))
+time.sleep(0.05)
+member = child(lambda: (os.setpgid(0, group), wait_forever()))
+# A group whose leader has died.
+def orphaned_group():
+  first = child(lambda: (os.setpgid(0, 0), wait_forever()))
+  time.sleep(0.05)
+  child(lambda: (os.setpgid(0, first), wait_forever()))
+  time.sleep(0.05)
+  os.kill(first, 9)
+  os.waitpid(first, 0)
+  wait_forever()
+child(orphaned_group)
+# A child that was born before its parent began a session.
+def late_session():
+  child(wait_forever)
+  os.setsid()
+  child(wait_forever)
+  wait_forever()
+child(late_session)
+# A session whose leader has died, its members adopted by the subreaper that we are.
+libc.prctl(36, 1, 0, 0, 0)
+def dying_session():
+  os.setsid()
+  child(wait_forever)
+child(dying_session)
+while os.waitpid(-1, os.WNOHANG)[0] == 0: time.sleep(0.01)
+zombie = child(lambda: os._exit(7))
+killed = child(wait_forever)
+os.kill(killed, 9)
+stopped = child(wait_forever)
+os.kill(stopped, signal.SIGSTOP)
+os.waitid(os.P_PID, stopped, os.WSTOPPED)
+for _ in range(3): threading.Thread(target=lambda: time.sleep(10000), daemon=True).start()
+time.sleep(0.1)
+
+def report(*_):
+  tell('zombie', os.waitpid(zombie, 0)[1], 'killed', os.waitpid(killed, 0)[1])
+  os.kill(stopped, signal.SIGCONT)
+  os.kill(stopped, 9)
+  tell('stopped', os.waitpid(stopped, 0)[1])
+signal.signal(signal.SIGUSR1, report)
+tell('ready')
+while True: time.sleep(0.01)
+`;
+
+/** Who is whose child, in which session and group, in which state; threads by id. */
+function kinship(root: number): string[] {
+  return readTree(root)
+    .map(({ pid, parent, tids }) => {
+      const { session, pgrp, state, exit_code } = readStat(pid);
+      const standing = state === 'T' || state === 'Z' ? state : 'lives';
+      // Of a stopped process the kernel shows there whether its parent has heard of it.
+      const code = state === 'T' ? '' : exit_code;
+      return `${pid} of ${parent}: session ${session}, group ${pgrp}, ${standing}, ${code}, threads ${standing === 'Z' ? '' : tids.join()}`;
+    })
+    .sort();
+}
+
+async function roundTrip(afterwards: 'kill' | 'run' | 'stop'): Promise<void> {
+  using subject = Subject.python(FAMILY);
+  const members = (): number[] => readTree(subject.pid).map(({ pid }) => pid);
+  try {
+    await subject.expect(/ready/);
+    const before = kinship(subject.pid);
+    const directory = join(subject.directory, 'image');
+    dump({ ...CHECKPOINT, pid: subject.pid, directory, afterwards });
+    if (afterwards === 'kill') {
+      assert.ok(!subject.isAlive);
+      restore({ ...RESTORE, directory });
+    } else if (afterwards === 'stop') {
+      assert.equal(readStat(subject.pid).state, 'T');
+      for (const pid of members()) if (!before.some((line) => line.startsWith(`${pid} `) && line.includes(' T,'))) attempt('kill', [pid, 18]);
+    }
+    assert.deepEqual(kinship(subject.pid), before);
+    subject.signal(10);
+    await subject.expect(/zombie 1792 killed 9/);
+    await subject.expect(/stopped 9/);
+  } finally {
+    for (const pid of members()) attempt('kill', [pid, 9]);
+  }
+}
+
+test('a tree of every kinship is killed and comes back', () => roundTrip('kill'));
+test('the same tree goes on after a dump', () => roundTrip('run'));
+test('the same tree is left stopped, and goes on when it is continued', () => roundTrip('stop'));
