@@ -19,9 +19,14 @@ export function refusalsOf(root: number, options: DumpOptions): Refusal[] {
     try {
       return refusals(look(root), options);
     } catch (error) {
-      if (!(error instanceof ProcfsError) || !error.vanished || looks >= LOOKS_MAX) throw error;
+      if (!(error instanceof ProcfsError) || !isEnding(error) || looks >= LOOKS_MAX) throw error;
     }
   }
+}
+
+/** The links of a task that is ending are denied even to root. */
+function isEnding(error: ProcfsError): boolean {
+  return error.vanished || error.errno === 'EACCES';
 }
 
 function refusals(processes: readonly Process[], options: DumpOptions): Refusal[] {
