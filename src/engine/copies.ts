@@ -104,6 +104,10 @@ export class Copies implements Disposable {
       ptrace.resume(tid);
       return;
     }
+    this.#keep(tid);
+  }
+
+  #keep(tid: number): void {
     ptrace.setOptions(tid, PTRACE_O_EXITKILL);
     this.#born.add(tid);
   }
@@ -123,12 +127,17 @@ export class Copies implements Disposable {
     return false;
   }
 
-  /** Which copy is whose. One that nobody claims belongs to a tape that was cut short. */
+  /** Which copy is whose. The births of some are told of only now, when their tapes have ended. */
   #settle(plays: readonly Play[], played: readonly Played[]): void {
     for (const { process, copy } of this.#requests.values()) {
       const index = plays.findIndex(({ actor }) => actor.tid === process.pid);
       const pid = Number(played[index]?.branchResult(copy) ?? -1n);
-      if (pid > 0 && this.#born.has(pid)) this.#pids.set(process, pid);
+      if (pid <= 0) continue;
+      if (!this.#born.has(pid)) {
+        if (!isEventStop(waitFor(pid))) continue;
+        this.#keep(pid);
+      }
+      this.#pids.set(process, pid);
     }
   }
 
