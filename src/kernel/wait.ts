@@ -5,6 +5,15 @@ import { attempt } from './syscall.js';
 
 const __WALL = 0x4000_0000;
 const WNOHANG = 1;
+const WSTOPPED = 2;
+const WEXITED = 4;
+const WNOWAIT = 0x100_0000;
+const P_PID = 1;
+const CLD_EXITED = 1;
+const CLD_KILLED = 2;
+const CLD_DUMPED = 3;
+/** Where siginfo of a SIGCHLD has what (include/uapi/asm-generic/siginfo.h). */
+const SIGINFO = { code: 8, pid: 16, status: 24 } as const;
 const PTRACE_EVENT_STOP = 128;
 
 /** What wait4(2) said of a task. A stop's `event` is PTRACE_EVENT_* or 0. */
@@ -37,6 +46,31 @@ export function waitFor(tid: number, block = true): WaitStatus {
   return status;
 }
 
+/**
+ * As `waitFor` without blocking, but the change stays to be waited for. A stop at a signal's delivery must be looked at
+ * like this before it is resumed: the signal of one that was waited for is lost if we die before that, since wait(2)
+ * takes the code which the task finds on its way out (kernel/exit.c wait_task_stopped, kernel/signal.c ptrace_stop).
+ */
+export function peekAt(tid: number): WaitStatus {
+  const { address, view } = scratch;
+  view.setInt32(SIGINFO.pid, 0, true);
+  const options = WNOHANG | WEXITED | WSTOPPED | WNOWAIT | __WALL;
+  const result = attempt('waitid', [P_PID, tid, address, options, 0]);
+  if (result === -ERRNO.ECHILD) return { kind: 'gone' };
+  if (result < 0) throw new SyscallError('waitid', -result, `task ${tid}`);
+  if (view.getInt32(SIGINFO.pid, true) === 0) return { kind: 'none' };
+  const status = view.getInt32(SIGINFO.status, true);
+  switch (view.getInt32(SIGINFO.code, true)) {
+    case CLD_EXITED:
+      return { kind: 'exited', status };
+    case CLD_KILLED:
+    case CLD_DUMPED:
+      return { kind: 'killed', signal: status & 0x7f, core: view.getInt32(SIGINFO.code, true) === CLD_DUMPED };
+    default:
+      return { kind: 'stopped', signal: status & 0xff, event: status >> 8 };
+  }
+}
+
 /** Wait for a change of any child or tracee of this thread. Throws SyscallError ECHILD when there is none. */
 export function waitForAny(): { readonly tid: number; readonly status: WaitStatus } {
   const tid = attempt('wait4', [-1, scratch.address, __WALL, 0]);
@@ -47,6 +81,14 @@ export function waitForAny(): { readonly tid: number; readonly status: WaitStatu
 /** Is this a PTRACE_INTERRUPT, group or birth stop of a seized task? */
 export function isEventStop(status: WaitStatus): boolean {
   return status.kind === 'stopped' && status.event === PTRACE_EVENT_STOP;
+}
+
+const SIGTRAP = 5;
+const SYSGOOD = 0x80;
+
+/** Is this the entry to, or exit from, a system call that `resumeToSyscall` leads to? */
+export function isSyscallStop(status: WaitStatus): boolean {
+  return status.kind === 'stopped' && status.event === 0 && (status.signal & ~SYSGOOD) === SIGTRAP;
 }
 
 /** One line for messages. */

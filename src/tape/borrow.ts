@@ -4,7 +4,7 @@ import { SyscallError } from '../kernel/errors.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { NO_SYSCALL, type Registers } from '../kernel/registers.js';
 import { readRemote, writeRemote } from '../kernel/remote.js';
-import { describeStatus, waitFor } from '../kernel/wait.js';
+import { describeStatus, isSyscallStop, waitFor } from '../kernel/wait.js';
 import { LOOP } from '../machine/x86_64.js';
 import type { Gadgets } from './gadgets.js';
 import { CODE_SIZE } from './layout.js';
@@ -36,7 +36,10 @@ export interface Lender {
   readonly gadgets: Gadgets;
   /** A free range of addresses; the workspace will be there. */
   readonly workspace: { readonly address: bigint; readonly size: number };
-  /** Start of `CHAIN_ROOM` or more bytes of its stack that nobody uses. */
+  /**
+   * Start of `chainRoom` or more bytes of its stack that nobody uses, nor what lies below them: a handler may run on it
+   * between the change of the registers and that of the mask.
+   */
   readonly chain: bigint;
   readonly stopSignal: number;
 }
@@ -65,13 +68,14 @@ interface Chain {
 
 function buildChain(lender: Lender): Chain {
   const { gadgets, registers, mask, workspace } = lender;
-  const home = (lender.chain + ALIGN - 1n) & ~(ALIGN - 1n);
+  // The frame that is needed last lies highest: a handler that runs on the chain overwrites only what lies below it.
+  const unmapFirst = (lender.chain + ALIGN - 1n) & ~(ALIGN - 1n);
+  const home = (unmapFirst + BigInt(SIGFRAME_SIZE) + ALIGN - 1n) & ~(ALIGN - 1n);
   const homeFrame = sigframe(home, gadgets.sigreturn, {
     registers: lender.home ?? rewound(registers),
     mask,
     xstate: lender.xstate,
   });
-  const unmapFirst = (home + BigInt(homeFrame.length) + ALIGN - 1n) & ~(ALIGN - 1n);
   // All signals stay blocked while the workspace goes; the frame of home puts the mask back.
   const unmapFrame = sigframe(unmapFirst, gadgets.sigreturn, {
     registers: {
@@ -85,9 +89,9 @@ function buildChain(lender: Lender): Chain {
     },
     mask: ALL_SIGNALS,
   });
-  const bytes = new Uint8Array(Number(unmapFirst - home) + unmapFrame.length);
-  bytes.set(homeFrame);
-  bytes.set(unmapFrame, Number(unmapFirst - home));
+  const bytes = new Uint8Array(Number(home - unmapFirst) + homeFrame.length);
+  bytes.set(unmapFrame);
+  bytes.set(homeFrame, Number(home - unmapFirst));
   return { unmapFirst, home, bytes };
 }
 
@@ -117,8 +121,8 @@ const PROT_RWX = PROT_READ | PROT_WRITE | PROT_EXEC;
 function prepare(lender: Lender): Borrowed {
   const { workspace, gadgets } = lender;
   const chain = buildChain(lender);
-  const underChain = readRemote(lender.tid, chain.home, chain.bytes.length);
-  writeRemote(lender.tid, chain.home, chain.bytes);
+  const underChain = readRemote(lender.tid, chain.unmapFirst, chain.bytes.length);
+  writeRemote(lender.tid, chain.unmapFirst, chain.bytes);
   // SAFETY: the chain is in place before the registers change, and the registers before the mask.
   ptrace.setRegisters(lender.tid, {
     ...lender.registers,

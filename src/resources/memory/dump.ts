@@ -11,6 +11,7 @@ import {
 } from '../../abi/mman.js';
 import { PR_GET_DUMPABLE, PR_GET_THP_DISABLE } from '../../abi/prctl.js';
 import { createMessage } from '../../image/codec.js';
+import type { MessageOf } from '../../image/kinds.js';
 import { PAGE_BYTES, type PagemapEntry, PE_LAZY, PE_PRESENT } from '../../image/pagemap.js';
 import { readAuxv } from '../../kernel/procfs/auxv.js';
 import {
@@ -57,11 +58,16 @@ export function dumpMemory(
     for (const [process, actor] of tasks) {
       const vmas = readVmas(process.pid, actor.leave === undefined ? undefined : actor.slice.code);
       for (const vma of vmas) if (vma.backing === 'sysv') segments.set(vma.mapping.inode, { process, vma });
-      const scan = scanPages(process.pid, vmas.filter(isPrivate).map(spanOf));
-      writeMm(process, vmas, scan, answers.get(process), context);
+      const mm = describe(process, vmas, answers.get(process), context);
       const copy = vmas.some(differsInCopy) ? undefined : copyOf(process);
       const write = () => {
-        report.privatePages += writePages(process, copy ?? process.pid, vmas, scan, pages);
+        const source = copy ?? process.pid;
+        const scan = scanPages(source, vmas.filter(isPrivate).map(spanOf));
+        // Guard regions are no mappings of their own; CRIU puts them behind all others.
+        mm.vmas.push(...createMessage('mm', { vmas: scan.guards.map(guardEntry) }).vmas);
+        writer.write('mm', process.insidePid, [mm]);
+        writeExtras(process.insidePid, vmas, writer);
+        report.privatePages += writePages(process, source, vmas, scan, pages);
       };
       if (copy === undefined) write();
       else later.push(write);
@@ -106,18 +112,18 @@ export function askMemory(process: Process, tape: Tape): (played: Played) => voi
   };
 }
 
-function writeMm(
+/** The image of an address space as far as the process itself has to be asked and looked at for it. */
+function describe(
   process: Process,
   vmas: readonly Vma[],
-  scan: PageScan,
   answers: Answers | undefined,
   context: DumpContext,
-): void {
+): MessageOf<'mm'> {
   if (answers === undefined) throw new Error(`${nameOf(process)} was not asked`);
   const collector = new MappingCollector(process, context);
   const entries: VmaFields[] = vmas.map((vma) => collector.entry(vma));
   const { stat } = process;
-  const mm = createMessage('mm', {
+  return createMessage('mm', {
     mmStartCode: stat.start_code,
     mmEndCode: stat.end_code,
     mmStartData: stat.start_data,
@@ -131,13 +137,10 @@ function writeMm(
     mmEnvEnd: stat.env_end,
     exeFileId: context.files.addLink(process, 'exe', O_RDONLY),
     mmSavedAuxv: auxvOf(process.pid),
-    // Guard regions are no mappings of their own; CRIU puts them behind all others.
-    vmas: [...entries, ...scan.guards.map(guardEntry)],
+    vmas: entries,
     dumpable: answers.dumpable,
     thpDisabled: answers.thpDisabled,
   });
-  context.writer.write('mm', process.insidePid, [mm]);
-  writeExtras(process.insidePid, vmas, context.writer);
 }
 
 const AUXV_WORDS = 44;
