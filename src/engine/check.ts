@@ -1,12 +1,13 @@
 import { ProcfsError, unlessVanished } from '../kernel/procfs/error.js';
-import { readStat } from '../kernel/procfs/stat.js';
-import { nameOf, type DumpOptions, type Process, type Refusal, type Refuse } from '../resources/contract.js';
 import { type NamespaceLink, readNamespace, readNamespaces } from '../kernel/procfs/ns.js';
+import { readStat } from '../kernel/procfs/stat.js';
+import { type DumpOptions, nameOf, type Process, type Refusal, type Refuse } from '../resources/contract.js';
 import { checkFiles } from '../resources/file/index.js';
 import { RestoreError } from './errors.js';
+import { checkLoan } from './lend.js';
 import { look } from './look.js';
-import { arrangeBirths, type Kin } from './restore/births.js';
 import { fileKinds, memory, taskStates } from './registry.js';
+import { arrangeBirths, type Kin } from './restore/births.js';
 
 const LOOKS_MAX = 20;
 
@@ -49,6 +50,7 @@ function checkProcess(process: Process, options: DumpOptions, refuse: Refuse): v
     for (const state of taskStates)
       if (state.scope === 'thread' || thread.isLeader) state.check?.(thread, refuse, options);
   memory.check(process, refuse, options);
+  checkLoan(process, refuse);
 }
 
 /** Pids that must never be frozen or killed by us: ourselves, our ancestors, and the first process of our namespace. */

@@ -33,11 +33,17 @@ test('on a host that was booted later, the clocks of a tree go on in a time name
     assert.ok(monotonic !== undefined && boottime !== undefined);
     monotonic.tvSec += AHEAD;
     boottime.tvSec += AHEAD;
-    writeFileOfKind(join(directory, 'timens-0.img'), 'timens', [createMessage('timens', { monotonic, boottime })]);
+    writeFileOfKind(join(directory, 'timens-0.img'), 'timens', [
+      createMessage('timens', { monotonic, boottime }),
+    ]);
     restore({ ...RESTORE, directory });
     const later = monotonic.tvSec;
     assert.ok(later >= round * AHEAD);
-    await subject.expect(new RegExp(`lap ${later.toString().slice(0, -3)}\\d{3} ${boottime.tvSec.toString().slice(0, -3)}\\d{3}`));
+    await subject.expect(
+      new RegExp(
+        `lap ${later.toString().slice(0, -3)}\\d{3} ${boottime.tvSec.toString().slice(0, -3)}\\d{3}`,
+      ),
+    );
     assert.notEqual(readNamespace(subject.pid, 'time').inode, readNamespace(process.pid, 'time').inode);
     assert.doesNotMatch(subject.output, /back/);
   }

@@ -1,4 +1,10 @@
-import { CLONE_PARENT_SETTID, CLONE_PTRACE, CLONE_VFORK, CLONE_VM, PR_SET_CHILD_SUBREAPER } from '../abi/process.js';
+import {
+  CLONE_PARENT_SETTID,
+  CLONE_PTRACE,
+  CLONE_VFORK,
+  CLONE_VM,
+  PR_SET_CHILD_SUBREAPER,
+} from '../abi/process.js';
 import { PTRACE_O_EXITKILL } from '../abi/ptrace.js';
 import { SIGCHLD } from '../abi/signal.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
@@ -6,7 +12,7 @@ import { readStat } from '../kernel/procfs/stat.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { readRemote } from '../kernel/remote.js';
 import { attempt } from '../kernel/syscall.js';
-import { isEventStop, waitFor, waitForAny, type WaitStatus } from '../kernel/wait.js';
+import { isEventStop, type WaitStatus, waitFor, waitForAny } from '../kernel/wait.js';
 import type { Process } from '../resources/contract.js';
 import { type Actor, atEnd, finish, type Play, play, start } from '../tape/play.js';
 import { type BranchResult, type Played, type Space, Tape } from '../tape/tape.js';

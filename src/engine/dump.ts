@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
-import { ImageWriter, KINDS } from '../image/index.js';
 import { writeChecksums } from '../image/checksums.js';
+import { ImageWriter, KINDS, type MessageOf } from '../image/index.js';
 import { ImageReader } from '../image/reader.js';
 import { statistics } from '../kernel/wait.js';
 import type {
@@ -14,20 +14,21 @@ import type {
 } from '../resources/contract.js';
 import { DescriptorCollector } from '../resources/file/index.js';
 import { MemfdCollector } from '../resources/memory/index.js';
-import { dumpRegisters } from '../resources/process/index.js';
+import { dumpExtendedRegisters, dumpRegisters } from '../resources/process/index.js';
 import { type Play, play } from '../tape/play.js';
 import { type Played, Tape } from '../tape/tape.js';
 import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
 import { Copies } from './copies.js';
+import { commitDuty } from './duties.js';
 import { UnsupportedError } from './errors.js';
 import { Frozen } from './freeze.js';
-import { Guardian } from './guardian.js';
+import { type Duty, Guardian } from './guardian.js';
 import { Identities } from './identity.js';
 import { Loan } from './lend.js';
 import type { CheckpointOptions, CheckpointReport } from './options.js';
-import { rehearse } from './rehearsal.js';
 import { fileKinds, memory, taskStates } from './registry.js';
+import { rehearse } from './rehearsal.js';
 import { inventoryOf, writeTree } from './tree-image.js';
 
 /**
@@ -46,8 +47,7 @@ export function dump(options: CheckpointOptions): CheckpointReport {
   }
   using writer = ImageWriter.create(options.directory, { overwrite: options.overwrite });
 
-  // Whoever is to be killed must not run on if we die between the commit and the kill.
-  using guardian = options.afterwards === 'run' ? undefined : Guardian.start();
+  using guardian = Guardian.start();
 
   clock.start('freeze');
   writer.hold();
@@ -55,26 +55,26 @@ export function dump(options: CheckpointOptions): CheckpointReport {
   using frozen = Frozen.freeze(options.pid, options.timeout_ms);
   const frozen_start = now_ms();
   const { processes } = frozen;
+  guardian.know(living(processes).map(({ pid }) => pid));
   using dumping = new Dumping(writer, processes, options);
 
   clock.start('borrow');
   using copies = new Copies();
-  const loan = new Loan(processes);
-  try {
-    clock.start('ask');
-    ask(loan.actors, dumping.context);
-    const leaders = leadersOf(loan);
-    if (options.afterwards === 'run') copies.make(leaders);
+  using loan = new Loan(processes, guardian);
 
-    clock.start('files');
-    dumping.files.dump();
+  clock.start('ask');
+  ask(loan.actors, dumping.context);
+  const leaders = leadersOf(loan);
+  if (options.afterwards === 'run') copies.make(leaders);
 
-    clock.start('memory');
-    dumping.dumpMemory(leaders, copies);
-  } finally {
-    clock.start('give back');
-    loan.giveBack();
-  }
+  clock.start('files');
+  dumping.files.dump();
+
+  clock.start('memory');
+  dumping.dumpMemory(leaders, copies);
+
+  clock.start('give back');
+  loan.giveBack();
 
   // All that is left to write is in our hands, and memory in the copies.
   const { committed } = options.hooks;
@@ -88,16 +88,21 @@ export function dump(options: CheckpointOptions): CheckpointReport {
 
   clock.start('commit');
   options.hooks.beforeCommit?.();
-  if (guardian !== undefined) {
-    guardian.armCommit(living(processes), inventoryFile(options.directory), options.afterwards === 'kill');
-    frozen.pin();
+  // Whoever is to be killed must not run on if we die between the commit and the kill.
+  const duty = options.afterwards === 'run' ? undefined : commitDutyOf(options, processes, guardian);
+  if (duty !== undefined) {
+    guardian.take(duty);
+    if (!guardian.holds) frozen.pin();
   }
-  writer.commit(inventoryOf(dumping.identities), { durable: options.durable });
+  commit(writer, inventoryOf(dumping.identities), options.durable);
   dumping.isCommitted = true;
   const afterwards = committed?.() ?? options.afterwards;
   if (afterwards === 'kill') frozen.kill();
   else if (afterwards === 'stop') frozen.leaveStopped();
-  else frozen.thaw();
+  else {
+    if (duty !== undefined) guardian.drop(duty);
+    frozen.thaw();
+  }
   const gone = now_ms();
   clock.stop();
   if (options.checksums) addChecksums(options.directory);
@@ -117,8 +122,25 @@ export function dump(options: CheckpointOptions): CheckpointReport {
   };
 }
 
-function living(processes: readonly Process[]): number[] {
-  return processes.filter(({ state }) => state !== 'zombie').map(({ pid }) => pid);
+function living(processes: readonly Process[]): Process[] {
+  return processes.filter(({ state }) => state !== 'zombie');
+}
+
+function commitDutyOf(options: CheckpointOptions, processes: readonly Process[], guardian: Guardian): Duty {
+  const pids = living(processes).map(({ pid }) => pid);
+  const alive = processes.filter(({ state }) => state === 'alive').map(({ pid }) => pid);
+  const inventory = inventoryFile(options.directory);
+  return commitDuty(pids, inventory, options.afterwards === 'kill', () => (guardian.holds ? [] : alive));
+}
+
+/** A commit that fails half-way leaves no inventory, and that before anybody runs on. */
+function commit(writer: ImageWriter, inventory: MessageOf<'inventory'>, durable: boolean): void {
+  try {
+    writer.commit(inventory, { durable });
+  } catch (error) {
+    writer.abandon();
+    throw error;
+  }
 }
 
 function inventoryFile(directory: string): string {
@@ -168,6 +190,7 @@ class Dumping implements Disposable {
   }
 
   writeTree(): void {
+    for (const { threads } of this.context.processes) threads.forEach(dumpExtendedRegisters);
     for (const state of taskStates) state.write?.(this.context);
     this.files.write();
     writeTree(this.context.writer, this.context.processes, this.identities);

@@ -1,12 +1,19 @@
-import { PTRACE_O_SUSPEND_SECCOMP } from '../abi/ptrace.js';
 import { ERRNO } from '../abi/errno.js';
+import { PTRACE_DETACH, PTRACE_O_SUSPEND_SECCOMP, PTRACE_O_TRACESYSGOOD } from '../abi/ptrace.js';
 import { SyscallError } from '../kernel/errors.js';
-import { sleep_us, syscall } from '../kernel/syscall.js';
-import * as ptrace from '../kernel/ptrace.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
 import { readStat } from '../kernel/procfs/stat.js';
 import { readStatus } from '../kernel/procfs/status.js';
-import { describeStatus, isEventStop, waitFor, type WaitStatus } from '../kernel/wait.js';
+import * as ptrace from '../kernel/ptrace.js';
+import { attempt, sleep_us, syscall } from '../kernel/syscall.js';
+import {
+  describeStatus,
+  isEventStop,
+  isSyscallStop,
+  peekAt,
+  type WaitStatus,
+  waitFor,
+} from '../kernel/wait.js';
 import { nameOf, type Process, type Thread } from '../resources/contract.js';
 import { cureForThaw, outsideCriticalSection } from '../resources/process/index.js';
 import { SIGSTOP, takeStop } from '../tape/stops.js';
@@ -41,10 +48,18 @@ export class Frozen implements Disposable {
           for (const thread of processes.flatMap(living)) record(thread);
           return new Frozen(processes, held);
         }
-        stopAll(fresh, held, deadline, stopSignals);
+        const asleep = uninterruptible(fresh);
+        if (asleep === undefined) stopAll(fresh, held, deadline, stopSignals);
+        else if (Date.now() > deadline) throw new FreezeError(explainSleep(asleep));
+        else {
+          // It may be waiting for one of us: a vfork(2) ends when the child goes on.
+          letAllGo(held);
+          held.clear();
+          sleep_us(1000);
+        }
       }
     } catch (error) {
-      for (const tid of held) letGo(tid);
+      letAllGo(held);
       throw error;
     }
   }
@@ -60,7 +75,7 @@ export class Frozen implements Disposable {
     this.#held = false;
     for (const { tid, process } of this.threads)
       if (takeStop(tid) && process.state === 'alive') kill(process.pid, SIGSTOP);
-    for (const tid of this.#tids) letGo(tid);
+    letAllGo(this.#tids);
   }
 
   /** SIGKILL every process and wait until the last thread is gone. */
@@ -115,14 +130,18 @@ function living(process: Process): Thread[] {
   return process.state === 'zombie' ? [] : process.threads;
 }
 
-/** Seccomp must not see the calls of a tape; tasks without filters lose nothing, and hosts without the right to are no worse off. */
+/**
+ * Seccomp must not see the calls of a tape; tasks without filters lose nothing, and hosts without the right to are no
+ * worse off. Without TRACESYSGOOD a task whose tracer dies while it stops at a system call is sent a real SIGTRAP
+ * (ptrace_report_syscall); 128 more than that is no signal, and comes to nothing.
+ */
 function seizeOne(tid: number): void {
   try {
-    ptrace.seize(tid, PTRACE_O_SUSPEND_SECCOMP);
+    ptrace.seize(tid, PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP);
   } catch (error) {
     if (!(error instanceof SyscallError) || (error.errno !== ERRNO.EPERM && error.errno !== ERRNO.EINVAL))
       throw error;
-    ptrace.seize(tid, 0);
+    ptrace.seize(tid, PTRACE_O_TRACESYSGOOD);
   }
 }
 
@@ -153,6 +172,31 @@ function stopAll(
   }
 }
 
+/**
+ * The first of these threads that stays in a wait which no signal ends (state D). It could be seized, but neither be
+ * stopped nor be let go of until that is over; so it is not touched.
+ */
+function uninterruptible(threads: readonly Thread[]): Thread | undefined {
+  const deadline = Date.now() + UNINTERRUPTIBLE_MS;
+  for (const thread of threads)
+    while (thread.status.state === 'D' && isAsleep(thread)) {
+      if (Date.now() > deadline) return thread;
+      sleep_us(200);
+    }
+  return undefined;
+}
+
+/** Longer than most waits for a disk. */
+const UNINTERRUPTIBLE_MS = 20;
+
+function isAsleep({ process, tid }: Thread): boolean {
+  return unlessVanished(() => readStat(process.pid, { tid }))?.state === 'D';
+}
+
+function explainSleep(thread: Thread): string {
+  return `Cannot stop ${nameOf(thread)}: it is in a wait that cannot be interrupted (state D)`;
+}
+
 function hasEnded(thread: Thread): boolean {
   const stat = unlessVanished(() => readStat(thread.process.pid, { tid: thread.tid }));
   return stat === undefined || stat.state === 'Z' || stat.state === 'X';
@@ -170,23 +214,29 @@ function explain(thread: Thread, error: SyscallError): string {
  */
 function waitForStop(thread: Thread, deadline: number): number | undefined {
   for (let spins = 0; ; ) {
-    const status = waitFor(thread.tid, false);
-    if (isEventStop(status) && status.kind === 'stopped') return status.signal;
+    const status = peekAt(thread.tid);
+    if (isEventStop(status) && status.kind === 'stopped') {
+      waitFor(thread.tid);
+      return status.signal;
+    }
     if (status.kind === 'none') {
       if (spins++ > SPINS) sleep_us(100);
-      if (Date.now() > deadline)
-        throw new FreezeError(`Cannot stop ${nameOf(thread)}: it is in a wait that cannot be interrupted (state D)`);
+      if (Date.now() > deadline) throw new FreezeError(explainSleep(thread));
     } else if (!passOn(thread, status)) return undefined;
   }
 }
 
 const SPINS = 500;
 
+/** Let a thread go on from a stop that was peeked at; false when it has ended. */
 function passOn(thread: Thread, status: WaitStatus): boolean {
-  if (status.kind === 'gone' || status.kind === 'exited' || status.kind === 'killed') return false;
-  if (status.kind !== 'stopped') throw new FreezeError(`${nameOf(thread)}: ${describeStatus(status)}`);
-  ptrace.resume(thread.tid, status.event === 0 ? status.signal : 0);
-  return true;
+  if (status.kind === 'stopped') {
+    ptrace.resume(thread.tid, status.event === 0 ? status.signal : 0);
+    return true;
+  }
+  if (status.kind === 'none') throw new FreezeError(`${nameOf(thread)}: ${describeStatus(status)}`);
+  waitFor(thread.tid, false);
+  return false;
 }
 
 function record(thread: Thread): void {
@@ -199,13 +249,34 @@ function record(thread: Thread): void {
   ptrace.setRegisters(thread.tid, registers);
 }
 
-function letGo(tid: number): void {
-  try {
-    ptrace.detach(tid);
-  } catch (error) {
-    if (!(error instanceof SyscallError) || error.errno !== ERRNO.ESRCH) throw error;
+/**
+ * Detach. A task that is not stopped (a wait for it failed, or it runs a tape) is waited for; one that has ended has to
+ * be collected by us, its tracer, or its parent never hears of it. Answers false for one that does not stop.
+ */
+function letGo(tid: number): boolean {
+  const deadline = Date.now() + LET_GO_TIMEOUT_MS;
+  for (;;) {
+    const status = peekAt(tid);
+    // A signal that is just being delivered, and was not waited for yet, is delivered.
+    const signal =
+      status.kind === 'stopped' && status.event === 0 && !isSyscallStop(status) ? status.signal : 0;
+    const result = attempt('ptrace', [PTRACE_DETACH, tid, 0, signal]);
+    if (result >= 0) return true;
+    if (result !== -ERRNO.ESRCH) throw new SyscallError('ptrace(PTRACE_DETACH)', -result, `task ${tid}`);
+    if (status.kind === 'gone') return true;
+    if (status.kind === 'exited' || status.kind === 'killed') waitFor(tid, false);
+    else if (Date.now() > deadline) return false;
+    else sleep_us(100);
   }
 }
+
+/** A leader that has ended is not waited for before its threads are; so everybody is tried once more. */
+function letAllGo(tids: Iterable<number>): void {
+  const left = [...tids].filter((tid) => !letGo(tid));
+  for (const tid of left) letGo(tid);
+}
+
+const LET_GO_TIMEOUT_MS = 2000;
 
 function kill(pid: number, signal: number): void {
   try {

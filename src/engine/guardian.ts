@@ -1,101 +1,226 @@
-import { AT_FDCWD } from '../abi/fcntl.js';
+import { PTRACE_CONT, PTRACE_EVENT_EXIT, PTRACE_O_TRACEEXIT, PTRACE_SEIZE } from '../abi/ptrace.js';
 import { OwnedFd } from '../kernel/fd.js';
 import { scratch } from '../kernel/memory.js';
-import { attempt, syscall } from '../kernel/syscall.js';
+import { readRemote, writeRemote } from '../kernel/remote.js';
+import { attempt, sleep_us, syscall } from '../kernel/syscall.js';
 import { waitFor } from '../kernel/wait.js';
-import { type Actor, launch, playOne } from '../tape/play.js';
+import { CODE_SIZE, ENTRY } from '../tape/layout.js';
+import { type Actor, LostTaskError, launch, playOne } from '../tape/play.js';
 import { startStem } from '../tape/stem.js';
-import { Tape } from '../tape/tape.js';
+import { type Operand, type Result, Tape } from '../tape/tape.js';
+import { goIfEqual } from './tape-logic.js';
 
 /**
- * The guardian: a stem in a session of its own that waits on a pipe whose other end only this process holds. If this
- * process dies at an instant at which the tree must not simply run on, it finishes what was begun, or undoes it.
- * It is started before anything is touched, and ended when there is nothing left to guard.
+ * The guardian: a stem in a session of its own that finishes, or undoes, what this process was doing when it dies.
+ *
+ * It traces this thread with PTRACE_O_TRACEEXIT: a thread that is killed, by whatever, stops before it gives up
+ * anything, its tracees in particular (kernel/exit.c do_exit: ptrace_event comes first, exit_notify with exit_ptrace
+ * late). So whoever we hold still stands still while the guardian does what has to be done before they are released.
+ * Where it may not trace us (somebody else does, or there is no right to), a pipe whose other end only we hold tells it
+ * of our death, but `holds` is false: our tracees are released at about that time, and have to be kept by other means.
+ *
+ * Its tape is made of duties. They can be taken on and dropped while it watches: a whole new tape is written beside the
+ * one that counts, and then eight bytes decide which does.
  */
-const WORKSPACE = { address: 0x1000_0000_0000n, size: 0x100_0000n };
-const SLICE_SIZE = 0xf0_0000;
+export interface Duty {
+  /** Before the dying process lets go of its tracees (where `holds`). */
+  whileHeld?(tape: Tape, target: Target): void;
+  /** When they are nobody's tracees any more. */
+  afterwards?(tape: Tape, target: Target): void;
+}
+
+/** A pidfd, in the guardian, of a process that it was told of. */
+export type Target = (pid: number) => Operand;
+
+const WORKSPACE = { address: 0x1000_0000_0000n, size: 0x200_0000n };
+const WATCH_SIZE = 0x20_0000;
+const DUTIES_SIZE = 0xe0_0000;
+const WATCH_AT = WORKSPACE.address + BigInt(CODE_SIZE);
+/** Two places for tapes of duties, one of which counts. */
+const DUTIES_AT = [WATCH_AT + BigInt(WATCH_SIZE), WATCH_AT + BigInt(WATCH_SIZE + DUTIES_SIZE)] as const;
 const O_CLOEXEC = 0x8_0000;
 const SIGKILL = 9;
-const SIGCONT = 18;
-const SIGSTOP = 19;
+const SIGTRAP = 5;
+const __WALL = 0x4000_0000;
+const POLLIN = 1;
+/** What wait4(2) says of a stop at PTRACE_EVENT_EXIT. */
+const EXIT_STOP = (((PTRACE_EVENT_EXIT << 8) | SIGTRAP) << 8) | 0x7f;
+const WATCH_TIMEOUT_MS = 5000;
+
+interface Watch {
+  readonly tape: Tape;
+  readonly targets: ReadonlyMap<number, Result>;
+  /** The entry after which the duties come. */
+  readonly last: Result;
+  readonly holds: boolean;
+}
 
 export class Guardian implements Disposable {
   readonly #actor: Actor;
   readonly #alive: OwnedFd;
-  /** The pipe's number in the guardian. */
+  /** In the guardian: the pipe, and a pidfd of this process. */
   readonly #pipe: number;
-  readonly #tape = new Tape('guardian');
-  #armed = false;
+  readonly #controller: number;
+  readonly #tid: number;
+  readonly #duties = new Set<Duty>();
+  #members: readonly number[] = [];
+  #watch: Watch | undefined;
+  #turn = 0;
 
-  private constructor(actor: Actor, alive: OwnedFd, pipe: number) {
+  private constructor(actor: Actor, alive: OwnedFd, pipe: number, controller: number) {
     this.#actor = actor;
     this.#alive = alive;
     this.#pipe = pipe;
+    this.#controller = controller;
+    this.#tid = syscall('gettid', []);
   }
 
-  /** Start one whose pid is none of `taken`. */
+  /** Start one whose pid is none of `taken`. It guards nothing yet, and dies with us. */
   static start(taken: ReadonlySet<number> = new Set()): Guardian {
     syscall('pipe2', [scratch.address, O_CLOEXEC]);
     using waiting = new OwnedFd(scratch.view.getInt32(0, true));
     const alive = new OwnedFd(scratch.view.getInt32(4, true));
-    const actor = startSpare(taken, 'the guardian', WORKSPACE, SLICE_SIZE);
-    const setup = new Tape('guardian: session of its own, and the pipe');
-    setup.call('setsid', []);
-    const controller = setup.call('pidfd_open', [process.pid, 0]);
-    const pipe = setup.call('pidfd_getfd', [controller, waiting.fd, 0]);
-    const played = playOne(actor, setup);
-    return new Guardian(actor, alive, Number(played.result(pipe)));
-  }
-
-  /**
-   * A dump that will kill, or leave stopped: if we die, the tree is killed (left as it is) when the image has its
-   * inventory, and continued when not. Its threads are pinned by SIGSTOP meanwhile, so nobody runs before that.
-   */
-  armCommit(pids: readonly number[], inventory: string, kill: boolean): void {
-    const tape = this.#tape;
-    const targets = pids.map((pid) => tape.call('pidfd_open', [pid, 0]));
-    this.#waitForDeath();
-    // No inventory: the tape stops here, and its tail undoes the SIGSTOPs.
-    tape.call('faccessat', [AT_FDCWD, tape.string(inventory), 0]);
-    const committed = kill ? SIGKILL : SIGSTOP;
-    for (const target of targets) tape.call('pidfd_send_signal', [target, committed, 0, 0], 'any');
-    tape.call('kill', [this.#actor.tid, SIGKILL]);
-    for (const target of targets) tape.cleanup('pidfd_send_signal', [target, SIGCONT, 0, 0]);
-    this.#launch();
-  }
-
-  /** A restore: if we die before it is released as a whole, whatever was released is killed. */
-  armRelease(pids: readonly number[]): void {
-    const tape = this.#tape;
-    const targets = pids.map((pid) => tape.call('pidfd_open', [pid, 0]));
-    this.#waitForDeath();
-    for (const target of targets) tape.call('pidfd_send_signal', [target, SIGKILL, 0, 0], 'any');
-    this.#launch();
-  }
-
-  #waitForDeath(): void {
-    this.#tape.call('read', [this.#pipe, this.#tape.space(8), 1], 0);
-  }
-
-  #launch(): void {
-    launch(this.#actor, this.#tape);
-    this.#armed = true;
-  }
-
-  get isArmed(): boolean {
-    return this.#armed;
+    let actor: Actor | undefined;
+    try {
+      actor = startSpare(taken, 'the guardian', WORKSPACE, WATCH_SIZE);
+      const setup = new Tape('guardian: session of its own, and the pipe');
+      setup.call('setsid', []);
+      const controller = setup.call('pidfd_open', [process.pid, 0]);
+      const pipe = setup.call('pidfd_getfd', [controller, waiting.fd, 0]);
+      const played = playOne(actor, setup);
+      return new Guardian(actor, alive, Number(played.result(pipe)), Number(played.result(controller)));
+    } catch (error) {
+      if (actor !== undefined) end(actor);
+      alive[Symbol.dispose]();
+      throw error;
+    }
   }
 
   get pid(): number {
     return this.#actor.tid;
   }
 
-  /** Nothing is left to guard. SIGKILL, so that its tail does not play. */
+  /** The processes that duties may be about, as this process sees them. Before the first duty. */
+  know(pids: readonly number[]): void {
+    this.#members = pids;
+  }
+
+  /** Does our death hold everybody still until the duties were done? From the first duty on. */
+  get holds(): boolean {
+    return this.#watch?.holds ?? false;
+  }
+
+  /** From here on our death leads to this. Throws when the guardian is not there any more. */
+  take(duty: Duty): void {
+    this.#duties.add(duty);
+    this.#write(this.#watching());
+  }
+
+  drop(duty: Duty): void {
+    if (!this.#duties.delete(duty) || this.#watch === undefined) return;
+    this.#write(this.#watch);
+  }
+
+  /** Let go of it, so that it watches. */
+  #watching(): Watch {
+    if (this.#watch !== undefined) return this.#watch;
+    const tape = new Tape('guardian: watch');
+    const targets = new Map(this.#members.map((pid) => [pid, tape.call('pidfd_open', [pid, 0], 'any')]));
+    const [hold, death] = [tape.label(), tape.label()];
+    tape.jump('ptrace', [PTRACE_SEIZE, this.#tid, 0, PTRACE_O_TRACEEXIT], hold);
+    const isPiped = tape.call('getpid', []);
+    tape.call('read', [this.#pipe, tape.space(8), 1], 'any');
+    tape.jump('sched_yield', [], death);
+    tape.place(hold);
+    const isHeld = tape.call('getpid', []);
+    this.#awaitExit(tape, death);
+    tape.place(death);
+    const [nothing] = [tape.label()];
+    const last = tape.jump('sched_yield', [], nothing);
+    tape.place(nothing);
+    launch(this.#actor, tape);
+    const holds = this.#learn(tape, isHeld, isPiped);
+    this.#watch = { tape, targets, last, holds };
+    return this.#watch;
+  }
+
+  /** All signals on their way to us are passed on. A stop that is no signal's (PTRACE_CONT says EIO to its number) just goes on. */
+  #awaitExit(tape: Tape, death: ReturnType<Tape['label']>): void {
+    const status = tape.space(16);
+    const again = tape.label();
+    tape.place(again);
+    tape.call('wait4', [this.#tid, status, __WALL, 0], 'any');
+    goIfEqual(tape, status, EXIT_STOP, death);
+    const signal = { kind: 'value', at: { kind: 'inside', space: status, at: 1 } } as const;
+    tape.jump('ptrace', [PTRACE_CONT, this.#tid, 0, signal], again);
+    tape.jump('ptrace', [PTRACE_CONT, this.#tid, 0, 0], again);
+  }
+
+  /** Which way did it go? */
+  #learn(tape: Tape, isHeld: Result, isPiped: Result): boolean {
+    const deadline = Date.now() + WATCH_TIMEOUT_MS;
+    for (;;) {
+      if (this.#cell(tape, isHeld) > 0n) return true;
+      if (this.#cell(tape, isPiped) > 0n) return false;
+      if (Date.now() > deadline) throw new LostTaskError('the guardian does not watch');
+      sleep_us(20);
+    }
+  }
+
+  #cell(tape: Tape, result: Result): bigint {
+    const bytes = readRemote(this.#actor.tid, tape.entryAddress(result.index, WATCH_AT, ENTRY.result), 8);
+    return new DataView(bytes.buffer, bytes.byteOffset).getBigInt64(0, true);
+  }
+
+  #write(watch: Watch): void {
+    const tape = new Tape('guardian: when this process has died');
+    const target: Target = (pid) => {
+      const result = watch.targets.get(pid);
+      if (result === undefined) throw new Error(`the guardian does not know pid ${pid}`);
+      return { kind: 'value', at: watch.tape.entryAddress(result.index, WATCH_AT, ENTRY.result) };
+    };
+    for (const duty of this.#duties) duty.whileHeld?.(tape, target);
+    this.#release(tape, watch);
+    for (const duty of this.#duties) duty.afterwards?.(tape, target);
+    tape.call('exit_group', [0]);
+    const at = DUTIES_AT[this.#turn] ?? DUTIES_AT[0];
+    this.#turn = 1 - this.#turn;
+    if (tape.size > DUTIES_SIZE)
+      throw new RangeError(`the guardian's duties take ${tape.size} bytes, there is room for ${DUTIES_SIZE}`);
+    writeRemote(this.#actor.tid, at, tape.assemble(at, 'exit'));
+    const target_bytes = new Uint8Array(8);
+    new DataView(target_bytes.buffer).setBigUint64(0, tape.entryAddress(0, at), true);
+    writeRemote(
+      this.#actor.tid,
+      watch.tape.entryAddress(watch.last.index, WATCH_AT, ENTRY.expected),
+      target_bytes,
+    );
+  }
+
+  /** Let this process die, and wait until it has: then it traces nobody. */
+  #release(tape: Tape, watch: Watch): void {
+    if (watch.holds) {
+      tape.call('ptrace', [PTRACE_CONT, this.#tid, 0, 0], 'any');
+      tape.call('wait4', [this.#tid, 0, __WALL, 0], 'any');
+      return;
+    }
+    const pollfd = new Uint8Array(16);
+    const view = new DataView(pollfd.buffer);
+    view.setInt32(0, this.#controller, true);
+    view.setInt16(4, POLLIN, true);
+    tape.call('poll', [tape.space(pollfd), 1, -1], 'any');
+  }
+
+  /** Nothing is left to guard. SIGKILL, so that none of its tapes plays on. */
   [Symbol.dispose](): void {
-    attempt('kill', [this.#actor.tid, SIGKILL]);
-    while (waitFor(this.#actor.tid).kind === 'stopped');
+    end(this.#actor);
     this.#alive[Symbol.dispose]();
   }
+}
+
+function end({ tid }: Actor): void {
+  attempt('kill', [tid, SIGKILL]);
+  while (waitFor(tid).kind === 'stopped');
 }
 
 /** Start a stem whose pid is none that a tree needs. */
@@ -114,9 +239,6 @@ export function startSpare(
       rejected.push(actor);
     }
   } finally {
-    for (const { tid } of rejected) {
-      attempt('kill', [tid, SIGKILL]);
-      while (waitFor(tid).kind === 'stopped');
-    }
+    for (const actor of rejected) end(actor);
   }
 }

@@ -1,6 +1,6 @@
-import { syscall } from '../kernel/syscall.js';
-import { readNamespaces } from '../kernel/procfs/ns.js';
 import { createMessage, type MessageOf } from '../image/index.js';
+import { readNamespaces } from '../kernel/procfs/ns.js';
+import { syscall } from '../kernel/syscall.js';
 import type { Process } from '../resources/contract.js';
 
 /**
@@ -24,9 +24,20 @@ export class Identities {
   readonly #namespaces = new Map<string, number>();
 
   constructor(processes: readonly Process[]) {
-    this.root = createMessage('ids', { vmId: 1, filesId: 1, fsId: 1, sighandId: 1, ...this.#namespacesOf(process.pid) });
+    this.root = createMessage('ids', {
+      vmId: 1,
+      filesId: 1,
+      fsId: 1,
+      sighandId: 1,
+      ...this.#namespacesOf(process.pid),
+    });
     const living = processes.filter(({ state }) => state !== 'zombie');
-    const classes = { vm: classify(living, 'vm'), files: classify(living, 'files'), fs: classify(living, 'fs'), sighand: classify(living, 'sighand') };
+    const classes = {
+      vm: classify(living, 'vm'),
+      files: classify(living, 'files'),
+      fs: classify(living, 'fs'),
+      sighand: classify(living, 'sighand'),
+    };
     for (const member of living)
       this.#ids.set(
         member,

@@ -1,10 +1,12 @@
-import { readMaps, type Mapping } from '../kernel/procfs/maps.js';
-import { nameOf, type Process, type Thread } from '../resources/contract.js';
+import { type Mapping, readMaps } from '../kernel/procfs/maps.js';
+import { nameOf, type Process, type Refuse, type Thread } from '../resources/contract.js';
 import { registersForImage } from '../resources/process/index.js';
-import { type Borrowed, borrow, chainRoom, giveBack, type Lender } from '../tape/borrow.js';
+import { type Borrowed, borrowAs, chainRoom, giveBack, type Lender, planBorrow } from '../tape/borrow.js';
 import { findGadgets, type Gadgets } from '../tape/gadgets.js';
 import type { Actor } from '../tape/play.js';
 import { FreezeError } from './freeze.js';
+import type { Duty, Guardian } from './guardian.js';
+import { healStopped } from './heal.js';
 
 /**
  * Borrowing all threads of a frozen tree: where their workspaces and chains go, which signal ends their tapes.
@@ -16,15 +18,21 @@ const PAGE = 4096n;
 const RED_ZONE = 128n;
 /** SIGURG, SIGWINCH, SIGCHLD: ignored by default. Go's runtime takes SIGURG for granted at any time. */
 const STOP_SIGNALS = [23, 28, 17];
+const SIGSTOP = 19;
 
 export class Loan implements Disposable {
   readonly actors: ReadonlyMap<Thread, Actor>;
   #borrowed: Borrowed[];
+  readonly #duties: Duty[] = [];
+  readonly #guardian: Guardian;
 
-  constructor(processes: readonly Process[]) {
+  constructor(processes: readonly Process[], guardian: Guardian) {
+    this.#guardian = guardian;
     const living = processes.filter(({ state }) => state !== 'zombie');
     const threads = living.flatMap((process) => process.threads);
-    this.#borrowed = borrow(living.flatMap(lendersOf));
+    const planned = living.map((process) => ({ process, threads: lendersOf(process).map(planBorrow) }));
+    for (const each of planned) this.#provide(each.process, each.threads);
+    this.#borrowed = borrowAs(planned.flatMap((each) => each.threads));
     const actors = new Map<Thread, Actor>();
     threads.forEach((thread, index) => {
       const borrowed = this.#borrowed[index];
@@ -39,14 +47,39 @@ export class Loan implements Disposable {
     return actor;
   }
 
+  /** Throws when somebody was lost; everybody else has been given back then. */
   giveBack(): void {
-    giveBack(this.#borrowed);
+    const borrowed = this.#borrowed;
     this.#borrowed = [];
+    giveBack(borrowed);
+    for (const duty of this.#duties.splice(0)) this.#guardian.drop(duty);
+  }
+
+  /** See to it that threads which cannot go home by themselves are taken there if we die. */
+  #provide(process: Process, threads: readonly Borrowed[]): void {
+    const duty = process.state === 'stopped' ? healStopped(threads, stopSignalOf(process)) : undefined;
+    if (duty === undefined) return;
+    this.#duties.push(duty);
+    this.#guardian.take(duty);
+  }
+
+  /** As `giveBack`, on the way back from a failure, which must not be hidden by another. */
+  abandon(): void {
+    try {
+      this.giveBack();
+    } catch {
+      // Whoever was lost, or does not stop, needs nothing, or goes home by its chain when let go.
+    }
   }
 
   [Symbol.dispose](): void {
-    this.giveBack();
+    this.abandon();
   }
+}
+
+/** What has stopped a process; the freeze saw it. */
+function stopSignalOf({ leader }: Process): number {
+  return leader.core.tc?.stopSigno || SIGSTOP;
 }
 
 function lendersOf(process: Process): Lender[] {
@@ -62,7 +95,13 @@ function lendersOf(process: Process): Lender[] {
   return threads.map((thread, index) => lenderOf(thread, maps, gadgets, start + size * BigInt(index), index));
 }
 
-function lenderOf(thread: Thread, maps: readonly Mapping[], gadgets: Gadgets, at: bigint, index: number): Lender {
+function lenderOf(
+  thread: Thread,
+  maps: readonly Mapping[],
+  gadgets: Gadgets,
+  at: bigint,
+  index: number,
+): Lender {
   const { frozen } = thread;
   if (frozen === undefined) throw new Error(`${nameOf(thread)} is not frozen`);
   return {
@@ -95,6 +134,9 @@ export function freeRange(maps: readonly { start: bigint; end: bigint }[], size:
 
 const USER_END = 0x7fff_ffff_f000n;
 
+/** A handler that runs on a chain's stack has this much of it, where there is enough. */
+const HANDLER_ROOM = 16n * 1024n;
+
 /**
  * Unused stack for a thread's chain. The main thread's is the low end of [stack], far under any use; an ordinary
  * pthread stack is used below its red zone (such a stack has its TCB, to which fs points, at its top); anybody else
@@ -109,11 +151,28 @@ function chainFor(thread: Thread, maps: readonly Mapping[], room: bigint, index:
     const at = (sp - RED_ZONE - room) & ~63n;
     if (own?.perms.startsWith('rw') && fs_base >= sp && fs_base < own.end && at >= own.start) return at;
   }
+  if (stack === undefined) throw new FreezeError(`${nameOf(thread)} has no [stack] mapping for its way back`);
   const used = thread.process.leader.frozen?.registers.sp ?? 0n;
-  const at = (stack?.start ?? 0n) + room * BigInt(index);
-  if (stack === undefined || at + room > stack.end || (used >= stack.start && used < stack.end && at + room + PAGE > used))
-    throw new FreezeError(`No unused stack was found in ${nameOf(thread)} for its way back`);
-  return at;
+  const end = used >= stack.start && used < stack.end ? used - PAGE : stack.end;
+  const spacious = stack.start + HANDLER_ROOM + (room + HANDLER_ROOM) * BigInt(index);
+  const tight = stack.start + room * BigInt(index);
+  for (const at of [spacious, tight]) if (at + room <= end) return at;
+  throw new FreezeError(`No unused stack was found in ${nameOf(thread)} for its way back`);
+}
+
+/** Before the freeze: what would keep a process from being borrowed. */
+export function checkLoan(process: Process, refuse: Refuse): void {
+  const maps = readMaps(process.pid);
+  const task = nameOf(process);
+  if (findGadgets(process.pid, maps) === undefined)
+    refuse({
+      task,
+      object: 'code',
+      reason:
+        'no executable mapping holds a system call and a signal return, by which it could go on without us',
+    });
+  if (!maps.some((mapping) => mapping.path === '[stack]'))
+    refuse({ task, object: 'stack', reason: 'it has no [stack] mapping, where its way back would be kept' });
 }
 
 function stopSignalFor(thread: Thread): number {

@@ -1,7 +1,7 @@
-import { readStat } from '../kernel/procfs/stat.js';
-import { readStatus } from '../kernel/procfs/status.js';
-import { readTree, type TreeProcess } from '../kernel/procfs/tree.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
+import { readStat } from '../kernel/procfs/stat.js';
+import { readStatus, type Status } from '../kernel/procfs/status.js';
+import { readTree, type TreeProcess } from '../kernel/procfs/tree.js';
 import type { Process, Thread } from '../resources/contract.js';
 import { newCore } from '../resources/process/index.js';
 
@@ -33,17 +33,30 @@ interface Draft {
   stat: Process['stat'];
 }
 
-function lookAt(node: TreeProcess, parent: Process | undefined, stopSignal: number | undefined): Process | undefined {
+function lookAt(
+  node: TreeProcess,
+  parent: Process | undefined,
+  stopSignal: number | undefined,
+): Process | undefined {
   const stat = readStat(node.pid);
   const status = readStatus(node.pid);
   const isStopped = stopSignal !== undefined || stat.state === STOPPED;
   const state = ZOMBIE.has(stat.state) ? 'zombie' : isStopped ? 'stopped' : 'alive';
   const insidePid = status.nsTgid.at(-1) ?? node.pid;
-  const draft = { pid: node.pid, insidePid, parent, children: [], threads: [], state, stat } as unknown as Draft;
+  const draft = {
+    pid: node.pid,
+    insidePid,
+    parent,
+    children: [],
+    threads: [],
+    state,
+    stat,
+  } as unknown as Draft;
   const process = draft as Process;
   const tids = state === 'zombie' ? [node.pid] : [node.pid, ...node.tids.filter((tid) => tid !== node.pid)];
   for (const tid of tids) {
-    const thread = unlessVanished(() => lookAtThread(process, tid));
+    const known = tid === node.pid ? status : undefined;
+    const thread = unlessVanished(() => lookAtThread(process, tid, known));
     if (thread !== undefined) draft.threads.push(thread);
   }
   const [leader] = draft.threads;
@@ -54,9 +67,9 @@ function lookAt(node: TreeProcess, parent: Process | undefined, stopSignal: numb
   return process;
 }
 
-function lookAtThread(process: Process, tid: number): Thread {
+function lookAtThread(process: Process, tid: number, known: Status | undefined): Thread {
   const isLeader = tid === process.pid;
-  const status = readStatus(process.pid, { tid });
+  const status = known ?? readStatus(process.pid, { tid });
   return {
     tid,
     insideTid: status.nsPid.at(-1) ?? tid,

@@ -35,6 +35,7 @@ export function restore(request: RestoreRequest): RestoreReport {
 function pagesOf(plan: RestorePlan): number {
   let pages = 0;
   for (const { mm, reader, pid } of plan.processes)
-    if (mm !== undefined) for (const { nrPages, flags } of reader.pagemap(pid)?.entries ?? []) if (flags !== 0) pages += nrPages;
+    if (mm !== undefined)
+      for (const { nrPages, flags } of reader.pagemap(pid)?.entries ?? []) if (flags !== 0) pages += nrPages;
   return pages;
 }

@@ -4,8 +4,8 @@ import { createMessage, type ImageWriter, type MessageOf } from '../image/index.
 import { boottime_ns } from '../kernel/clock.js';
 import { readTimeOffsets } from '../kernel/procfs/idmap.js';
 import type { Process } from '../resources/contract.js';
-import { offsetOf } from './restore/clock.js';
 import type { Identities } from './identity.js';
+import { offsetOf } from './restore/clock.js';
 
 /** The images that describe the tree as a whole: pstree, ids, core, timens, cgroup and the inventory. */
 
@@ -59,4 +59,3 @@ export function inventoryOf(identities: Identities): MessageOf<'inventory'> {
     dumpCriuRunId: randomUUID(),
   });
 }
-

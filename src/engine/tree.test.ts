@@ -97,7 +97,9 @@ async function roundTrip(afterwards: 'kill' | 'run' | 'stop'): Promise<void> {
       restore({ ...RESTORE, directory });
     } else if (afterwards === 'stop') {
       assert.equal(readStat(subject.pid).state, 'T');
-      for (const pid of members()) if (!before.some((line) => line.startsWith(`${pid} `) && line.includes(' T,'))) attempt('kill', [pid, 18]);
+      for (const pid of members())
+        if (!before.some((line) => line.startsWith(`${pid} `) && line.includes(' T,')))
+          attempt('kill', [pid, 18]);
     }
     assert.deepEqual(kinship(subject.pid), before);
     subject.signal(10);

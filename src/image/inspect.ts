@@ -37,7 +37,7 @@ export interface ImageDescription {
   readonly files: readonly FileDescription[];
 }
 
-function countPages(entries: readonly PagemapEntry[]): PageBytes {
+function countPages(entries: Iterable<PagemapEntry>): PageBytes {
   const bytes = { present: 0, parent: 0, lazy: 0 };
   for (const { flags, nrPages } of entries) {
     if ((flags & PE_PRESENT) !== 0) bytes.present += nrPages * PAGE_BYTES;

@@ -24,13 +24,64 @@ export interface PagemapEntry {
   readonly flags: number;
 }
 
+/** Runs of pages, as an array has them. */
+export interface PagemapEntries extends Iterable<PagemapEntry> {
+  readonly length: number;
+  at(index: number): PagemapEntry | undefined;
+}
+
 export interface Pagemap {
   /** The path of the file, for messages. */
   readonly file: string;
   readonly pagesId: number;
-  readonly entries: readonly PagemapEntry[];
+  readonly entries: PagemapEntries;
   /** Where each entry begins in the file, for messages. */
-  readonly positions: readonly number[];
+  readonly positions: ArrayLike<number>;
+}
+
+/** What an entry has at least: a length word, and two fields with a tag each. */
+const ENTRY_BYTES_MIN = 8;
+
+/** Runs in columns: an object for each would take three times the room. */
+class Columns implements PagemapEntries {
+  length = 0;
+  readonly positions: Float64Array;
+  readonly #vaddrs: BigUint64Array;
+  readonly #pages: Float64Array;
+  readonly #flags: Uint32Array;
+
+  /** `bytes` is the length of the file; columns that stay untouched take no memory. */
+  constructor(bytes: number) {
+    const room = Math.ceil(bytes / ENTRY_BYTES_MIN);
+    this.positions = new Float64Array(room);
+    this.#vaddrs = new BigUint64Array(room);
+    this.#pages = new Float64Array(room);
+    this.#flags = new Uint32Array(room);
+  }
+
+  push({ vaddr, nrPages, flags }: PagemapEntry, position: number): void {
+    this.positions[this.length] = position;
+    this.#vaddrs[this.length] = vaddr;
+    this.#pages[this.length] = nrPages;
+    this.#flags[this.length] = flags;
+    this.length++;
+  }
+
+  at(index: number): PagemapEntry | undefined {
+    if (index < 0 || index >= this.length) return undefined;
+    return {
+      vaddr: this.#vaddrs[index] ?? 0n,
+      nrPages: this.#pages[index] ?? 0,
+      flags: this.#flags[index] ?? 0,
+    };
+  }
+
+  *[Symbol.iterator](): Generator<PagemapEntry> {
+    for (let index = 0; index < this.length; index++) {
+      const entry = this.at(index);
+      if (entry !== undefined) yield entry;
+    }
+  }
 }
 
 const KIND = { magic: MAGIC.PAGEMAP };
@@ -132,13 +183,12 @@ export function decodePagemap(bytes: Uint8Array, file: string): Pagemap {
   readMagic(cursor, KIND);
   const { pagesId } = readMessage(cursor, pagemap_headSchema);
   const place: Place = { next: 0 };
-  const entries: PagemapEntry[] = [];
-  const positions: number[] = [];
+  const entries = new Columns(cursor.left);
   while (cursor.left > 0) {
-    positions.push(cursor.offset);
-    entries.push(decodeEntry(cursor, bytes, place));
+    const position = cursor.offset;
+    entries.push(decodeEntry(cursor, bytes, place), position);
   }
-  return { file, pagesId, entries, positions };
+  return { file, pagesId, entries, positions: entries.positions };
 }
 
 /** Length word, five tags, and varints of 10, 1, 1 and 6 bytes. */
@@ -171,21 +221,59 @@ function encodeEntry(bytes: Uint8Array, at: number, entry: PagemapEntry): number
   return next;
 }
 
-/** The bytes of a pagemap file. Entries must be aligned, ascending and without overlap. */
-export function encodePagemap(pagesId: number, entries: readonly PagemapEntry[]): Uint8Array {
-  const head = toBinary(pagemap_headSchema, { $typeName: 'pagemap_head', pagesId });
-  const prefix = Buffer.concat([...encodeMagic(KIND), Uint8Array.of(head.length, 0, 0, 0), head]);
-  const bytes = new Uint8Array(prefix.length + entries.length * ENTRY_BYTES_MAX);
-  bytes.set(prefix);
-  let at = prefix.length;
-  let end = 0;
-  for (const entry of entries) {
-    const wrong = fault(entry, end);
-    if (wrong !== undefined) throw new ImageError('pagemap', `cannot be written: ${wrong}`, { offset: at });
-    end = Number(entry.vaddr) + entry.nrPages * PAGE_BYTES;
-    at = encodeEntry(bytes, at, entry);
+const ENCODER_BYTES = 64 * 1024;
+
+/** Makes a pagemap file run by run, in a buffer of its own that does not grow with it. */
+export class PagemapEncoder {
+  readonly #write: (bytes: Uint8Array) => void;
+  readonly #bytes = new Uint8Array(ENCODER_BYTES);
+  #at: number;
+  #written = 0;
+  #end = 0;
+  #pages = 0;
+
+  /** `write` gets the bytes of the file in order; they are its own only until it returns. */
+  constructor(pagesId: number, write: (bytes: Uint8Array) => void) {
+    this.#write = write;
+    const head = toBinary(pagemap_headSchema, { $typeName: 'pagemap_head', pagesId });
+    const prefix = Buffer.concat([...encodeMagic(KIND), Uint8Array.of(head.length, 0, 0, 0), head]);
+    this.#bytes.set(prefix);
+    this.#at = prefix.length;
   }
-  return bytes.subarray(0, at);
+
+  /** How many pages the runs have so far. */
+  get pages(): number {
+    return this.#pages;
+  }
+
+  /** Append a run. They must be aligned, ascending and without overlap. @throws ImageError */
+  add(entry: PagemapEntry): void {
+    const wrong = fault(entry, this.#end);
+    if (wrong !== undefined)
+      throw new ImageError('pagemap', `cannot be written: ${wrong}`, { offset: this.#written + this.#at });
+    this.#end = Number(entry.vaddr) + entry.nrPages * PAGE_BYTES;
+    this.#pages += entry.nrPages;
+    if (this.#at + ENTRY_BYTES_MAX > ENCODER_BYTES) this.flush();
+    this.#at = encodeEntry(this.#bytes, this.#at, entry);
+  }
+
+  /** Write what was added. */
+  flush(): void {
+    this.#write(this.#bytes.subarray(0, this.#at));
+    this.#written += this.#at;
+    this.#at = 0;
+    // Length words are written by their low byte alone.
+    this.#bytes.fill(0);
+  }
+}
+
+/** The bytes of a pagemap file. Entries must be aligned, ascending and without overlap. */
+export function encodePagemap(pagesId: number, entries: Iterable<PagemapEntry>): Uint8Array {
+  const parts: Uint8Array[] = [];
+  const encoder = new PagemapEncoder(pagesId, (bytes) => parts.push(bytes.slice()));
+  for (const entry of entries) encoder.add(entry);
+  encoder.flush();
+  return Buffer.concat(parts);
 }
 
 /** The address after a run. */
@@ -227,13 +315,14 @@ export function presentPages(pagemap: Pagemap): number {
  */
 export function checkPagemap(pagemap: Pagemap, pages_bytes?: number): void {
   let end = 0;
-  pagemap.entries.forEach((entry, index) => {
+  let index = 0;
+  for (const entry of pagemap.entries) {
     const wrong = fault(entry, end);
-    const offset = pagemap.positions[index];
+    const offset = pagemap.positions[index++];
     if (wrong !== undefined)
       throw new ImageError(pagemap.file, wrong, offset === undefined ? {} : { offset });
     end = Number(entry.vaddr) + entry.nrPages * PAGE_BYTES;
-  });
+  }
   if (pages_bytes === undefined) return;
   const expected = presentPages(pagemap) * PAGE_BYTES;
   if (expected !== pages_bytes) {

@@ -51,10 +51,11 @@ class Layer {
     this.#options = options;
     this.#offsets = new Float64Array(pagemap.entries.length);
     let offset = 0;
-    pagemap.entries.forEach((entry, index) => {
-      this.#offsets[index] = offset;
-      if ((entry.flags & PE_PRESENT) !== 0) offset += entry.nrPages * PAGE_BYTES;
-    });
+    let index = 0;
+    for (const { flags, nrPages } of pagemap.entries) {
+      this.#offsets[index++] = offset;
+      if ((flags & PE_PRESENT) !== 0) offset += nrPages * PAGE_BYTES;
+    }
   }
 
   static load(reader: ImageReader, id: ImageId, options: PagesOptions): Layer | undefined {
@@ -67,7 +68,7 @@ class Layer {
   /** The runs between two addresses, the parents' put in place. */
   *runs(from: bigint, to: bigint): Generator<PageRun> {
     for (let index = this.#find(from); index < this.pagemap.entries.length; index++) {
-      const entry = this.pagemap.entries[index];
+      const entry = this.pagemap.entries.at(index);
       if (entry === undefined || entry.vaddr >= to) return;
       const vaddr = entry.vaddr > from ? entry.vaddr : from;
       const entry_end = endOf(entry);
@@ -112,7 +113,7 @@ class Layer {
     let high = entries.length;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      const entry = entries[middle];
+      const entry = entries.at(middle);
       if (entry !== undefined && endOf(entry) <= address) low = middle + 1;
       else high = middle;
     }

@@ -19,6 +19,9 @@ export interface ReaderOptions {
 }
 
 /** Reads an image directory, of ours or of CRIU's. All that can be wrong with one is thrown as an ImageError. */
+/** Files up to this size stay in memory once they were read. */
+const MEMORY_BYTES = 256 * 1024;
+
 export class ImageReader implements Disposable {
   readonly directory: string;
   readonly #directory: ImageDirectory;
@@ -26,6 +29,10 @@ export class ImageReader implements Disposable {
   readonly #ancestors: readonly string[];
   #inventory: inventory_entry | undefined;
   #parent: ImageReader | undefined;
+  /** What was decoded, but for large files: the whole image is checked first, and then read. */
+  readonly #decoded = new Map<string, unknown>();
+  /** The pagemap read last: it is looked at several times in a row, and can be large. */
+  #recent: { readonly name: string; readonly pagemap: Pagemap } | undefined;
 
   private constructor(directory: ImageDirectory, options: ReaderOptions, ancestors: readonly string[]) {
     this.directory = directory.path;
@@ -108,8 +115,13 @@ export class ImageReader implements Disposable {
 
   recordsOptional<K extends KindName>(kind: K, ...id: IdArgument<K>): ImageRecord<K>[] | undefined {
     const name = fileOf(kind, (id as ImageId[])[0] ?? null);
+    const known = this.#decoded.get(name);
+    if (known !== undefined) return known as ImageRecord<K>[];
     const bytes = this.bytes(name);
-    return bytes === undefined ? undefined : decodeImage(kind, bytes, this.#directory.display(name));
+    if (bytes === undefined) return undefined;
+    const records = decodeImage(kind, bytes, this.#directory.display(name));
+    if (bytes.length <= MEMORY_BYTES) this.#decoded.set(name, records);
+    return records;
   }
 
   /** A file's bytes; undefined when it is missing. */
@@ -147,8 +159,12 @@ export class ImageReader implements Disposable {
   /** Which pages of a process (or, with `shmem`, of a shared mapping) the image has; undefined without a pagemap. */
   pagemap(id: ImageId, options: { shmem?: boolean } = {}): Pagemap | undefined {
     const name = `pagemap-${options.shmem ? 'shmem-' : ''}${id}.img`;
+    if (this.#recent?.name === name) return this.#recent.pagemap;
     const bytes = this.bytes(name);
-    return bytes === undefined ? undefined : decodePagemap(bytes, this.#directory.display(name));
+    if (bytes === undefined) return undefined;
+    const pagemap = decodePagemap(bytes, this.#directory.display(name));
+    this.#recent = { name, pagemap };
+    return pagemap;
   }
 
   /** The image this one is an increment of. It is closed together with this one. */

@@ -128,6 +128,15 @@ export class ImageWriter implements Disposable {
     return this.#create(name);
   }
 
+  /** Closes a file of `openRaw` that is complete, so that its descriptor is free for others. */
+  closeRaw(name: string): void {
+    const file = this.#files.get(name);
+    if (file?.fd === undefined) return;
+    const { fd } = file;
+    this.#files.set(name, { fd: undefined, bytes: fstatSync(fd).size });
+    closeSync(fd);
+  }
+
   /** Makes this image an increment of another one: the link `parent`, relative as CRIU wants it. */
   linkParent(parent: string): void {
     this.#assertOpen();

@@ -65,7 +65,11 @@ export function peekAt(tid: number): WaitStatus {
       return { kind: 'exited', status };
     case CLD_KILLED:
     case CLD_DUMPED:
-      return { kind: 'killed', signal: status & 0x7f, core: view.getInt32(SIGINFO.code, true) === CLD_DUMPED };
+      return {
+        kind: 'killed',
+        signal: status & 0x7f,
+        core: view.getInt32(SIGINFO.code, true) === CLD_DUMPED,
+      };
     default:
       return { kind: 'stopped', signal: status & 0xff, event: status >> 8 };
   }

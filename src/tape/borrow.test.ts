@@ -84,12 +84,16 @@ test('what a tape opened is gone after it was given back', async () => {
 });
 
 test('a borrowed thread whose borrower is killed finds its way home', async () => {
-  using subject = Subject.python("print('ready', flush=True)\nimport time\nn = 0\nwhile True:\n  time.sleep(0.001)\n  n += 1\n  if n % 100 == 0: print('lap', n, flush=True)");
+  using subject = Subject.python(
+    "print('ready', flush=True)\nimport time\nn = 0\nwhile True:\n  time.sleep(0.001)\n  n += 1\n  if n % 100 == 0: print('lap', n, flush=True)",
+  );
   await subject.expect(/ready/);
   const before = traces(subject.pid);
   const thief = fileURLToPath(new URL('../testing/die-borrowing.js', import.meta.url));
   for (const where of ['mapped', 'playing', 'played']) {
-    const { signal, stderr } = spawnSync(process.execPath, [thief, `${subject.pid}`, where], { encoding: 'utf8' });
+    const { signal, stderr } = spawnSync(process.execPath, [thief, `${subject.pid}`, where], {
+      encoding: 'utf8',
+    });
     assert.equal(signal, 'SIGKILL', stderr);
     const laps = subject.output.length;
     await subject.expect(new RegExp(`[^]{${laps},}lap`));

@@ -1,4 +1,12 @@
-import { MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_NORESERVE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE } from '../abi/mman.js';
+import {
+  MAP_ANONYMOUS,
+  MAP_FIXED_NOREPLACE,
+  MAP_NORESERVE,
+  MAP_PRIVATE,
+  PROT_EXEC,
+  PROT_READ,
+  PROT_WRITE,
+} from '../abi/mman.js';
 import { SYSCALL_X86_64 } from '../abi/syscalls.js';
 import { SyscallError } from '../kernel/errors.js';
 import * as ptrace from '../kernel/ptrace.js';
@@ -6,6 +14,7 @@ import { NO_SYSCALL, type Registers } from '../kernel/registers.js';
 import { readRemote, writeRemote } from '../kernel/remote.js';
 import { describeStatus, isSyscallStop, waitFor } from '../kernel/wait.js';
 import { LOOP } from '../machine/x86_64.js';
+import { Barrier } from './barrier.js';
 import type { Gadgets } from './gadgets.js';
 import { CODE_SIZE } from './layout.js';
 import { type Actor, isPassing, LostTaskError } from './play.js';
@@ -47,6 +56,7 @@ export interface Lender {
 export interface Borrowed {
   readonly lender: Lender;
   readonly actor: Actor;
+  readonly chain: Chain;
   /** What lay where the chain is now. */
   readonly underChain: Uint8Array;
 }
@@ -59,7 +69,7 @@ export function chainRoom(xstate: Uint8Array): number {
 }
 
 interface Chain {
-  /** Stack pointer for a `ret` that first unmaps the workspace. */
+  /** Where it begins, and stack pointer for a `ret` that first unmaps the workspace. */
   readonly unmapFirst: bigint;
   /** Stack pointer for a `ret` straight home. */
   readonly home: bigint;
@@ -103,41 +113,57 @@ export function maskFor(stopSignal: number): bigint {
 }
 
 /**
- * Borrow many stopped threads at once: two waits for all of them together.
- * Throws (after which the caller gives back what it has) SyscallError when a workspace cannot be mapped.
+ * Borrow many stopped threads at once: two waits for all of them together. Throws when a thread was lost, or its
+ * workspace could not be mapped (SyscallError); all others have been given back then.
  */
 export function borrow(lenders: readonly Lender[]): Borrowed[] {
-  const borrowed = lenders.map(prepare);
-  for (const { lender } of borrowed) ptrace.resumeToSyscall(lender.tid);
-  for (const { lender } of borrowed) waitForCall(lender);
-  for (const { lender } of borrowed) ptrace.resumeToSyscall(lender.tid);
-  for (const { lender } of borrowed) waitForCall(lender);
-  for (const { lender } of borrowed) settle(lender);
+  return borrowAs(lenders.map(planBorrow));
+}
+
+/** As `borrow`, of what was planned: whoever is to undo it for us has to know of it before it is begun. */
+export function borrowAs(borrowed: Borrowed[]): Borrowed[] {
+  const barrier = new Barrier<Borrowed>();
+  barrier.pass(borrowed, prepare);
+  const ready = borrowed.filter((one) => !barrier.isLost(one));
+  // Whoever could not be prepared has not been resumed, and needs no more than its registers.
+  for (const one of borrowed) if (barrier.isLost(one)) attemptHome(one);
+  const resume = ({ lender }: Borrowed) => ptrace.resumeToSyscall(lender.tid);
+  barrier.pass(ready, resume);
+  barrier.pass(ready, waitForCall);
+  barrier.pass(ready, resume);
+  barrier.pass(ready, waitForCall);
+  const arrived = ready.filter((one) => !barrier.isLost(one));
+  barrier.pass(arrived, settle);
+  try {
+    barrier.throwFirst();
+  } catch (error) {
+    const settled = arrived.filter((one) => !barrier.isLost(one));
+    for (const one of arrived) if (barrier.isLost(one)) attemptHome(one);
+    retreat(() => giveBack(settled));
+    throw error;
+  }
   return borrowed;
+}
+
+/** On the way back from a failure: what fails too is left to the chain, on which the task goes home when let go. */
+function retreat(action: () => void): void {
+  try {
+    action();
+  } catch {
+    // The failure that led here is the one to tell of.
+  }
+}
+
+function attemptHome(one: Borrowed): void {
+  retreat(() => home(one));
 }
 
 const PROT_RWX = PROT_READ | PROT_WRITE | PROT_EXEC;
 
-function prepare(lender: Lender): Borrowed {
+/** How a thread will be borrowed; nothing is touched. Throws SyscallError where its stack cannot be read. */
+export function planBorrow(lender: Lender): Borrowed {
   const { workspace, gadgets } = lender;
   const chain = buildChain(lender);
-  const underChain = readRemote(lender.tid, chain.unmapFirst, chain.bytes.length);
-  writeRemote(lender.tid, chain.unmapFirst, chain.bytes);
-  // SAFETY: the chain is in place before the registers change, and the registers before the mask.
-  ptrace.setRegisters(lender.tid, {
-    ...lender.registers,
-    ip: gadgets.syscall,
-    sp: chain.unmapFirst,
-    ax: BigInt(SYSCALL_X86_64.mmap),
-    di: workspace.address,
-    si: BigInt(workspace.size),
-    dx: BigInt(PROT_RWX),
-    r10: BigInt(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE),
-    r8: NO_SYSCALL,
-    r9: 0n,
-    orig_ax: NO_SYSCALL,
-  });
-  ptrace.setSignalMask(lender.tid, maskFor(lender.stopSignal));
   const actor: Actor = {
     tid: lender.tid,
     inside: lender.inside,
@@ -156,21 +182,41 @@ function prepare(lender: Lender): Borrowed {
       stack: chain.home,
     },
   };
-  return { lender, actor, underChain };
+  const underChain = readRemote(lender.tid, chain.unmapFirst, chain.bytes.length);
+  return { lender, actor, chain, underChain };
 }
 
-/** SIGTRAP is what PTRACE_SYSCALL stops report; an event stop on the way is passed over. */
-function waitForCall(lender: Lender): void {
-  const SIGTRAP = 5;
+function prepare({ lender, chain }: Borrowed): void {
+  const { workspace, gadgets } = lender;
+  writeRemote(lender.tid, chain.unmapFirst, chain.bytes);
+  // SAFETY: the chain is in place before the registers change, and the registers before the mask.
+  ptrace.setRegisters(lender.tid, {
+    ...lender.registers,
+    ip: gadgets.syscall,
+    sp: chain.unmapFirst,
+    ax: BigInt(SYSCALL_X86_64.mmap),
+    di: workspace.address,
+    si: BigInt(workspace.size),
+    dx: BigInt(PROT_RWX),
+    r10: BigInt(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE),
+    r8: NO_SYSCALL,
+    r9: 0n,
+    orig_ax: NO_SYSCALL,
+  });
+  ptrace.setSignalMask(lender.tid, maskFor(lender.stopSignal));
+}
+
+/** An event stop on the way is passed over. */
+function waitForCall({ lender }: Borrowed): void {
   for (;;) {
     const status = waitFor(lender.tid);
-    if (status.kind === 'stopped' && status.event === 0 && status.signal === SIGTRAP) return;
+    if (isSyscallStop(status)) return;
     if (!isPassing(lender.tid, status)) throw new LostTaskError(`${lender.name}: ${describeStatus(status)}`);
     ptrace.resumeToSyscall(lender.tid);
   }
 }
 
-function settle(lender: Lender): void {
+function settle({ lender }: Borrowed): void {
   const { ax } = ptrace.getRegisters(lender.tid);
   if (ax !== lender.workspace.address)
     throw new SyscallError('mmap', Number(-BigInt.asIntN(64, ax)), `workspace in ${lender.name}`);
@@ -180,28 +226,37 @@ function settle(lender: Lender): void {
 /**
  * Take the workspace and the chain out again and put the registers back. The threads stay stopped, in a state from
  * which PTRACE_DETACH (or another borrow) continues them exactly where they were, kernel restart blocks included.
+ * Throws when a thread was lost, or cannot be stopped; the others have been given back then, and it goes home by its
+ * chain when it is let go.
  */
 export function giveBack(borrowed: readonly Borrowed[]): void {
-  for (const { lender, actor } of borrowed) {
-    // SAFETY: the same gadget and chain as on the orphan's way.
-    ptrace.setRegisters(lender.tid, {
-      ...lender.registers,
-      ip: lender.gadgets.syscall,
-      sp: actor.leave?.stack ?? lender.registers.sp,
-      ax: BigInt(SYSCALL_X86_64.munmap),
-      di: lender.workspace.address,
-      si: BigInt(lender.workspace.size),
-      orig_ax: NO_SYSCALL,
-    });
-    ptrace.resumeToSyscall(lender.tid);
-  }
-  for (const { lender } of borrowed) waitForCall(lender);
-  for (const { lender } of borrowed) ptrace.resumeToSyscall(lender.tid);
-  for (const { lender } of borrowed) waitForCall(lender);
-  for (const { lender, actor, underChain } of borrowed) {
-    ptrace.setSignalMask(lender.tid, lender.mask);
-    ptrace.setRegisters(lender.tid, lender.registers);
-    if (actor.leave !== undefined) writeRemote(lender.tid, actor.leave.stack, underChain);
-  }
+  const barrier = new Barrier<Borrowed>();
+  const resume = ({ lender }: Borrowed) => ptrace.resumeToSyscall(lender.tid);
+  barrier.pass(borrowed, leave);
+  barrier.pass(borrowed, resume);
+  barrier.pass(borrowed, waitForCall);
+  barrier.pass(borrowed, resume);
+  barrier.pass(borrowed, waitForCall);
+  barrier.pass(borrowed, home);
+  barrier.throwFirst();
 }
 
+function leave({ lender, chain }: Borrowed): void {
+  // SAFETY: the same gadget and chain as on the orphan's way.
+  ptrace.setRegisters(lender.tid, {
+    ...lender.registers,
+    ip: lender.gadgets.syscall,
+    sp: chain.home,
+    ax: BigInt(SYSCALL_X86_64.munmap),
+    di: lender.workspace.address,
+    si: BigInt(lender.workspace.size),
+    orig_ax: NO_SYSCALL,
+  });
+}
+
+/** For a thread that is stopped without a workspace. The mask comes first: alone it would stay ours for ever. */
+function home({ lender, chain, underChain }: Borrowed): void {
+  ptrace.setSignalMask(lender.tid, lender.mask);
+  ptrace.setRegisters(lender.tid, lender.registers);
+  writeRemote(lender.tid, chain.unmapFirst, underChain);
+}

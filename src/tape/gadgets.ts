@@ -1,6 +1,6 @@
 import { closeSync, openSync, readSync } from 'node:fs';
+import { type Mapping, mapFilePath } from '../kernel/procfs/maps.js';
 import { readRemote } from '../kernel/remote.js';
-import { mapFilePath, type Mapping } from '../kernel/procfs/maps.js';
 
 /**
  * Instructions that are in every process anyway, by which a task can leave our memory behind: a `syscall` that

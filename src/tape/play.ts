@@ -1,9 +1,10 @@
 import { errnoName } from '../abi/errno.js';
-import { NO_SYSCALL, type Registers } from '../kernel/registers.js';
-import * as ptrace from '../kernel/ptrace.js';
-import { readRemote, writeRemote } from '../kernel/remote.js';
-import { describeStatus, waitFor, type WaitStatus } from '../kernel/wait.js';
 import { SYSCALL_X86_64 } from '../abi/syscalls.js';
+import * as ptrace from '../kernel/ptrace.js';
+import { NO_SYSCALL, type Registers } from '../kernel/registers.js';
+import { readRemote, writeRemote } from '../kernel/remote.js';
+import { describeStatus, type WaitStatus, waitFor } from '../kernel/wait.js';
+import { Barrier } from './barrier.js';
 import * as L from './layout.js';
 import { printEntry, printResult } from './print.js';
 import { rememberStop, SIGSTOP } from './stops.js';
@@ -70,8 +71,13 @@ export interface Play {
  * the same however many tasks there are. Throws the first TapeError after every task has stopped again.
  */
 export function play(plays: readonly Play[]): Played[] {
-  start(plays);
-  for (const { actor, tape } of plays) waitForEnd(actor, tape.title);
+  const barrier = new Barrier<Play>();
+  barrier.pass(plays, ({ actor, tape }) => cue(actor, tape));
+  // Nothing has begun: a task that is not there, or whose tape is too long, spoils it for all.
+  barrier.throwFirst();
+  barrier.pass(plays, ({ actor }) => ptrace.resume(actor.tid));
+  barrier.pass(plays, ({ actor, tape }) => waitForEnd(actor, tape.title));
+  barrier.throwFirst();
   return finish(plays);
 }
 
@@ -142,7 +148,9 @@ function header(actor: Actor, tape: Tape, view: DataView): void {
 function cue(actor: Actor, tape: Tape): void {
   const { slice } = actor;
   if (tape.size > slice.size)
-    throw new RangeError(`${actor.name}: ${tape.title} takes ${tape.size} bytes, the slice has ${slice.size}`);
+    throw new RangeError(
+      `${actor.name}: ${tape.title} takes ${tape.size} bytes, the slice has ${slice.size}`,
+    );
   const bytes = tape.assemble(slice.address, actor.leave === undefined ? 'exit' : 'leave');
   header(actor, tape, new DataView(bytes.buffer));
   writeRemote(actor.tid, slice.address, bytes);
@@ -174,14 +182,25 @@ export function isPassing(tid: number, status: WaitStatus): boolean {
   return true;
 }
 
+/**
+ * The loop notes where it stopped before it sends the signal. A stop without that was somebody else's signal of the
+ * same number; it would have been ignored, so the tape simply goes on.
+ */
 function collect(actor: Actor, tape: Tape): Played {
-  return new Played(tape, readRemote(actor.tid, actor.slice.address, tape.size));
+  for (;;) {
+    const played = new Played(tape, readRemote(actor.tid, actor.slice.address, tape.size));
+    if (stoppedAt(played) !== 0n) return played;
+    ptrace.resume(actor.tid);
+    waitForEnd(actor, tape.title);
+  }
+}
+
+function stoppedAt({ bytes }: Played): bigint {
+  return new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(L.HEADER.stoppedAt, true);
 }
 
 function throwIfShort(actor: Actor, played: Played | undefined): void {
   if (played === undefined) return;
-  const view = new DataView(played.bytes.buffer, played.bytes.byteOffset);
-  const stoppedAt = view.getBigUint64(L.HEADER.stoppedAt, true);
-  const index = Number(stoppedAt - actor.slice.address - BigInt(L.HEADER_SIZE)) / L.ENTRY_SIZE;
+  const index = Number(stoppedAt(played) - actor.slice.address - BigInt(L.HEADER_SIZE)) / L.ENTRY_SIZE;
   if (index !== played.tape.entries.length) throw new TapeError(actor, played, index);
 }

@@ -25,12 +25,19 @@ export function printEntry(entry: Entry, tape: Tape, played?: Played, index?: nu
 }
 
 export function printResult(result: bigint): string {
-  if (result >= 0n || result < -4095n) return result > 0xffff_ffffn ? `0x${result.toString(16)}` : `${result}`;
+  if (result >= 0n || result < -4095n)
+    return result > 0xffff_ffffn ? `0x${result.toString(16)}` : `${result}`;
   const name = errnoName(Number(-result));
   return `-1 ${name} (${errnoMessage(Number(-result))})`;
 }
 
-function printArgument(entry: Entry, operand: Operand, position: number, tape: Tape, played?: Played): string {
+function printArgument(
+  entry: Entry,
+  operand: Operand,
+  position: number,
+  tape: Tape,
+  played?: Played,
+): string {
   const descriptor = entry.call === undefined ? undefined : SIGNATURES[entry.call]?.[position];
   if (typeof operand === 'object') {
     const path = descriptor?.kind === 'path' && operand.kind === 'space' ? tape.text(operand) : undefined;
@@ -51,6 +58,10 @@ function printOperand(operand: Operand, tape: Tape): string {
       return printSpace(tape.content(operand), operand.length);
     case 'deferred':
       return operand.value === undefined ? `<${operand.name}>` : `${operand.value}`;
+    case 'value':
+      return typeof operand.at === 'bigint'
+        ? `*0x${operand.at.toString(16)}`
+        : `*${printOperand(operand.at, tape)}`;
     case 'inside':
       return `&buffer+${operand.space.offset + operand.at}`;
     default:

@@ -47,7 +47,10 @@ test('a tape stops at the first unexpected answer, and the error says which', ()
         assert.ok(error instanceof TapeError);
         assert.equal(error.code, 'ENOENT');
         assert.equal(error.played.result(never), -1n);
-        assert.match(error.message, /subject: files of pid 1, descriptor 3: openat\(AT_FDCWD, "\/no\/such\/file"/);
+        assert.match(
+          error.message,
+          /subject: files of pid 1, descriptor 3: openat\(AT_FDCWD, "\/no\/such\/file"/,
+        );
         return true;
       },
     );

@@ -1,9 +1,7 @@
-import * as C from '../abi/process.js';
-import { SIGCHLD, SIGURG } from '../abi/signal.js';
-import { LOOP_IDLE } from '../machine/x86_64.js';
-import { STEM_PAGES_SIZE, stemElf } from '../machine/stem.js';
 import { ERRNO } from '../abi/errno.js';
+import * as C from '../abi/process.js';
 import { PTRACE_O_EXITKILL, PTRACE_O_SUSPEND_SECCOMP } from '../abi/ptrace.js';
+import { SIGCHLD, SIGURG } from '../abi/signal.js';
 import { SyscallError } from '../kernel/errors.js';
 import { OwnedFd } from '../kernel/fd.js';
 import { addressOf, spawnFrom } from '../kernel/ffi.js';
@@ -11,6 +9,8 @@ import { NativeMemory, scratch, scratchString } from '../kernel/memory.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { sleep_us, syscall } from '../kernel/syscall.js';
 import { describeStatus, isEventStop, waitFor } from '../kernel/wait.js';
+import { STEM_PAGES_SIZE, stemElf } from '../machine/stem.js';
+import { LOOP_IDLE } from '../machine/x86_64.js';
 import { CODE_SIZE, PAGE_SIZE, type Slice } from './layout.js';
 import { type Actor, LostTaskError } from './play.js';
 
@@ -55,8 +55,7 @@ export function startStem(options: StemOptions): Actor {
   using memory = new NativeMemory(STACK_SIZE + PAGE_SIZE);
   const at = STACK_SIZE;
   const view = memory.view;
-  const flags =
-    C.CLONE_VM | C.CLONE_VFORK | (options.sibling === true ? C.CLONE_PARENT : 0);
+  const flags = C.CLONE_VM | C.CLONE_VFORK | (options.sibling === true ? C.CLONE_PARENT : 0);
   view.setBigUint64(at, BigInt(flags) | BigInt(C.CLONE_CLEAR_SIGHAND), true);
   view.setBigUint64(at + 32, options.sibling === true ? 0n : BigInt(SIGCHLD), true);
   view.setBigUint64(at + 40, memory.address, true);
@@ -101,7 +100,15 @@ function adopt(pid: number, options: StemOptions): Actor {
     const base = ptrace.getRegisters(pid);
     if (base.ip >= idle && base.ip < idle + 16n) {
       const slice = sliceOf(options.workspace, CODE_SIZE, options.sliceSize);
-      return { tid: pid, inside: insideIds(pid), slice, base, stopSignal: SIGURG, leave: undefined, name: options.name };
+      return {
+        tid: pid,
+        inside: insideIds(pid),
+        slice,
+        base,
+        stopSignal: SIGURG,
+        leave: undefined,
+        name: options.name,
+      };
     }
     ptrace.resume(pid);
     if (attempt > HURRIED_ATTEMPTS) pause();
@@ -137,8 +144,8 @@ function seize(pid: number): void {
   try {
     ptrace.seize(pid, STEM_OPTIONS | PTRACE_O_SUSPEND_SECCOMP);
   } catch (error) {
-    if (!(error instanceof SyscallError) || (error.errno !== ERRNO.EPERM && error.errno !== ERRNO.EINVAL)) throw error;
+    if (!(error instanceof SyscallError) || (error.errno !== ERRNO.EPERM && error.errno !== ERRNO.EINVAL))
+      throw error;
     ptrace.seize(pid, STEM_OPTIONS);
   }
 }
-

@@ -10,7 +10,10 @@ test('a result is linked by the address of its cell, marked in the flags', () =>
   tape.call('close', [fd]);
   const view = new DataView(tape.assemble(0x1000n).buffer);
   const second = HEADER_SIZE + 80;
-  assert.equal(view.getBigUint64(second + ENTRY.arguments, true), 0x1000n + BigInt(HEADER_SIZE + ENTRY.result));
+  assert.equal(
+    view.getBigUint64(second + ENTRY.arguments, true),
+    0x1000n + BigInt(HEADER_SIZE + ENTRY.result),
+  );
   assert.equal(view.getBigUint64(second + ENTRY.flags, true), 1n);
 });
 

@@ -37,11 +37,23 @@ export interface Deferred {
   value: number | bigint | undefined;
 }
 
+/** The eight bytes that are found at an address, or a point inside a space, when the entry is played. */
+export interface Value {
+  readonly kind: 'value';
+  readonly at: Inside | bigint;
+}
+
+/** A place on a tape, to which an entry that answers 0 can lead. */
+export interface Label {
+  /** The entry there; undefined until it is placed. */
+  index: number | undefined;
+}
+
 export function deferred(name: string): Deferred {
   return { kind: 'deferred', name, value: undefined };
 }
 
-export type Operand = number | bigint | Result | Space | Inside | Deferred;
+export type Operand = number | bigint | Result | Space | Inside | Deferred | Value;
 
 /**
  * What an entry must answer for the tape to go on: success (nothing in −4095…−1) by default, an exact value, or
@@ -58,6 +70,8 @@ export interface Entry {
   readonly note: string | undefined;
   /** The list that a task plays in which the entry answers 0. */
   readonly branch?: number;
+  /** Where the tape goes on when the entry answers 0. */
+  readonly goTo?: Label;
 }
 
 /** The result of an entry of a branch. It can be read, but is no operand. */
@@ -69,7 +83,11 @@ export interface BranchResult {
 /** What a cloned child plays before it exits. */
 export interface Branch {
   call(name: SyscallName, operands: readonly Operand[], expectation?: Expectation): BranchResult;
-  clone(operands: readonly Operand[], child: (branch: Branch) => void, expectation?: Expectation): BranchResult;
+  clone(
+    operands: readonly Operand[],
+    child: (branch: Branch) => void,
+    expectation?: Expectation,
+  ): BranchResult;
 }
 
 const CLONE = { op: 'call', call: 'clone3' } as const;
@@ -134,6 +152,34 @@ export class Tape {
     return this.#append({ op: 'call', call: name, operands, expectation, note: this.#note });
   }
 
+  /** A place that is not on the tape yet. */
+  label(): Label {
+    return { index: undefined };
+  }
+
+  /** The entry that is appended next is the one that `label` means. */
+  place(label: Label): void {
+    label.index = this.#entries.length;
+  }
+
+  /** Append a system call after which the tape goes on at `label` if it answers 0, and with the next entry otherwise. */
+  jump(name: SyscallName, operands: readonly Operand[], label: Label): Result {
+    const entry = {
+      op: 'call',
+      call: name,
+      operands,
+      expectation: 'any',
+      note: this.#note,
+      goTo: label,
+    } as const;
+    return this.#append(entry);
+  }
+
+  /** Address of an entry of a tape assembled at `base`, and of the cells that it has. */
+  entryAddress(index: number, base: bigint, cell = 0): bigint {
+    return base + BigInt(L.HEADER_SIZE + index * L.ENTRY_SIZE + cell);
+  }
+
   /**
    * Add a call to the tail: what the task does when it is let go, or finds itself orphaned, after the tape.
    * Results of entries that were never played read −1 there. The tail of a tape is played at most once.
@@ -147,8 +193,18 @@ export class Tape {
    * what `child` adds. The child must have memory of its own, or the parent be asleep until it is gone (CLONE_VFORK):
    * both write their results to the same cells otherwise. Answers where the child's pid will be.
    */
-  clone(operands: readonly Operand[], child: (branch: Branch) => void, expectation: Expectation = 'success'): Result {
-    const result = this.#append({ ...CLONE, operands, expectation, note: this.#note, branch: this.#branches.length });
+  clone(
+    operands: readonly Operand[],
+    child: (branch: Branch) => void,
+    expectation: Expectation = 'success',
+  ): Result {
+    const result = this.#append({
+      ...CLONE,
+      operands,
+      expectation,
+      note: this.#note,
+      branch: this.#branches.length,
+    });
     child(this.#newBranch());
     return result;
   }
@@ -162,9 +218,16 @@ export class Tape {
       return { branch, index: entries.length - 1 };
     };
     return {
-      call: (call, operands, expectation = 'success') => add({ op: 'call', call, operands, expectation, note: this.#note }),
+      call: (call, operands, expectation = 'success') =>
+        add({ op: 'call', call, operands, expectation, note: this.#note }),
       clone: (operands, child, expectation = 'success') => {
-        const result = add({ ...CLONE, operands, expectation, note: this.#note, branch: this.#branches.length });
+        const result = add({
+          ...CLONE,
+          operands,
+          expectation,
+          note: this.#note,
+          branch: this.#branches.length,
+        });
         child(this.#newBranch());
         return result;
       },
@@ -275,6 +338,9 @@ export class Tape {
       } else if (typeof operand === 'object' && operand.kind === 'deferred') {
         if (operand.value === undefined) throw new Error(`${this.title}: ${operand.name} is not known yet`);
         value = BigInt.asUintN(64, BigInt(operand.value));
+      } else if (typeof operand === 'object' && operand.kind === 'value') {
+        value = typeof operand.at === 'bigint' ? operand.at : this.#addressOf(operand.at, base);
+        flags |= 1 << position;
       } else if (typeof operand === 'object') value = this.#addressOf(operand, base);
       else value = BigInt.asUintN(64, BigInt(operand));
       view.setBigUint64(at + L.ENTRY.arguments + position * 8, value, true);
@@ -285,10 +351,17 @@ export class Tape {
       view.setBigUint64(at + L.ENTRY.expected, BigInt.asUintN(64, BigInt(entry.expectation)), true);
     }
     if (entry.branch !== undefined) {
-      if ((flags & L.FLAG_EXACT) !== 0) throw new Error('a clone cannot expect an exact answer: its child answers 0');
+      if ((flags & L.FLAG_EXACT) !== 0)
+        throw new Error('a clone cannot expect an exact answer: its child answers 0');
       flags |= L.FLAG_BRANCH_ON_ZERO;
       const cell = this.#branchCell(entry.branch);
       view.setBigUint64(at + L.ENTRY.expected, base + BigInt(L.HEADER_SIZE + cell * L.ENTRY_SIZE), true);
+    }
+    if (entry.goTo !== undefined) {
+      const { index } = entry.goTo;
+      if (index === undefined) throw new Error(`${this.title}: a label was never placed`);
+      flags |= L.FLAG_BRANCH_ON_ZERO;
+      view.setBigUint64(at + L.ENTRY.expected, this.entryAddress(index, base), true);
     }
     view.setBigUint64(at + L.ENTRY.flags, BigInt(flags), true);
     view.setBigInt64(at + L.ENTRY.result, L.NOT_PLAYED, true);

@@ -23,7 +23,8 @@ export class Subject implements Disposable {
   /** Start a program; descriptors 0–2 are /dev/null and the output file, all others closed. */
   static start(command: readonly string[], directory = mkdtempSync(join(tmpdir(), 'stasis-test-'))): Subject {
     const outputFile = join(directory, 'output');
-    const script = 'for fd in $(ls /proc/self/fd); do [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done 2>/dev/null; out="$1"; shift; setsid "$@" </dev/null >>"$out" 2>&1 & echo $!';
+    const script =
+      'for fd in $(ls /proc/self/fd); do [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done 2>/dev/null; out="$1"; shift; setsid "$@" </dev/null >>"$out" 2>&1 & echo $!';
     const pid = execFileSync('bash', ['-c', script, 'bash', outputFile, ...command], { encoding: 'utf8' });
     return new Subject(Number(pid), directory, outputFile);
   }

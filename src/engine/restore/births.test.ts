@@ -60,5 +60,8 @@ test('the group the root was born into has no stand-in', () => {
 });
 
 test('a session that nobody can be born into is refused by name', () => {
-  assert.throws(() => arrangeBirths(tree([5, 0, 5], [6, 5, 6], [7, 6, 7], [8, 5, 7])), /pid 8 is in session 7/);
+  assert.throws(
+    () => arrangeBirths(tree([5, 0, 5], [6, 5, 6], [7, 6, 7], [8, 5, 7])),
+    /pid 8 is in session 7/,
+  );
 });

@@ -47,12 +47,16 @@ export function leadsSession(person: { readonly pid: number; readonly sid: numbe
  * Arrange the births of a tree, given parents first. `standIns` are further pids that have to exist for a while.
  * Throws RestoreError where no order exists.
  */
-export function arrangeBirths<K extends Kin>(processes: readonly K[], standIns: readonly number[] = []): Family<K> {
+export function arrangeBirths<K extends Kin>(
+  processes: readonly K[],
+  standIns: readonly number[] = [],
+): Family<K> {
   return new Arrangement(processes, standIns).arrange();
 }
 
 function hasAncestorIn(person: Person, session: number): boolean {
-  for (let above = person.parent; above !== undefined; above = above.parent) if (above.sid === session) return true;
+  for (let above = person.parent; above !== undefined; above = above.parent)
+    if (above.sid === session) return true;
   return false;
 }
 
@@ -61,7 +65,8 @@ class Arrangement<K extends Kin> {
   readonly #root: Person<K>;
 
   constructor(processes: readonly K[], standIns: readonly number[]) {
-    for (const image of processes) this.#add(image.pid, image, this.#persons.get(image.parent?.pid ?? 0), image);
+    for (const image of processes)
+      this.#add(image.pid, image, this.#persons.get(image.parent?.pid ?? 0), image);
     const [root] = this.#persons.values();
     if (root === undefined) throw new RestoreError('no process');
     this.#root = root;
@@ -73,11 +78,17 @@ class Arrangement<K extends Kin> {
     for (const person of [...this.#persons.values()])
       if (person.parent !== undefined) this.#assign(person, person.parent);
     const ordered = [this.#root];
-    for (const person of ordered) for (const { child } of [...person.before, ...person.after]) ordered.push(child);
+    for (const person of ordered)
+      for (const { child } of [...person.before, ...person.after]) ordered.push(child);
     return { persons: ordered, root: this.#root };
   }
 
-  #add(pid: number, image: K | undefined, parent: Person<K> | undefined, group: { sid: number; pgid: number }) {
+  #add(
+    pid: number,
+    image: K | undefined,
+    parent: Person<K> | undefined,
+    group: { sid: number; pgid: number },
+  ) {
     const person = { pid, image, parent, sid: group.sid, pgid: group.pgid, before: [], after: [] };
     this.#persons.set(pid, person);
     return person as Person<K>;

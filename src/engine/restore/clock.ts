@@ -1,8 +1,8 @@
 import { AT_FDCWD, O_WRONLY } from '../../abi/fcntl.js';
 import { CLONE_NEWTIME, CLONE_PARENT, CLONE_PTRACE } from '../../abi/process.js';
 import type { ImageReader } from '../../image/index.js';
-import { readTimeOffsets, type TimeOffset } from '../../kernel/procfs/idmap.js';
 import { boottime_ns } from '../../kernel/clock.js';
+import { readTimeOffsets, type TimeOffset } from '../../kernel/procfs/idmap.js';
 import { Tape } from '../../tape/tape.js';
 import { clone } from './clone.js';
 

@@ -28,7 +28,10 @@ export function readProcesses(reader: ImageReader): RestoreProcess[] {
   for (const entry of reader.read('pstree')) {
     const parent = found.get(entry.ppid);
     if (parent === undefined && found.size > 0)
-      throw new ImageError('pstree.img', `pid ${entry.pid} has parent ${entry.ppid}, which does not come before it`);
+      throw new ImageError(
+        'pstree.img',
+        `pid ${entry.pid} has parent ${entry.ppid}, which does not come before it`,
+      );
     if (found.has(entry.pid)) throw new ImageError('pstree.img', `pid ${entry.pid} is there twice`);
     const process = readProcess(reader, entry, parent);
     parent?.children.push(process);

@@ -1,28 +1,29 @@
+import { ERRNO } from '../../abi/errno.js';
 import { PTRACE_CONT } from '../../abi/ptrace.js';
 import { SIGURG } from '../../abi/signal.js';
 import { SYSCALL_X86_64 } from '../../abi/syscalls.js';
-import { ERRNO } from '../../abi/errno.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { readComm } from '../../kernel/procfs/cmdline.js';
 import { unlessVanished } from '../../kernel/procfs/error.js';
 import * as ptrace from '../../kernel/ptrace.js';
 import { NO_SYSCALL } from '../../kernel/registers.js';
-import { syscall, attempt } from '../../kernel/syscall.js';
+import { attempt, syscall } from '../../kernel/syscall.js';
 import { describeStatus, isEventStop, waitFor } from '../../kernel/wait.js';
 import { LOOP_SYSCALL } from '../../machine/x86_64.js';
 import { loadRegisters, maskOf, pendingIn } from '../../resources/process/index.js';
 import { maskFor } from '../../tape/borrow.js';
 import { type Actor, isPassing, LostTaskError, type Play, play } from '../../tape/play.js';
-import { SIGSTOP, takeStop } from '../../tape/stops.js';
-import { Guardian, startSpare } from '../guardian.js';
 import { sliceOf, startStem } from '../../tape/stem.js';
+import { SIGSTOP, takeStop } from '../../tape/stops.js';
 import type { Tape } from '../../tape/tape.js';
 import type { PhaseClock } from '../clock.js';
+import { releaseDuty } from '../duties.js';
 import { RestoreError } from '../errors.js';
-import { type ClockShift, rootTape, shiftTape } from './clock.js';
-import { taskStates } from '../registry.js';
+import { Guardian, startSpare } from '../guardian.js';
 import type { RestoreRequest } from '../options.js';
+import { taskStates } from '../registry.js';
 import type { Person } from './births.js';
+import { type ClockShift, rootTape, shiftTape } from './clock.js';
 import type { RestoreProcess } from './images.js';
 import type { RestorePlan, ThreadPlan } from './plan.js';
 import { sliceOffset, sliceSize } from './workspace.js';
@@ -67,9 +68,12 @@ export class Performance implements Disposable {
   /** The point of no return: everybody goes on where the image says. */
   release(): void {
     const { processes } = this.#plan;
-    this.#guardian?.armRelease(processes.filter(({ isZombie }) => !isZombie).map(({ pid }) => pid));
+    const pids = processes.filter(({ isZombie }) => !isZombie).map(({ pid }) => pid);
+    this.#guardian?.know(pids);
+    this.#guardian?.take(releaseDuty(pids));
     for (const actor of this.#actors.values()) ptrace.setOptions(actor.tid, 0);
-    for (const process of processes) if (this.#stops(process)) syscall('kill', [process.pid, stopSignalOf(process)]);
+    for (const process of processes)
+      if (this.#stops(process)) syscall('kill', [process.pid, stopSignalOf(process)]);
     for (const { inside, tid } of this.#actors.values())
       if (takeStop(tid)) syscall('tgkill', [inside.pid, tid, SIGSTOP]);
     for (const actor of this.#actors.values()) ptrace.detach(actor.tid);
@@ -134,7 +138,10 @@ export class Performance implements Disposable {
     stem.learn(family.root.pid);
     let level = [family.root];
     while (level.length > 0) {
-      const plays = level.map((person) => ({ actor: this.#actor(person.pid), tape: births.get(person) as Tape }));
+      const plays = level.map((person) => ({
+        actor: this.#actor(person.pid),
+        tape: births.get(person) as Tape,
+      }));
       play(plays);
       level = level.flatMap((person) => [...person.before, ...person.after].map(({ child }) => child));
       for (const child of level) this.#adopt(child.pid, child.pid, 0, nameOfPerson(child));
@@ -167,7 +174,13 @@ export class Performance implements Disposable {
   /** The root is forked by a stem that has left our time namespace for its children. */
   #startShiftedRoot(root: Person<RestoreProcess>, shift: ClockShift): void {
     const { workspace } = this.#plan;
-    const clock = startSpare(this.#taken(), 'the clock', workspace, workspace.leaderSlice, this.#request.sibling);
+    const clock = startSpare(
+      this.#taken(),
+      'the clock',
+      workspace,
+      workspace.leaderSlice,
+      this.#request.sibling,
+    );
     this.#started.add(clock.tid);
     prepare(clock);
     play([{ actor: clock, tape: shiftTape(shift) }]);
@@ -211,7 +224,8 @@ export class Performance implements Disposable {
   /** What only procfs takes, from outside. */
   #settle(): void {
     for (const { task, tid } of this.#plan.states)
-      for (const state of taskStates) if (state.scope === 'thread' || task.isLeader) state.settle?.(task, tid);
+      for (const state of taskStates)
+        if (state.scope === 'thread' || task.isLeader) state.settle?.(task, tid);
   }
 
   #playAll(tapes: ReadonlyMap<RestoreProcess, Tape>): void {
@@ -234,7 +248,11 @@ export class Performance implements Disposable {
     const { base, slice } = this.#actor(pid);
     // SAFETY: the loop's `syscall` instruction with exit_group in the registers; nothing of it returns.
     const exit = { ...base, ip: slice.code + BigInt(LOOP_SYSCALL), orig_ax: NO_SYSCALL };
-    ptrace.setRegisters(pid, { ...exit, ax: BigInt(SYSCALL_X86_64.exit_group), di: BigInt((code >> 8) & 0xff) });
+    ptrace.setRegisters(pid, {
+      ...exit,
+      ax: BigInt(SYSCALL_X86_64.exit_group),
+      di: BigInt((code >> 8) & 0xff),
+    });
     if (signal !== 0) dieBySignal(pid, signal);
     else ptrace.resume(pid);
     for (;;) {
@@ -343,4 +361,3 @@ function explainTaken(error: unknown, pid: number): unknown {
     { cause: error },
   );
 }
-

@@ -1,18 +1,25 @@
 import * as C from '../../abi/process.js';
 import { SIGCHLD } from '../../abi/signal.js';
 import { iteratePages } from '../../image/index.js';
+import type { ImageReader } from '../../image/reader.js';
 import { readLimits } from '../../kernel/procfs/limits.js';
 import type { file_entry, Holder, RestoreTask, StemMaps, Taker } from '../../resources/contract.js';
-import { attachAll, helperPids, restoreFs, restoreTable, StemHolder, StemTaker } from '../../resources/file/index.js';
+import {
+  attachAll,
+  helperPids,
+  restoreFs,
+  restoreTable,
+  StemHolder,
+  StemTaker,
+} from '../../resources/file/index.js';
 import { type Deferred, deferred, Tape } from '../../tape/tape.js';
-import { fileKinds, memory, taskStates } from '../registry.js';
 import type { RestoreRequest } from '../options.js';
+import { fileKinds, memory, taskStates } from '../registry.js';
 import { arrangeBirths, type Birth, type Family, leadsSession, type Person } from './births.js';
-import { clone } from './clone.js';
 import { type ClockShift, clockShift } from './clock.js';
+import { clone } from './clone.js';
 import { type RestoreProcess, readProcesses } from './images.js';
 import { chooseWorkspace, type RestoreWorkspace } from './workspace.js';
-import type { ImageReader } from '../../image/reader.js';
 
 /**
  * The whole restore as tapes, before any process exists. `stasis plan` prints exactly these; perform.ts plays them,
@@ -62,7 +69,13 @@ export function planRestore(reader: ImageReader, request: RestoreRequest): Resto
   holder.turnToLast();
   memory.seal(living, holder);
   const stem = memory.stemMaps();
-  const plan = new Planner(workspace, holder, holderPid, stem, new Map(files.map((entry) => [entry.id, entry])));
+  const plan = new Planner(
+    workspace,
+    holder,
+    holderPid,
+    stem,
+    new Map(files.map((entry) => [entry.id, entry])),
+  );
   return {
     processes,
     family,
@@ -71,7 +84,9 @@ export function planRestore(reader: ImageReader, request: RestoreRequest): Resto
     holderPid,
     stem,
     shift: clockShift(reader),
-    births: new Map(family.persons.map((person) => [person, plan.birth(person, originOf(person, family) ?? stem)])),
+    births: new Map(
+      family.persons.map((person) => [person, plan.birth(person, originOf(person, family) ?? stem)]),
+    ),
     finish: new Map(processes.map((process) => [process, plan.finish(process, family, living)])),
     tables: new Map(living.map((process) => [process, plan.table(process, living)])),
     collect: collectStandIns(family),
@@ -101,7 +116,14 @@ function originOf(
   return creator.image !== undefined && !creator.image.isZombie ? creator.image : originOf(creator, family);
 }
 
-const THREAD_FLAGS = C.CLONE_VM | C.CLONE_FS | C.CLONE_FILES | C.CLONE_SIGHAND | C.CLONE_THREAD | C.CLONE_SYSVSEM | C.CLONE_PTRACE;
+const THREAD_FLAGS =
+  C.CLONE_VM |
+  C.CLONE_FS |
+  C.CLONE_FILES |
+  C.CLONE_SIGHAND |
+  C.CLONE_THREAD |
+  C.CLONE_SYSVSEM |
+  C.CLONE_PTRACE;
 
 class Planner {
   readonly #workspace: RestoreWorkspace;

@@ -1,5 +1,5 @@
 /** /proc/PID/fd: proc_pid_fd(5). Links' names, and what stat says of the files behind them. */
-import { type BigIntStats, lstatSync, statSync } from 'node:fs';
+import { type BigIntStats, statSync } from 'node:fs';
 import { unlessVanished } from './error.js';
 import { type Fdinfo, readFdinfo } from './fdinfo.js';
 import { attempt, readLink, readNumbers, taskPath, type Where } from './read.js';
@@ -8,8 +8,6 @@ export interface Descriptor {
   readonly fd: number;
   /** Path, or `pipe:[INO]`, `socket:[INO]`, `anon_inode:[eventfd]` …; as d_path gives it, ' (deleted)' included. */
   readonly link: string;
-  /** Permission bits of the link itself: 0o400 opened for reading, 0o200 for writing. */
-  readonly access: number;
   /** Of the file, as fstat in the task. */
   readonly stat: BigIntStats;
   readonly info: Fdinfo;
@@ -25,7 +23,6 @@ export function readDescriptor(pid: number, fd: number, where: Where = {}): Desc
   return {
     fd,
     link: readLink(path),
-    access: attempt(path, 'cannot lstat', () => lstatSync(path)).mode & 0o777,
     stat: attempt(path, 'cannot stat', () => statSync(path, { bigint: true })),
     info: readFdinfo(pid, fd, where),
   };

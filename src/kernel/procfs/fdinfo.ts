@@ -27,7 +27,26 @@ export interface Fdinfo extends Readonly<KindInfo> {
   readonly rest: readonly string[];
 }
 
+/** All that most files have to show. */
+const PLAIN = /^pos:\t(\d{1,15})\nflags:\t([0-7]+)\nmnt_id:\t(\d+)\nino:\t(\d+)\n$/;
+
 export function parseFdinfo(text: string, path = '/proc/PID/fdinfo/FD'): Fdinfo {
+  const plain = PLAIN.exec(text);
+  if (plain !== null) {
+    const [, pos = '', flags = '', mntId = '', ino = ''] = plain;
+    return {
+      pos: BigInt(pos),
+      flags: Number.parseInt(flags, 8),
+      mntId: Number(mntId),
+      ino: BigInt(ino),
+      locks: [],
+      fields: new Map(),
+      rest: [],
+      epoll: [],
+      inotify: [],
+      fanotify: [],
+    };
+  }
   const common = new Map<string, string>();
   const locks: FileLock[] = [];
   const fields = new Map<string, string>();

@@ -89,14 +89,12 @@ test('status', () => {
   assert.equal(status.capEff, 0x1ff_ffff_ffffn);
   assert.deepEqual([status.noNewPrivs, status.seccomp, status.seccompFilters], [true, 2, 3]);
   assert.equal(status.thpEnabled, false);
-  assert.equal(status.memory.get('RssAnon'), 112 * 1024);
   assert.equal(status.raw.get('Ngid'), '0');
 });
 
 for (const [from, to] of [
   ['Uid:\t1\t2\t3\t4294967295', 'Uid:\t1\t2\t3'],
   ['SigBlk:\tfffffffe7ffbfeff', 'SigBlk:\tzz'],
-  ['3060 kB', '3060 MB'],
   ['Pid:\t8\n', ''],
   ['SigQ:\t1/96365', 'SigQ:\t1'],
 ] as const) {

@@ -47,8 +47,6 @@ export interface Status {
   readonly seccompFilters: number | undefined;
   readonly thpEnabled: boolean | undefined;
   readonly coreDumping: boolean | undefined;
-  /** VmPeak, VmSize, RssAnon, HugetlbPages …, in bytes; empty without memory (zombies, kernel threads). */
-  readonly memory: ReadonlyMap<string, number>;
   /** Every line as it stands, also those that have no field above. */
   readonly raw: ReadonlyMap<string, string>;
 }
@@ -93,10 +91,12 @@ export function parseStatus(text: string, path = '/proc/PID/status'): Status {
     seccompFilters: line.optional('Seccomp_filters'),
     thpEnabled: line.flag('THP_enabled'),
     coreDumping: line.flag('CoreDumping'),
-    memory: memorySizes(line),
     raw,
   };
 }
+
+const DECIMAL = /^\d{1,15}$/;
+const MASK = /^[0-9a-f]{16}$/;
 
 /** The lines of one status file, typed by the caller. */
 class Lines {
@@ -112,10 +112,12 @@ class Lines {
     return { path: this.path, line: `${key}: ${this.raw.get(key) ?? '(absent)'}` };
   }
   text(key: string): string {
-    return present(this.raw.get(key), this.place(key), key);
+    return this.raw.get(key) ?? present(undefined, this.place(key), key);
   }
   number(key: string): number {
-    return toNumber(this.raw.get(key), this.place(key));
+    const text = this.raw.get(key);
+    // The way of nearly all: what is wrong with the others is found out with names.
+    return text !== undefined && DECIMAL.test(text) ? Number(text) : toNumber(text, this.place(key));
   }
   optional(key: string, base: 8 | 10 = 10): number | undefined {
     return this.raw.has(key) ? toNumber(this.raw.get(key), this.place(key), base) : undefined;
@@ -125,10 +127,13 @@ class Lines {
     return value === undefined ? undefined : value !== 0;
   }
   numbers(key: string): number[] {
-    return words(this.text(key)).map((word) => toNumber(word, this.place(key)));
+    return words(this.text(key)).map((word) =>
+      DECIMAL.test(word) ? Number(word) : toNumber(word, this.place(key)),
+    );
   }
   mask(key: string): bigint {
-    return toBigInt(this.raw.get(key), this.place(key), 16);
+    const text = this.raw.get(key);
+    return text !== undefined && MASK.test(text) ? BigInt(`0x${text}`) : toBigInt(text, this.place(key), 16);
   }
   ids(key: string): Ids {
     const [real, effective, saved, fs, ...more] = this.numbers(key);
@@ -143,16 +148,6 @@ class Lines {
     }
     return { real, effective, saved, fs };
   }
-}
-
-function memorySizes(line: Lines): Map<string, number> {
-  const sizes = new Map<string, number>();
-  for (const [key, value] of line.raw) {
-    if (!/^(Vm|Rss|Hugetlb)/.test(key)) continue;
-    const kilobytes = /^(\d+) kB$/.exec(value)?.[1];
-    sizes.set(key, toNumber(kilobytes, line.place(key)) * 1024);
-  }
-  return sizes;
 }
 
 /** Only newline and backslash are escaped in Name (fs/proc/array.c proc_task_name). */

@@ -105,11 +105,12 @@ export function problemsOf(reader: ImageReader): InspectProblem[] {
 function memoryOf(reader: ImageReader, pid: number): InspectedMemory {
   const mm = reader.readOptional('mm', pid)?.[0];
   const bytes = (mask: number): number => sumMappings(mm, mask);
-  const pages = (flag: number): number =>
-    (reader.pagemap(pid)?.entries ?? []).reduce(
-      (sum, entry) => sum + (firstFlag(entry.flags) === flag ? entry.nrPages * PAGE_BYTES : 0),
-      0,
-    );
+  const pages = (flag: number): number => {
+    let sum = 0;
+    for (const entry of reader.pagemap(pid)?.entries ?? [])
+      if (firstFlag(entry.flags) === flag) sum += entry.nrPages * PAGE_BYTES;
+    return sum;
+  };
   return {
     private_bytes: bytes(VMA.ANON_PRIVATE),
     shared_bytes: bytes(VMA.ANON_SHARED | VMA.SYSVIPC | VMA.MEMFD),

@@ -1,5 +1,5 @@
 import { restore } from '../../engine/restore.js';
-import { existsSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { CHECKSUMS_FILE, ImageError, ImageReader } from '../../image/index.js';
 import type { ParsedOptions } from '../requests.js';
@@ -15,7 +15,9 @@ export function restoreTree(options: ParsedOptions<'restore'>, onPhase: OnPhase)
     onPhase('verify');
     verifyAll(directory, trust);
   }
-  using verification = verify || !hasChecksums(directory) ? undefined : new Verification(directory, trust);
+  const isUnverified = !verify && hasChecksums(directory);
+  const isSmall = isUnverified && sizeOf(directory) <= SMALL_BYTES;
+  using verification = isUnverified && !isSmall ? new Verification(directory, trust) : undefined;
   const report = restore({
     directory,
     trust,
@@ -25,7 +27,7 @@ export function restoreTree(options: ParsedOptions<'restore'>, onPhase: OnPhase)
     shellJob: options.shell_job,
     external: options.external,
     inheritFds: new Map(Object.entries(options.inherit_fds)),
-    hooks: { phase: onPhase, beforeResume: () => verification?.join() },
+    hooks: { phase: onPhase, beforeResume: () => (isSmall ? verifyAll(directory, trust) : verification?.join()) },
   });
   return {
     directory,
@@ -37,6 +39,13 @@ export function restoreTree(options: ParsedOptions<'restore'>, onPhase: OnPhase)
     total_ms: report.total_ms,
     phases: report.phases,
   };
+}
+
+/** Up to here it takes less time to compare checksums than to start a thread for it. */
+const SMALL_BYTES = 8 * 1024 * 1024;
+
+function sizeOf(directory: string): number {
+  return readdirSync(directory).reduce((sum, name) => sum + lstatSync(path.join(directory, name)).size, 0);
 }
 
 function hasChecksums(directory: string): boolean {

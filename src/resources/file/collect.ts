@@ -1,4 +1,4 @@
-import { lstatSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { FD_CLOEXEC, O_CLOEXEC, O_PATH } from '../../abi/fcntl.js';
 import { createMessage, type fdinfo_entry } from '../../image/index.js';
 import type { OwnedFd } from '../../kernel/fd.js';
@@ -144,7 +144,6 @@ function infoOfLink(path: string, link: string, flags: number): DescriptorInfo {
   return {
     fd: -1,
     link,
-    access: lstatSync(path).mode & 0o777,
     stat: statSync(path, { bigint: true }),
     info: {
       pos: 0n,

@@ -22,9 +22,13 @@ function seek(fd: number, from: number, size: number, whence: number): number {
 }
 
 class Collected {
-  readonly entries: PagemapEntry[] = [];
+  readonly #tell: (run: PagemapEntry) => void;
   #start = 0;
   #pages = 0;
+
+  constructor(tell: (run: PagemapEntry) => void) {
+    this.#tell = tell;
+  }
 
   page(at: number): void {
     if (this.#pages > 0 && this.#start + this.#pages * PAGE_BYTES === at) {
@@ -37,18 +41,23 @@ class Collected {
   }
 
   end(): void {
-    if (this.#pages > 0)
-      this.entries.push({ vaddr: BigInt(this.#start), nrPages: this.#pages, flags: PE_PRESENT });
+    if (this.#pages > 0) this.#tell({ vaddr: BigInt(this.#start), nrPages: this.#pages, flags: PE_PRESENT });
     this.#pages = 0;
   }
 }
 
 /**
- * Append what `source` holds up to `size` (a multiple of the page size is not needed) to `target`; answers the runs.
+ * Append what `source` holds up to `size` (a multiple of the page size is not needed) to `target`, and tell of the runs.
  * The offset of `source` is changed, so it must be a description of our own.
  */
-export function copyContents(source: number, size: number, target: number, object: string): PagemapEntry[] {
-  const collected = new Collected();
+export function copyContents(
+  source: number,
+  size: number,
+  target: number,
+  object: string,
+  tell: (run: PagemapEntry) => void,
+): void {
+  const collected = new Collected(tell);
   const whole = Math.ceil(size / PAGE_BYTES) * PAGE_BYTES;
   for (let at = seek(source, 0, whole, SEEK_DATA); at < whole; at = seek(source, at, whole, SEEK_DATA)) {
     const start = at - (at % PAGE_BYTES);
@@ -56,7 +65,6 @@ export function copyContents(source: number, size: number, target: number, objec
     for (at = start; at < end; ) at += copyPart(source, at, end, target, object, collected);
   }
   collected.end();
-  return collected.entries;
 }
 
 /** Copy a bufferful; answers how far it got. */

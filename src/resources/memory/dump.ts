@@ -19,8 +19,8 @@ import {
   type DumpContext,
   nameOf,
   type PendingMemory,
-  type Process,
   type Played,
+  type Process,
   type Tape,
 } from '../contract.js';
 import { type CopySpan, copyPages } from './copy.js';
@@ -164,11 +164,17 @@ function writePages(
   scan: PageScan,
   pages: PagesFiles,
 ): number {
-  const spans = savedSpans(process, vmas, scan.pages);
-  return pages.add(process.insidePid, {}, (fd) => {
-    copyPages(source, spans, fd, nameOf(process));
-    return spans.map(entryOf);
+  return pages.add(process.insidePid, {}, (fd, tell) => {
+    copyPages(source, telling(savedSpans(process, vmas, scan.pages), tell), fd, nameOf(process));
   });
+}
+
+/** The same spans, each told of when it is asked for. */
+function* telling(spans: Iterable<SavedSpan>, tell: (run: PagemapEntry) => void): Generator<SavedSpan> {
+  for (const span of spans) {
+    tell(entryOf(span));
+    yield span;
+  }
 }
 
 interface SavedSpan extends CopySpan {
@@ -183,46 +189,49 @@ function entryOf({ start, end, lazy }: SavedSpan): PagemapEntry {
   };
 }
 
-/** Which pages are saved, in ascending order. There can be hundreds of thousands, so each is made but once. */
-function savedSpans(process: Process, vmas: readonly Vma[], found: readonly Span[]): SavedSpan[] {
+/** Which pages are saved, in ascending order. There can be millions, so no list is made of them. */
+function* savedSpans(process: Process, vmas: readonly Vma[], found: Iterable<Span>): Generator<SavedSpan> {
   const pointers = process.threads.map(({ frozen }) => Number((frozen?.registers.sp ?? 0n) & ~0xfffn));
-  const spans: SavedSpan[] = [];
-  let from = 0;
-  for (const vma of vmas) {
-    if (!isPrivate(vma) || (vma.flags & MAP_DROPPABLE) !== 0) continue;
-    const { start, end } = spanOf(vma);
-    const readable = (vma.prot & PROT_READ) !== 0;
-    // The vDSO is the kernel's, no page of it is the process's own, but another kernel's may differ.
-    if ((vma.status & VMA.VDSO) !== 0) {
-      spans.push({ start, end, readable, lazy: false });
-      continue;
+  const rest = found[Symbol.iterator]();
+  try {
+    let next = rest.next();
+    for (const vma of vmas) {
+      if (!isPrivate(vma) || (vma.flags & MAP_DROPPABLE) !== 0) continue;
+      const { start, end } = spanOf(vma);
+      const readable = (vma.prot & PROT_READ) !== 0;
+      // The vDSO is the kernel's, no page of it is the process's own, but another kernel's may differ.
+      if ((vma.status & VMA.VDSO) !== 0) {
+        yield { start, end, readable, lazy: false };
+        continue;
+      }
+      // The page under a thread's stack pointer is never lazy: the kernel touches it when the thread starts.
+      const lazy = canBeLazy(vma);
+      const kept = lazy ? pointers.filter((at) => at >= start && at < end).sort((a, b) => a - b) : [];
+      for (; next.done !== true; next = rest.next()) {
+        const span = next.value;
+        if (span.start >= end) break;
+        const part = { start: Math.max(span.start, start), end: Math.min(span.end, end), readable, lazy };
+        if (part.start < part.end) yield* cutAround(kept, part);
+        // It may go on in the next mapping.
+        if (span.end > end) break;
+      }
     }
-    // The page under a thread's stack pointer is never lazy: the kernel touches it when the thread starts.
-    const lazy = canBeLazy(vma);
-    const kept = lazy ? pointers.filter((at) => at >= start && at < end).sort((a, b) => a - b) : [];
-    for (; from < found.length; from++) {
-      const span = found[from];
-      if (span === undefined || span.start >= end) break;
-      const part = { start: Math.max(span.start, start), end: Math.min(span.end, end), readable, lazy };
-      if (part.start < part.end) pushCut(spans, part, kept);
-      // It may go on in the next mapping.
-      if (span.end > end) break;
-    }
+  } finally {
+    // Regions behind the last mapping were not asked for.
+    rest.return?.();
   }
-  return spans;
 }
 
-/** Append a span, cut around the pages that are not lazy. */
-function pushCut(spans: SavedSpan[], span: SavedSpan, kept: readonly number[]): void {
+/** A span, cut around the pages that are not lazy. */
+function* cutAround(kept: readonly number[], span: SavedSpan): Generator<SavedSpan> {
   let { start } = span;
   for (const at of kept) {
     if (at < start || at >= span.end) continue;
-    if (at > start) spans.push({ ...span, start, end: at });
-    spans.push({ ...span, start: at, end: at + PAGE_BYTES, lazy: false });
+    if (at > start) yield { ...span, start, end: at };
+    yield { ...span, start: at, end: at + PAGE_BYTES, lazy: false };
     start = at + PAGE_BYTES;
   }
-  if (start === span.start) spans.push(span);
-  else if (start < span.end) spans.push({ ...span, start });
+  if (start < span.end) yield { ...span, start };
 }
 
 /** May pages of it come after the process runs again? As CRIU marks them. */

@@ -103,10 +103,10 @@ export class MemfdCollector implements MemfdInodes, Disposable {
       const entry = describe(inode);
       entries.push(entry);
       if (entry.size === 0n) continue;
-      count += pages.add(entry.shmid, { shmem: true }, (target) => {
+      count += pages.add(entry.shmid, { shmem: true }, (target, tell) => {
         const source = reopened(inode);
         try {
-          return copyContents(source, Number(entry.size), target, inode.name);
+          copyContents(source, Number(entry.size), target, inode.name, tell);
         } finally {
           closeSync(source);
         }

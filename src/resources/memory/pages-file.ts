@@ -1,5 +1,7 @@
+import { writeAll } from '../../image/directory.js';
+import { ImageError, reason } from '../../image/errors.js';
 import type { ImageId } from '../../image/kinds.js';
-import { encodePagemap, type PagemapEntry, pagemapFile } from '../../image/pagemap.js';
+import { PagemapEncoder, type PagemapEntry, pagemapFile } from '../../image/pagemap.js';
 import type { ImageWriter } from '../../image/writer.js';
 
 /** pages-N.img and the pagemaps that say what is in them: one N for each process and each piece of shared memory. */
@@ -12,14 +14,29 @@ export class PagesFiles {
   }
 
   /**
-   * Write a pagemap and, by `fill`, the contents of its runs. The entries may come from `fill`, where only the
-   * contents tell which pages are worth keeping. Answers the number of pages.
+   * Write a pagemap and, by `fill`, the contents of its runs, which it tells of as it goes: only the contents tell
+   * which pages are worth keeping, and there can be too many runs to keep. Answers the number of pages.
    */
-  add(id: ImageId, options: { shmem?: boolean }, fill: (fd: number) => readonly PagemapEntry[]): number {
+  add(
+    id: ImageId,
+    options: { shmem?: boolean },
+    fill: (fd: number, tell: (run: PagemapEntry) => void) => void,
+  ): number {
     const pagesId = ++this.#last;
-    const fd = this.#writer.openRaw(`pages-${pagesId}.img`);
-    const entries = fill(fd);
-    this.#writer.writeBytes(pagemapFile(id, options), [encodePagemap(pagesId, entries)]);
-    return entries.reduce((sum, { nrPages }) => sum + nrPages, 0);
+    const pages = `pages-${pagesId}.img`;
+    const pagemap = pagemapFile(id, options);
+    const fd = this.#writer.openRaw(pagemap);
+    const encoder = new PagemapEncoder(pagesId, (bytes) => {
+      try {
+        writeAll(fd, bytes);
+      } catch (error) {
+        throw new ImageError(pagemap, `cannot be written: ${reason(error)}`, { cause: error });
+      }
+    });
+    fill(this.#writer.openRaw(pages), (run) => encoder.add(run));
+    encoder.flush();
+    this.#writer.closeRaw(pagemap);
+    this.#writer.closeRaw(pages);
+    return encoder.pages;
   }
 }

@@ -143,7 +143,7 @@ test('both ways of finding pages agree', () => {
   // A page this process has not written since, so that both see the same: its executable's data.
   const quiet = ranges.slice(0, 1);
   using pagemap = new Pagemap(process.pid);
-  const scanned = intersect(scanPages(process.pid, ranges).pages, quiet);
+  const scanned = intersect([...scanPages(process.pid, ranges).pages], quiet);
   const read = intersect(readSpans(pagemap, quiet, holdsPrivateData), quiet);
   // The old way cannot tell the page of zeros.
   const missed = [...pagesOf(scanned)].filter((page) => !pagesOf(read).has(page));

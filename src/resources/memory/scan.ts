@@ -35,16 +35,16 @@ const OWN_PAGES: Question = {
 };
 const GUARDS: Question = { without: 0n, anyOf: P.PAGE_IS_GUARD };
 
-/** −errno where the kernel cannot do it. */
-function scan(fd: number, question: Question): Span[] | number {
+/** Puts a question to the kernel: for the regions up to a bufferful from `start` on. */
+function putQuestion(question: Question): NativeMemory {
   memory ??= new NativeMemory(ARGUMENT + P.PM_SCAN_ARG_SIZE);
-  const { view, address } = memory;
+  const { address } = memory;
   const put = (offset: number, value: bigint) => {
-    view.setBigUint64(ARGUMENT + offset, value, true);
+    memory?.view.setBigUint64(ARGUMENT + offset, value, true);
   };
   put(P.PM_SCAN_ARG_OFFSET_SIZE, BigInt(P.PM_SCAN_ARG_SIZE));
   put(P.PM_SCAN_ARG_OFFSET_FLAGS, 0n);
-  put(P.PM_SCAN_ARG_OFFSET_START, 0n);
+  put(P.PM_SCAN_ARG_OFFSET_WALK_END, 0n);
   put(P.PM_SCAN_ARG_OFFSET_END, USER_END);
   put(P.PM_SCAN_ARG_OFFSET_VEC, address);
   put(P.PM_SCAN_ARG_OFFSET_VEC_LEN, BigInt(REGIONS_AT_ONCE));
@@ -54,19 +54,40 @@ function scan(fd: number, question: Question): Span[] | number {
   put(P.PM_SCAN_ARG_OFFSET_CATEGORY_ANYOF_MASK, question.anyOf);
   // Categories that are reported split regions, so none that differ are asked for.
   put(P.PM_SCAN_ARG_OFFSET_RETURN_MASK, question.without | P.PAGE_IS_GUARD);
-  const spans: Span[] = [];
+  return memory;
+}
+
+/**
+ * The regions that answer a question, ascending. The kernel is asked again for every bufferful, so what is asked about
+ * must not change meanwhile. Throws where the kernel cannot do it, before anything was answered.
+ */
+function* scan(pagemap: Pagemap, question: Question): Generator<Span> {
+  let last: Span | undefined;
   for (;;) {
-    put(P.PM_SCAN_ARG_OFFSET_WALK_END, 0n);
-    const count = attempt('ioctl', [fd, P.PAGEMAP_SCAN, address + BigInt(ARGUMENT)]);
-    if (count < 0) return count;
+    const { view, address } = putQuestion(question);
+    view.setBigUint64(ARGUMENT + P.PM_SCAN_ARG_OFFSET_START, BigInt(last?.end ?? 0), true);
+    const count = attempt('ioctl', [pagemap.fd, P.PAGEMAP_SCAN, address + BigInt(ARGUMENT)]);
+    if (count < 0) throw new SyscallError('ioctl(PAGEMAP_SCAN)', -count, pagemap.path);
+    // Whoever is given a region may scan another process before it asks for the next one.
+    const regions = new Float64Array(count * 2);
     for (let index = 0; index < count; index++) {
       const at = index * P.PAGE_REGION_SIZE;
-      append(spans, readNumber(view, at), readNumber(view, at + 8));
+      regions[index * 2] = readNumber(view, at);
+      regions[index * 2 + 1] = readNumber(view, at + 8);
+    }
+    for (let index = 0; index < regions.length; index += 2) {
+      const start = regions[index] ?? 0;
+      const end = regions[index + 1] ?? 0;
+      if (last?.end === start) last = { start: last.start, end };
+      else {
+        if (last !== undefined) yield last;
+        last = { start, end };
+      }
     }
     // With room left the walk was complete; walk_end may say less, for it is of the kernel's last inner round.
-    if (count < REGIONS_AT_ONCE) return spans;
-    put(P.PM_SCAN_ARG_OFFSET_START, BigInt(spans.at(-1)?.end ?? 0));
+    if (count < REGIONS_AT_ONCE) break;
   }
+  if (last !== undefined) yield last;
 }
 
 function readNumber(view: DataView, at: number): number {
@@ -80,25 +101,50 @@ function append(spans: Span[], start: number, end: number): void {
 }
 
 export interface PageScan {
-  /** Ranges of pages with contents of their own, ascending. */
-  readonly pages: readonly Span[];
+  /** Ranges of pages with contents of their own, ascending; found while they are gone through, which is possible once. */
+  readonly pages: Iterable<Span>;
   /** Guard regions (MADV_GUARD_INSTALL, Linux 6.13), ascending. */
   readonly guards: readonly Span[];
 }
 
-/** `ranges` are the private mappings, ascending: what the old way has to look at. */
+/**
+ * `ranges` are the private mappings, ascending: what the old way has to look at. The memory must not change before all
+ * pages were gone through.
+ */
 export function scanPages(pid: number, ranges: readonly Span[]): PageScan {
   using pagemap = new Pagemap(pid);
-  const pages = scan(pagemap.fd, OWN_PAGES);
-  if (typeof pages !== 'number') {
-    const guards = scan(pagemap.fd, GUARDS);
-    // The category is of Linux 6.15 (EINVAL before).
-    return { pages, guards: typeof guards === 'number' ? readGuards(pagemap, ranges) : guards };
-  }
-  if (pages !== -ERRNO.ENOTTY && pages !== -ERRNO.EINVAL)
-    throw new SyscallError('ioctl(PAGEMAP_SCAN)', -pages, pagemap.path);
-  return { pages: readOwn(pagemap, ranges), guards: readGuards(pagemap, ranges) };
+  return { pages: ownPages(pid, ranges), guards: guardsOf(pagemap, ranges) };
 }
+
+function* ownPages(pid: number, ranges: readonly Span[]): Generator<Span> {
+  using pagemap = new Pagemap(pid);
+  const pages = scan(pagemap, OWN_PAGES);
+  const first = unlessUnknown(() => pages.next());
+  if (first === undefined) {
+    yield* readSpans(pagemap, ranges, holdsPrivateData);
+    return;
+  }
+  if (first.done === true) return;
+  yield first.value;
+  yield* pages;
+}
+
+/** The category is of Linux 6.15 (EINVAL before). */
+function guardsOf(pagemap: Pagemap, ranges: readonly Span[]): Span[] {
+  return unlessUnknown(() => [...scan(pagemap, GUARDS)]) ?? readSpans(pagemap, ranges, isGuard);
+}
+
+/** Undefined where the kernel does not know the ioctl, or a category. */
+function unlessUnknown<T>(ask: () => T): T | undefined {
+  try {
+    return ask();
+  } catch (error) {
+    if (error instanceof SyscallError && UNKNOWN.includes(error.errno)) return undefined;
+    throw error;
+  }
+}
+
+const UNKNOWN: readonly number[] = [ERRNO.ENOTTY, ERRNO.EINVAL];
 
 const ENTRIES_AT_ONCE = 64 * 1024;
 
@@ -121,14 +167,6 @@ export function readSpans(
     }
   }
   return spans;
-}
-
-function readOwn(pagemap: Pagemap, ranges: readonly Span[]): Span[] {
-  return readSpans(pagemap, ranges, holdsPrivateData);
-}
-
-function readGuards(pagemap: Pagemap, ranges: readonly Span[]): Span[] {
-  return readSpans(pagemap, ranges, isGuard);
 }
 
 /** Parts of ascending `spans` that lie in ascending `ranges`, each cut where a range ends. */

@@ -42,8 +42,8 @@ export function dumpSegments(
     const path = mapFilePath(process.pid, vma.mapping);
     const source = syscall('openat', [AT_FDCWD, scratchString(path), O_RDONLY | O_CLOEXEC, 0], path);
     try {
-      count += pages.add(pagesIdOf(segment.shmid), { shmem: true }, (target) =>
-        copyContents(source, segment.size, target, `System V segment ${shmid}`),
+      count += pages.add(pagesIdOf(segment.shmid), { shmem: true }, (target, tell) =>
+        copyContents(source, segment.size, target, `System V segment ${shmid}`, tell),
       );
     } finally {
       closeSync(source);

@@ -26,7 +26,7 @@ import { coredumpFilter, ioPriority, processSwitches, taskExtras, threadSwitches
 export { newCore } from './core.js';
 export { EXTRAS_FILE } from './extras.js';
 export { cureForThaw, type InterruptedContext, registersForImage } from './interrupted.js';
-export { dumpRegisters, type LoadedRegisters, loadRegisters } from './registers.js';
+export { dumpExtendedRegisters, dumpRegisters, type LoadedRegisters, loadRegisters } from './registers.js';
 export { outsideCriticalSection } from './rseq.js';
 export { maskOf } from './signal-mask.js';
 export { pendingIn } from './signal-queue.js';

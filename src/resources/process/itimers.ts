@@ -77,8 +77,11 @@ export const intervalTimers: TaskState = {
   restore(task, tape) {
     const { timers } = taskCore(task.leaderCore);
     for (const [field, which] of TIMERS) {
-      const entry = timers?.[field];
-      if (entry === undefined || (entry.vsec === 0n && entry.vusec === 0n)) continue;
+      const saved = timers?.[field];
+      if (saved === undefined) continue;
+      // CRIU saves what it reads. No timer that nobody will start again keeps its period.
+      const entry = rearmed(saved);
+      if (entry.vsec === 0n && entry.vusec === 0n) continue;
       tape.call('setitimer', [which, tape.space(encode(entry)), 0], 0);
     }
   },

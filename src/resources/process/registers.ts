@@ -25,7 +25,10 @@ const FIELD = {
   ss: 'ss', fs_base: 'fsBase', gs_base: 'gsBase', ds: 'ds', es: 'es', fs: 'fs', gs: 'gs',
 } as const satisfies Record<RegisterName, string>; // biome-ignore format: two tables side by side
 
-/** Fill in `core.thread_info` of a frozen thread, with an interrupted system call ready to be made again. */
+/**
+ * Fill in `core.thread_info` of a frozen thread, with an interrupted system call ready to be made again. The extended
+ * state follows by `dumpExtendedRegisters`, which may come after the thaw.
+ */
 export function dumpRegisters(thread: Thread): void {
   const { frozen } = thread;
   if (frozen === undefined) throw new Error(`${nameOf(thread)} is not frozen`);
@@ -35,9 +38,13 @@ export function dumpRegisters(thread: Thread): void {
   thread.core.threadInfo = create(thread_info_x86Schema, {
     clearTidAddr: 0n,
     gpregs,
-    fpregs: encodeFpregs(frozen.xstate),
     tls: TLS_ENTRIES.map(emptyTls),
   });
+}
+
+/** The extended state that was read at the freeze. */
+export function dumpExtendedRegisters({ core, frozen }: Thread): void {
+  if (core.threadInfo !== undefined && frozen !== undefined) core.threadInfo.fpregs = encodeFpregs(frozen.xstate);
 }
 
 function emptyTls(entryNumber: number): user_desc_t {

@@ -160,6 +160,10 @@ export function parseCpuList(text: string): bigint {
   return mask;
 }
 
+let online: bigint | undefined;
+
+/** As at the first look: one dump or restore does not outlast a change of the machine. */
 function onlineCpus(): bigint {
-  return parseCpuList(readFileSync('/sys/devices/system/cpu/online', 'utf8'));
+  online ??= parseCpuList(readFileSync('/sys/devices/system/cpu/online', 'utf8'));
+  return online;
 }

@@ -120,8 +120,8 @@ function dumpFilters(process: Process, context: DumpContext): void {
   }
 }
 
-function modeOf({ process, tid }: Thread): number {
-  return readStatus(process.pid, { tid }).seccomp;
+function modeOf({ status }: Thread): number {
+  return status.seccomp;
 }
 
 function filtered(thread: Thread): boolean {

@@ -13,7 +13,6 @@ import {
   type signal_queue_entry,
   signal_queue_entrySchema,
 } from '../../image/schema/index.js';
-import { readStatus } from '../../kernel/procfs/status.js';
 import * as ptrace from '../../kernel/ptrace.js';
 import type { Tape, TaskState } from '../contract.js';
 import { taskCore, threadCore } from './core.js';
@@ -72,8 +71,7 @@ export const sharedSignals: TaskState = {
   support: 'standard and real-time signals sent to the process, in order, with siginfo',
 
   read(thread) {
-    const { shdPnd } = readStatus(thread.process.pid, { tid: thread.tid });
-    taskCore(thread.core).signalsS = queueOf(ptrace.peekSignals(thread.tid, true), shdPnd);
+    taskCore(thread.core).signalsS = queueOf(ptrace.peekSignals(thread.tid, true), thread.status.shdPnd);
   },
 
   restore(task, tape) {
@@ -91,8 +89,7 @@ export const threadSignals: TaskState = {
   support: 'standard and real-time signals sent to the thread, in order, with siginfo',
 
   read(thread) {
-    const { sigPnd } = readStatus(thread.process.pid, { tid: thread.tid });
-    threadCore(thread.core).signalsP = queueOf(ptrace.peekSignals(thread.tid, false), sigPnd);
+    threadCore(thread.core).signalsP = queueOf(ptrace.peekSignals(thread.tid, false), thread.status.sigPnd);
   },
 
   restore(task, tape) {

@@ -18,7 +18,7 @@ import { type Actor, playOne } from '../../tape/play.js';
 import { Tape } from '../../tape/tape.js';
 import type { DumpContext, Process, RestoreTask, Thread } from '../contract.js';
 import { newCore } from './core.js';
-import { dumpRegisters, taskStates } from './index.js';
+import { dumpExtendedRegisters, dumpRegisters, taskStates } from './index.js';
 import { cureForThaw } from './interrupted.js';
 import { outsideCriticalSection } from './rseq.js';
 
@@ -197,6 +197,7 @@ export function freshContext(writer: ImageWriter, processes: readonly Process[])
 export function dumpStates(actors: ReadonlyMap<Thread, Actor>, context: DumpContext): void {
   for (const [thread, actor] of actors) {
     dumpRegisters(thread);
+    dumpExtendedRegisters(thread);
     const tape = new Tape(`state of ${actor.name}`);
     const answers = [];
     for (const state of taskStates) {
