@@ -53,15 +53,18 @@ export class Copies implements Disposable {
     if (all.some(({ process }) => process.insidePid === 1)) return;
     const reapers = all.filter(({ process }) => process.leader.core.tc?.childSubreaper === true);
     setReaping(reapers, 0);
-    this.#play(
+    try {
+      this.#play(
       all.map(({ process, actor }) => {
         const tape = new Tape(`copy of ${actor.name}`);
         this.#request(process, tape);
         if (process.leader.core.tc?.childSubreaper === true) reapAgain(tape);
         return { actor, tape };
       }),
-    );
-    setReaping(reapers, 1);
+      );
+    } finally {
+      setReaping(reapers, 1);
+    }
   }
 
   /** Append to the tape of a process's leader what makes a copy of it. */
@@ -74,6 +77,8 @@ export class Copies implements Disposable {
     const made = tape.clone(
       [middleArgs, CLONE_ARGS_SIZE],
       (task) => {
+        // Not even for a moment does the copy hold a file of the program open.
+        task.call('close_range', [0, 0xffff_ffff, 0], 'any');
         copy = task.clone([copyArgs, CLONE_ARGS_SIZE], () => undefined, 'any');
       },
       'any',
@@ -145,14 +150,6 @@ export class Copies implements Disposable {
       }
       this.#pids.set(process, pid);
     }
-  }
-
-  /** End a copy that has served. */
-  end(process: Process): void {
-    const pid = this.#pids.get(process);
-    if (pid === undefined) return;
-    this.#pids.delete(process);
-    this.#kill(pid);
   }
 
   #kill(pid: number): void {

@@ -1,5 +1,5 @@
 import { ERRNO } from '../abi/errno.js';
-import { PTRACE_DETACH, PTRACE_O_SUSPEND_SECCOMP, PTRACE_O_TRACESYSGOOD } from '../abi/ptrace.js';
+import { PTRACE_CONT, PTRACE_DETACH, PTRACE_O_SUSPEND_SECCOMP, PTRACE_O_TRACESYSGOOD } from '../abi/ptrace.js';
 import { SyscallError } from '../kernel/errors.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
 import { readStat } from '../kernel/procfs/stat.js';
@@ -28,7 +28,7 @@ export class Frozen implements Disposable {
   readonly processes: readonly Process[];
   readonly #tids: Set<number>;
   #held = true;
-  #pinned = false;
+  readonly #pinned = new Set<Thread>();
 
   private constructor(processes: readonly Process[], tids: Set<number>) {
     this.processes = processes;
@@ -94,22 +94,21 @@ export class Frozen implements Disposable {
    * it meets. What becomes of them then is the guardian's to decide.
    */
   pin(): void {
-    this.#pinned = true;
-    for (const thread of this.threads) signalThread(thread, SIGSTOP);
+    for (const thread of this.threads) if (signalThread(thread, SIGSTOP)) this.#pinned.add(thread);
   }
 
   /** Take the SIGSTOPs back, each at the point of its delivery. */
   unpin(): void {
-    if (!this.#pinned) return;
-    this.#pinned = false;
-    for (const { tid } of this.threads) ptrace.resume(tid);
-    for (const thread of this.threads) swallowStop(thread);
+    const pinned = [...this.#pinned];
+    this.#pinned.clear();
+    const resumed = pinned.filter(({ tid }) => attempt('ptrace', [PTRACE_CONT, tid, 0, 0]) >= 0);
+    for (const thread of resumed) swallowStop(thread);
   }
 
   /** Let go of a pinned tree: it stays stopped until somebody continues it. */
   leaveStopped(): void {
-    if (!this.#pinned) this.pin();
-    this.#pinned = false;
+    if (this.#pinned.size === 0) this.pin();
+    this.#pinned.clear();
     this.thaw();
   }
 
@@ -168,7 +167,10 @@ function stopAll(
   for (const thread of stopping) {
     const signal = waitForStop(thread, deadline);
     if (signal === undefined) held.delete(thread.tid);
-    else if (signal !== SIGTRAP) stopSignals.set(thread.process.pid, signal);
+    else {
+      cure(thread.tid);
+      if (signal !== SIGTRAP) stopSignals.set(thread.process.pid, signal);
+    }
   }
 }
 
@@ -239,14 +241,19 @@ function passOn(thread: Thread, status: WaitStatus): boolean {
   return false;
 }
 
+/** At once, so that nobody sees a stop of ours whatever comes of the freeze: as an EINTR, or inside a critical section. */
+function cure(tid: number): void {
+  const registers = ptrace.getRegisters(tid);
+  const cured = outsideCriticalSection(tid, cureForThaw(registers));
+  if (cured !== registers) ptrace.setRegisters(tid, cured);
+}
+
 function record(thread: Thread): void {
-  const registers = outsideCriticalSection(thread.tid, cureForThaw(ptrace.getRegisters(thread.tid)));
   thread.frozen = {
-    registers,
+    registers: ptrace.getRegisters(thread.tid),
     mask: ptrace.getSignalMask(thread.tid),
     xstate: ptrace.getXstate(thread.tid),
   };
-  ptrace.setRegisters(thread.tid, registers);
 }
 
 /**
@@ -286,8 +293,11 @@ function kill(pid: number, signal: number): void {
   }
 }
 
-function signalThread(thread: Thread, signal: number): void {
-  syscall('tgkill', [thread.process.pid, thread.tid, signal], nameOf(thread));
+/** False for one that has been killed meanwhile. */
+function signalThread(thread: Thread, signal: number): boolean {
+  const result = attempt('tgkill', [thread.process.pid, thread.tid, signal]);
+  if (result < 0 && result !== -ERRNO.ESRCH) throw new SyscallError('tgkill', -result, nameOf(thread));
+  return result === 0;
 }
 
 function swallowStop(thread: Thread): void {

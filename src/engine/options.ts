@@ -38,6 +38,8 @@ export interface Phase {
 
 export interface CheckpointReport {
   readonly directory: string;
+  /** What did not work out after the commit, if anything. */
+  readonly warning: string | undefined;
   readonly processes: number;
   readonly threads: number;
   /** From the first stop asked for to the last stop. */

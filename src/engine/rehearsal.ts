@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import * as ptrace from '../kernel/ptrace.js';
 import { attempt } from '../kernel/syscall.js';
 import { waitFor } from '../kernel/wait.js';
-import { playOne } from '../tape/play.js';
+import { type Actor, playOne } from '../tape/play.js';
 import { Tape } from '../tape/tape.js';
 import { startSpare } from './guardian.js';
 import type { CheckpointOptions, CheckpointReport } from './options.js';
@@ -27,10 +27,22 @@ export function rehearse(
 ): void {
   if (isDone) return;
   isDone = true;
-  const actor = startSpare(new Set(), 'the decoy', WORKSPACE, SLICE_SIZE);
-  const decoy = actor.tid;
-  const directory = mkdtempSync(join(tmpdir(), 'stasis-rehearsal-'));
   try {
+    rehearseOn(startSpare(new Set(), 'the decoy', WORKSPACE, SLICE_SIZE), dump, options);
+  } catch {
+    // The dump itself meets the same, and says it of the tree, or does not.
+  }
+}
+
+function rehearseOn(
+  actor: Actor,
+  dump: (options: CheckpointOptions) => CheckpointReport,
+  options: CheckpointOptions,
+): void {
+  const decoy = actor.tid;
+  let directory: string | undefined;
+  try {
+    directory = mkdtempSync(join(tmpdir(), 'stasis-rehearsal-'));
     // What this process inherited itself, a socket perhaps, could not be saved.
     const tape = new Tape('descriptors of the decoy');
     tape.call('close_range', [FIRST_UNKNOWN_FD, LAST_FD, 0]);
@@ -45,12 +57,10 @@ export function rehearse(
         directory,
         afterwards: options.afterwards === 'run' ? 'run' : 'stop',
       });
-  } catch {
-    // The dump itself meets the same, and says it of the tree, or does not.
   } finally {
     attempt('kill', [decoy, SIGKILL]);
     while (waitFor(decoy).kind === 'stopped');
-    rmSync(directory, { recursive: true, force: true });
+    if (directory !== undefined) rmSync(directory, { recursive: true, force: true });
   }
 }
 
@@ -60,6 +70,8 @@ const LAST_FD = 0xffff_ffff;
 const REHEARSED = {
   shellJob: true,
   outsidePipes: true,
+  linkRemap: false,
+  external: [],
   checksums: false,
   durable: false,
   overwrite: true,

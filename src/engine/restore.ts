@@ -2,6 +2,7 @@ import { ImageReader } from '../image/index.js';
 import { now_ms, PhaseClock } from './clock.js';
 import type { RestoreReport, RestoreRequest } from './options.js';
 import { Performance } from './restore/perform.js';
+import { StemHolder } from '../resources/file/index.js';
 import { planRestore, type RestorePlan } from './restore/plan.js';
 
 /** Bring a tree back from its image. Until the last barrier every failure leaves no process behind. */
@@ -11,7 +12,8 @@ export function restore(request: RestoreRequest): RestoreReport {
 
   clock.start('plan');
   using reader = ImageReader.open(request.directory, { trust: request.trust });
-  const plan = planRestore(reader, request);
+  using holder = new StemHolder(reader, request);
+  const plan = planRestore(reader, holder);
 
   using performance = new Performance(plan, request);
   performance.build(clock);

@@ -1,4 +1,4 @@
-import { syscall } from './syscall.js';
+import { attempt } from './syscall.js';
 
 /** A descriptor of this process that is closed when its scope ends. */
 export class OwnedFd implements Disposable {
@@ -21,7 +21,8 @@ export class OwnedFd implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    if (this.#fd >= 0) syscall('close', [this.#fd]);
+    const fd = this.#fd;
     this.#fd = -1;
+    if (fd >= 0) attempt('close', [fd]);
   }
 }

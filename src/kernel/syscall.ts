@@ -14,7 +14,8 @@ export function syscall(name: SyscallName, args: readonly Argument[], object?: s
 export function attempt(name: SyscallName, args: readonly Argument[]): number {
   for (;;) {
     const result = call(name, args[0], args[1], args[2], args[3], args[4], args[5]);
-    if (result !== -ERRNO.EINTR) return result;
+    // After close(2) the descriptor is gone even then.
+    if (result !== -ERRNO.EINTR || name === 'close') return result;
   }
 }
 

@@ -5,13 +5,18 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { ImageReader } from '../../image/index.js';
+import { attempt } from '../../kernel/syscall.js';
+import { StemHolder } from '../../resources/file/index.js';
+import { isInside, runInside } from '../../resources/process/testing.js';
 import { CHECKPOINT, RESTORE } from '../../testing/options.js';
 import { assertWorks, PROGRAMS } from '../../testing/programs.js';
 import { dump } from '../dump.js';
+import { restore } from '../restore.js';
 import { planRestore } from './plan.js';
 
 /** How many images are planned, and how many are restored; the long run sets STASIS_MUTATIONS. */
 const MUTATIONS = Number(process.env['STASIS_MUTATIONS'] ?? 200);
+const RESTORES = 30;
 /** Far more than a plan of these images takes, even on a busy machine. */
 const PLAN_MS = 10_000;
 
@@ -106,24 +111,73 @@ async function withImage(index: number, use: (image: string, scratch: string) =>
 
 function planOnce(directory: string): void {
   using reader = ImageReader.open(directory);
-  planRestore(reader, { ...RESTORE, directory });
+  using holder = new StemHolder(reader, RESTORE);
+  planRestore(reader, holder);
 }
 
-for (const [index, { name }] of PROGRAMS.entries())
-  test(`changed images of ${name} are planned or refused, by an error that says why`, () =>
-    withImage(index, (image, directory) => {
+if (!isInside())
+  for (const [index, { name }] of PROGRAMS.entries())
+    test(`changed images of ${name} are planned or refused, by an error that says why`, () =>
+      withImage(index, (image, directory) => {
+        fc.assert(
+          fc.property(mutation, (change) => {
+            const file = changed(image, directory, change);
+            const start = performance.now();
+            const said = refusalOf(() => planOnce(directory));
+            if (process.env['STASIS_VERBOSE'] !== undefined && said !== undefined) console.log(file, said);
+            assert.ok(performance.now() - start < PLAN_MS, `${file} took too long`);
+          }),
+          {
+            numRuns: Math.ceil(MUTATIONS / PROGRAMS.length),
+            interruptAfterTimeLimit: 60_000,
+            endOnFailure: process.env['STASIS_SHRINK'] === undefined,
+          },
+        );
+      }));
+
+/** Restores that fail leave nothing; those that succeed leave what the image says, which is ended here. */
+if (!isInside())
+  test('changed images that are restored leave no process behind, in a pid namespace', () => {
+    const { status, output } = runInside(import.meta.url);
+    assert.equal(status, 0, output);
+  });
+else
+  test('changed images that are restored leave no process behind', () =>
+    withImage(2, (image, directory) => {
+      const before = everybody();
+      const strangers = (): number[] => everybody().filter((pid) => !before.includes(pid));
+      const outcomes: string[] = [];
       fc.assert(
         fc.property(mutation, (change) => {
           const file = changed(image, directory, change);
-          const start = performance.now();
-          const said = refusalOf(() => planOnce(directory));
-          if (process.env['STASIS_VERBOSE'] !== undefined && said !== undefined) console.log(file, said);
-          assert.ok(performance.now() - start < PLAN_MS, `${file} took too long`);
+          let restored = false;
+          const said = refusalOf(() => {
+            restore({ ...RESTORE, directory });
+            restored = true;
+          });
+          outcomes.push(`${file}: ${said ?? 'restored'}`);
+          // A program whose image was changed may end in any way; nobody else is in this namespace.
+          if (restored) for (const pid of strangers()) attempt('kill', [pid, 9]);
+          waitForEnd(strangers, `${file}: ${said ?? 'restored'}`);
         }),
-        {
-          numRuns: Math.ceil(MUTATIONS / PROGRAMS.length),
-          interruptAfterTimeLimit: 60_000,
-          endOnFailure: process.env['STASIS_SHRINK'] === undefined,
-        },
+        { numRuns: RESTORES, endOnFailure: true },
       );
+      console.log(outcomes.join('\n'));
     }));
+
+function everybody(): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => pid > 0);
+}
+
+const WNOHANG = 1;
+const __WALL = 0x4000_0000;
+
+/** What was killed needs a moment; who was not is a failure. Orphans here are ours to collect. */
+function waitForEnd(left: () => number[], what: string): void {
+  for (const deadline = Date.now() + 10_000; left().length > 0; ) {
+    assert.ok(Date.now() < deadline, `${what}: pids ${left().join(', ')} are left`);
+    for (const pid of left()) attempt('wait4', [pid, 0, WNOHANG | __WALL, 0]);
+  }
+}

@@ -13,7 +13,7 @@ import {
   StemTaker,
 } from '../../resources/file/index.js';
 import { type Deferred, deferred, Tape } from '../../tape/tape.js';
-import type { RestoreRequest } from '../options.js';
+import { RestoreError } from '../errors.js';
 import { fileKinds, memory, taskStates } from '../registry.js';
 import { arrangeBirths, type Birth, type Family, leadsSession, type Person } from './births.js';
 import { type ClockShift, clockShift } from './clock.js';
@@ -55,13 +55,34 @@ export interface ThreadPlan {
   readonly tape: Tape;
 }
 
-export function planRestore(reader: ImageReader, request: RestoreRequest): RestorePlan {
+/**
+ * `holder` is the caller's, who lets it go of the descriptors it was given when the plan was played, or will not be.
+ * Throws an error of a class of ours whatever the image says: it may come from anywhere.
+ */
+export function planRestore(reader: ImageReader, holder: StemHolder): RestorePlan {
+  try {
+    return makePlan(reader, holder);
+  } catch (error) {
+    throw isNondescript(error)
+      ? new RestoreError(`${reader.directory} cannot be restored: ${error.message}`, 'ERESTORE', {
+          cause: error,
+        })
+      : error;
+  }
+}
+
+/** What JavaScript, Node.js, and checks without a class of their own throw. */
+function isNondescript(error: unknown): error is Error {
+  if (error instanceof TypeError || error instanceof RangeError || error instanceof SyntaxError) return true;
+  return error instanceof Error && error.constructor === Error;
+}
+
+function makePlan(reader: ImageReader, holder: StemHolder): RestorePlan {
   const processes = readProcesses(reader);
   const family = arrangeBirths(processes, helperPids(reader));
   const workspace = chooseWorkspace(processes, Math.max(0, ...processes.map(runsOf)));
   const holderPid = deferred('holder');
   const living = processes.filter(({ isZombie }) => !isZombie);
-  const holder = new StemHolder(reader, request);
   const files = reader.readOptional('files') ?? [];
   memory.hold(living, holder);
   holder.openAll(fileKinds, files);
@@ -181,7 +202,11 @@ class Planner {
     const inherited = process.pgid === family.root.pgid && family.root.pgid !== family.root.pid;
     tape.about('group');
     if (process.pgid !== process.pid && !inherited) tape.call('setpgid', [0, process.pgid]);
-    if (process.isZombie) return tape;
+    if (process.isZombie) {
+      tape.about('no core dump when it dies again');
+      tape.call('prlimit64', [0, C.RLIMIT_CORE, tape.space(16), 0]);
+      return tape;
+    }
     tape.about('shared and special memory');
     this.#taking(tape, (taker) => memory.finish(process, tape, taker, this.#workspace));
     // Before the tables: those who share a table must not take anything while its owner fills it.

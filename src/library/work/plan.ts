@@ -1,6 +1,6 @@
-import { closeSync } from 'node:fs';
 import { planRestore } from '../../engine/restore/plan.js';
 import { ImageReader } from '../../image/index.js';
+import { StemHolder } from '../../resources/file/index.js';
 import { printTape } from '../../tape/print.js';
 import type { Tape } from '../../tape/tape.js';
 import type { ParsedOptions } from '../requests.js';
@@ -9,7 +9,7 @@ import type { PlannedTape, PlanResult } from '../results.js';
 /** The tapes a restore would play, in the order of its barriers. Nothing is started. */
 export function planImage({ directory, trust, shell_job, external }: ParsedOptions<'plan'>): PlanResult {
   using reader = ImageReader.open(directory, { trust });
-  const plan = planRestore(reader, {
+  const request = {
     directory,
     trust,
     shellJob: shell_job,
@@ -19,26 +19,23 @@ export function planImage({ directory, trust, shell_job, external }: ParsedOptio
     sibling: false,
     leaveStopped: false,
     hooks: {},
-  });
-  try {
-    const { holder } = plan;
-    const phases: readonly (readonly [phase: string, tapes: Iterable<Tape>])[] = [
-      ['holder', [holder.openings]],
-      ['births', plan.births.values()],
-      ['memory', plan.finish.values()],
-      ['holder', [holder.late]],
-      ['descriptors', plan.tables.values()],
-      ['stand-ins', plan.collect.values()],
-      ['states', plan.states.map(({ tape }) => tape)],
-      ['holder', [holder.last]],
-    ];
-    const tapes = phases.flatMap(([phase, list]) =>
-      [...list].filter(({ entries }) => entries.length > 0).map((tape) => describe(phase, tape)),
-    );
-    return { directory: reader.directory, processes: plan.processes.length, tapes };
-  } finally {
-    for (const fd of plan.holder.brought) closeSync(fd);
-  }
+  };
+  using holder = new StemHolder(reader, request);
+  const plan = planRestore(reader, holder);
+  const phases: readonly (readonly [phase: string, tapes: Iterable<Tape>])[] = [
+    ['holder', [holder.openings]],
+    ['births', plan.births.values()],
+    ['memory', plan.finish.values()],
+    ['holder', [holder.late]],
+    ['descriptors', plan.tables.values()],
+    ['stand-ins', plan.collect.values()],
+    ['states', plan.states.map(({ tape }) => tape)],
+    ['holder', [holder.last]],
+  ];
+  const tapes = phases.flatMap(([phase, list]) =>
+    [...list].filter(({ entries }) => entries.length > 0).map((tape) => describe(phase, tape)),
+  );
+  return { directory: reader.directory, processes: plan.processes.length, tapes };
 }
 
 function describe(phase: string, tape: Tape): PlannedTape {

@@ -133,6 +133,8 @@ export class DescriptorCollector implements FileCollector {
     const kind = this.#kinds.find((kind) => kind.recognise(descriptor));
     if (kind === undefined)
       return refuseNow(this.context, descriptor, 'files of this kind cannot be saved yet');
+    // Looked at again: what the check before the freeze saw may have changed.
+    if (descriptor.fd >= 0) kind.check?.(descriptor, this.context.refuse, this.context.options);
     const entry = kind.dump(descriptor, id, taken, this.context);
     this.#entries.push(entry);
     return entry;

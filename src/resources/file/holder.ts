@@ -20,7 +20,7 @@ export const FIRST_SLOT = 64;
  * `openings` (before any process of the image exists), `late` (when all exist, before they take descriptors), and
  * `last` (when the tree is complete).
  */
-export class StemHolder implements Holder {
+export class StemHolder implements Holder, Disposable {
   readonly openings = new Tape('open descriptions');
   readonly late = new Tape('open descriptions that need the processes');
   readonly last = new Tape('remove temporary names');
@@ -125,6 +125,10 @@ export class StemHolder implements Holder {
     this.hold(`file:${entry.id}`, kind.open(entry, this));
   }
 
+  [Symbol.dispose](): void {
+    this.closeBrought();
+  }
+
   /** Close what `bring` was given. To be called when the openings were played, or will not be. */
   closeBrought(): void {
     for (const fd of this.brought.splice(0)) syscall('close', [fd]);
@@ -147,6 +151,7 @@ function kindOfEntry(kinds: readonly FileKind[], entry: file_entry): FileKind {
 
 /** An entry of files.img that no kind opens. */
 export class UnknownFileError extends Error {
+  override readonly name = 'UnknownFileError';
   readonly code = 'EUNSUPPORTED';
 }
 

@@ -4,6 +4,7 @@ import { syscall } from '../../kernel/syscall.js';
 
 /** A restore needs higher descriptor numbers than this host lets us have. */
 export class DescriptorLimitError extends Error {
+  override readonly name = 'DescriptorLimitError';
   readonly code = 'EMFILE';
 }
 

@@ -214,6 +214,7 @@ const namedFiles = perRestore((holder) => {
 
 /** A file of the image that is not there, or not as it was. */
 export class MissingFileError extends Error {
+  override readonly name = 'MissingFileError';
   readonly code = 'EFILE';
 }
 

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { AT_EMPTY_PATH, AT_FDCWD } from '../../abi/fcntl.js';
 import { createMessage, type MessageOf, type reg_file_entry } from '../../image/index.js';
 import { SyscallError } from '../../kernel/errors.js';
@@ -47,6 +48,9 @@ export function checkPlace(descriptor: Descriptor, refuse: Refuse, options: Dump
   if (problem !== undefined) refuse(refusalOf(descriptor, problem.reason, problem.help));
 }
 
+/** Ghosts are read whole at the restore, and files of messages are limited to that (image/reader.ts). */
+const GHOST_BYTES_MAX = 512 * 1024 * 1024 - 4096;
+
 function problemOf(
   place: Place,
   { info }: Descriptor,
@@ -54,7 +58,7 @@ function problemOf(
 ): { reason: string; help?: string } | undefined {
   if (place.kind === 'unlinked') {
     const bytes = ghostBytes(info.stat);
-    if (bytes <= BigInt(options.ghostLimit)) return undefined;
+    if (bytes <= BigInt(Math.min(options.ghostLimit, GHOST_BYTES_MAX))) return undefined;
     return {
       reason: `it was deleted and holds ${bytes} bytes, more than the ${options.ghostLimit} that are copied into an image`,
       help: `--ghost-limit ${bytes} or more`,
@@ -126,7 +130,8 @@ function linkId(
   if (known !== undefined) return known;
   const directory = directoryOf(path);
   const id = context.files.add((id) => {
-    const name = `${directory === '/' ? '' : directory}/link_remap.${id}`;
+    // Ids are small numbers: another image may have a name of the kind in the same directory.
+    const name = `${directory === '/' ? '' : directory}/link_remap.${id}.${randomBytes(6).toString('hex')}`;
     link(opened, name, objectOf(descriptor));
     made.push(name);
     const { stat } = descriptor.info;
@@ -146,14 +151,13 @@ const noOwner: NonNullable<reg_file_entry['fown']> = {
   pid: 0,
 };
 
-/** linkat(2) of a descriptor: with AT_EMPTY_PATH it needs CAP_DAC_READ_SEARCH. A leftover of the same name goes. */
+/** linkat(2) of a descriptor: with AT_EMPTY_PATH it needs CAP_DAC_READ_SEARCH. */
 function link(opened: number, name: string, what: string): void {
   const bytes = pathBytes(name);
   const at = scratch.address;
   scratch.bytes[0] = 0;
   scratch.bytes.set(bytes, 1);
   scratch.bytes[bytes.length + 1] = 0;
-  attempt('unlink', [at + 1n]);
   const result = attempt('linkat', [opened, at, AT_FDCWD, at + 1n, AT_EMPTY_PATH]);
   if (result < 0) throw new SyscallError('linkat', -result, `${what}, as ${name}`);
 }

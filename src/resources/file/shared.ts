@@ -1,12 +1,11 @@
-import { O_CLOEXEC } from '../../abi/fcntl.js';
 import { KCMP_FILE } from '../../abi/process.js';
 import { syscall } from '../../kernel/syscall.js';
 import type { Descriptor } from '../contract.js';
 
 /**
  * Which descriptors share a description: kcmp(2) KCMP_FILE orders them, consistently until the next boot, so those that
- * look the same are kept in that order and searched by halves. What differs in offset, flags or inode is no
- * candidate (the tree is frozen), which leaves few calls for most descriptors.
+ * look the same are kept in that order and searched by halves. Offset and flags are no part of the look: whoever shares
+ * the description from outside of the frozen tree changes them while we read.
  */
 interface Known<T> {
   readonly descriptor: Descriptor;
@@ -42,8 +41,7 @@ export class Descriptions<T = { id: number; type: number }> {
 }
 
 function looksOf({ info }: Descriptor): string {
-  const { pos, flags, mntId } = info.info;
-  return `${info.stat.dev}:${info.stat.ino}:${pos}:${flags & ~O_CLOEXEC}:${mntId}`;
+  return `${info.stat.dev}:${info.stat.ino}:${info.info.mntId}`;
 }
 
 /** Negative, zero or positive; the kernel answers 0 for equal, 1 for less, 2 for greater. */

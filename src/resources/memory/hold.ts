@@ -183,9 +183,9 @@ function fill(holder: Holder, runs: readonly Run[], at: bigint): void {
 function holdSegments(segments: readonly Segment[], holder: Holder, arena: Arena): void {
   const present = segments.length === 0 ? [] : readSegments();
   for (const segment of segments) {
-    const { shmid, key, size } = segment;
+    const { shmid, key } = segment;
     const there = present.find((other) => other.shmid === shmid);
-    if (there !== undefined && there.size === size) continue;
+    if (there !== undefined && isSame(there, segment)) continue;
     const taken = there ?? (key === 0 ? undefined : present.find((other) => other.key === key));
     if (taken !== undefined)
       throw new Error(
@@ -193,6 +193,13 @@ function holdSegments(segments: readonly Segment[], holder: Holder, arena: Arena
       );
     makeSegment(segment, holder, arena);
   }
+}
+
+/** The one that was saved, as far as it shows: after a boot its small id may be a stranger's. */
+function isSame(a: Segment, b: Segment): boolean {
+  const permissions = (segment: Segment) => segment.mode & 0o777;
+  const isOf = a.uid === b.uid && a.gid === b.gid && permissions(a) === permissions(b);
+  return isOf && a.key === b.key && a.size === b.size;
 }
 
 const SHMID64_DS_SIZE = 112;
