@@ -1,5 +1,10 @@
 import { ERRNO } from '../abi/errno.js';
-import { PTRACE_CONT, PTRACE_DETACH, PTRACE_O_SUSPEND_SECCOMP, PTRACE_O_TRACESYSGOOD } from '../abi/ptrace.js';
+import {
+  PTRACE_CONT,
+  PTRACE_DETACH,
+  PTRACE_O_SUSPEND_SECCOMP,
+  PTRACE_O_TRACESYSGOOD,
+} from '../abi/ptrace.js';
 import { SyscallError } from '../kernel/errors.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
 import { readStat } from '../kernel/procfs/stat.js';
@@ -14,7 +19,7 @@ import {
   type WaitStatus,
   waitFor,
 } from '../kernel/wait.js';
-import { nameOf, type Process, type Thread } from '../resources/contract.js';
+import { type FrozenThread, nameOf, type Process, type Thread } from '../resources/contract.js';
 import { cureForThaw, outsideCriticalSection } from '../resources/process/index.js';
 import { SIGSTOP, takeStop } from '../tape/stops.js';
 import { look } from './look.js';
@@ -39,22 +44,23 @@ export class Frozen implements Disposable {
   static freeze(root: number, timeout_ms: number): Frozen {
     const deadline = Date.now() + timeout_ms;
     const held = new Set<number>();
-    const stopSignals = new Map<number, number>();
+    const stops: Stops = { signals: new Map(), states: new Map() };
     try {
       for (;;) {
-        const processes = look(root, stopSignals);
+        const processes = look(root, stops.signals);
         const fresh = processes.flatMap(living).filter((thread) => !held.has(thread.tid));
         if (fresh.length === 0) {
-          for (const thread of processes.flatMap(living)) record(thread);
+          for (const thread of processes.flatMap(living)) thread.frozen = stateOf(thread, stops);
           return new Frozen(processes, held);
         }
         const asleep = uninterruptible(fresh);
-        if (asleep === undefined) stopAll(fresh, held, deadline, stopSignals);
+        if (asleep === undefined) stopAll(fresh, held, deadline, stops);
         else if (Date.now() > deadline) throw new FreezeError(explainSleep(asleep));
         else {
           // It may be waiting for one of us: a vfork(2) ends when the child goes on.
           letAllGo(held);
           held.clear();
+          stops.signals.clear();
           sleep_us(1000);
         }
       }
@@ -144,12 +150,7 @@ function seizeOne(tid: number): void {
   }
 }
 
-function stopAll(
-  threads: readonly Thread[],
-  held: Set<number>,
-  deadline: number,
-  stopSignals: Map<number, number>,
-): void {
+function stopAll(threads: readonly Thread[], held: Set<number>, deadline: number, stops: Stops): void {
   const stopping: Thread[] = [];
   for (const thread of threads) {
     try {
@@ -168,10 +169,23 @@ function stopAll(
     const signal = waitForStop(thread, deadline);
     if (signal === undefined) held.delete(thread.tid);
     else {
-      cure(thread.tid);
-      if (signal !== SIGTRAP) stopSignals.set(thread.process.pid, signal);
+      stops.states.set(thread.tid, record(thread));
+      if (signal !== SIGTRAP) stops.signals.set(thread.process.pid, signal);
     }
   }
+}
+
+/** What the freeze learned at the stops, by tid and pid: threads are looked at several times before all are stopped. */
+interface Stops {
+  /** By which a process was stopped already. */
+  readonly signals: Map<number, number>;
+  readonly states: Map<number, FrozenThread>;
+}
+
+function stateOf(thread: Thread, { states }: Stops): FrozenThread {
+  const state = states.get(thread.tid);
+  if (state === undefined) throw new FreezeError(`${nameOf(thread)} was not stopped`);
+  return state;
 }
 
 /**
@@ -241,19 +255,15 @@ function passOn(thread: Thread, status: WaitStatus): boolean {
   return false;
 }
 
-/** At once, so that nobody sees a stop of ours whatever comes of the freeze: as an EINTR, or inside a critical section. */
-function cure(tid: number): void {
-  const registers = ptrace.getRegisters(tid);
-  const cured = outsideCriticalSection(tid, cureForThaw(registers));
-  if (cured !== registers) ptrace.setRegisters(tid, cured);
-}
-
-function record(thread: Thread): void {
-  thread.frozen = {
-    registers: ptrace.getRegisters(thread.tid),
-    mask: ptrace.getSignalMask(thread.tid),
-    xstate: ptrace.getXstate(thread.tid),
-  };
+/**
+ * What the thread is to go on with, set at once: calls that any stop ends with EINTR, epoll_wait(2) among them, would
+ * show that to the program if we died before. (Between the stop and this they do, as after any stop: signal(7).)
+ */
+function record({ tid }: Thread): FrozenThread {
+  const found = ptrace.getRegisters(tid);
+  const registers = outsideCriticalSection(tid, cureForThaw(found));
+  if (registers !== found) ptrace.setRegisters(tid, registers);
+  return { registers, mask: ptrace.getSignalMask(tid), xstate: ptrace.getXstate(tid) };
 }
 
 /**

@@ -52,8 +52,12 @@ function isCovered(name: string): boolean {
   return isRawFile(name) || pagemapOfFile(name) !== undefined || kindOfFile(name) !== undefined;
 }
 
+/** One for all files: a tree has hundreds, and the memory of each is only given back by a full collection. */
+let chunkBuffer: Buffer | undefined;
+
 function digestFile(fd: number, name: string): FileChecksum {
-  const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
+  chunkBuffer ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  const buffer = chunkBuffer;
   const chunks: string[] = [];
   const whole = createHash(ALGORITHM);
   const pages = isPages(name);

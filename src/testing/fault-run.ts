@@ -19,6 +19,8 @@ export interface FaultOrder {
   /** The program's counters are copied here while everybody stands still, just before the commit. */
   readonly stateFile: string | undefined;
   readonly frozenStateFile: string | undefined;
+  /** Says which phase has been reached. */
+  readonly phaseFile: string | undefined;
 }
 
 /** Who is hit: this process, or the helper that was started as the first, second, … */
@@ -84,7 +86,7 @@ if (fault.kind === 'kill at') {
 hook.beforeCall = (name) => {
   if (!isTouched) return;
   // Whoever polls for a stop does so a different number of times each time.
-  sameWaits = name === 'wait4' ? sameWaits + 1 : 0;
+  sameWaits = name === 'wait4' || name === 'waitid' ? sameWaits + 1 : 0;
   if (sameWaits > MOST_WAITS) return;
   const at = calls++;
   if (met !== undefined || (fault.kind !== 'kill' && fault.kind !== 'throw') || at !== fault.at) return;
@@ -109,6 +111,7 @@ function helpers(): number[] {
 }
 
 function phase(name: string): void {
+  if (order.phaseFile !== undefined) writeFileSync(order.phaseFile, name);
   phases.push(`${name} ${calls}`);
   if (name === FIRST_TOUCH[order.what]) {
     isTouched = true;

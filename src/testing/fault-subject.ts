@@ -16,6 +16,7 @@ export type Confinement = 'none' | 'mild' | 'harsh' | 'strict';
 
 const STATE_SIZE = 4096;
 const ERRORS_AT = 8;
+const INTERRUPTED_AT = 16;
 const COUNTERS_AT = 64;
 const TEXT_AT = 2048;
 
@@ -36,6 +37,8 @@ export type Counter = (typeof COUNTERS)[number];
 
 export interface SubjectState {
   readonly errors: number;
+  /** How often epoll_wait(2) returned EINTR. */
+  readonly interrupted: number;
   readonly text: string;
   readonly counters: Readonly<Record<Counter, bigint>>;
 }
@@ -78,6 +81,7 @@ export class FaultSubject implements Disposable {
     const end = bytes.indexOf(0, TEXT_AT);
     return {
       errors: Number(bytes.readBigUInt64LE(ERRORS_AT)),
+      interrupted: Number(bytes.readBigUInt64LE(INTERRUPTED_AT)),
       text: bytes.toString('utf8', TEXT_AT, end < 0 ? undefined : end),
       counters,
     };
@@ -91,7 +95,7 @@ export class FaultSubject implements Disposable {
   /** Forget what was found wrong, for the next trial. */
   absolve(): void {
     const fd = openSync(this.#stateFile, 'r+');
-    writeSync(fd, new Uint8Array(8), 0, 8, ERRORS_AT);
+    writeSync(fd, new Uint8Array(16), 0, 16, ERRORS_AT);
     closeSync(fd);
   }
 

@@ -15,6 +15,8 @@ export interface Trial {
   readonly answer: FaultAnswer | undefined;
   /** Was there a valid image afterwards (dump), or a tree (restore)? */
   readonly done: boolean;
+  /** The phase it came to. */
+  readonly phase: string;
   /** What should not be; empty when all is well. */
   readonly harm: readonly string[];
 }
@@ -50,7 +52,8 @@ export class DumpTrials implements AsyncDisposable {
   async run(afterwards: FaultOrder['afterwards'], fault: Fault, image = this.directory): Promise<Trial> {
     const subject = await this.subject();
     const frozenStateFile = join(subject.directory, 'frozen');
-    rmSync(frozenStateFile, { force: true });
+    const phaseFile = join(subject.directory, 'phase');
+    for (const file of [frozenStateFile, phaseFile]) rmSync(file, { force: true });
     const runner = this.#pool.take();
     const order: FaultOrder = {
       what: 'dump',
@@ -61,6 +64,7 @@ export class DumpTrials implements AsyncDisposable {
       fault,
       stateFile: join(subject.directory, 'state'),
       frozenStateFile,
+      phaseFile,
     };
     const harm: string[] = [];
     let answer: FaultAnswer | undefined;
@@ -78,9 +82,14 @@ export class DumpTrials implements AsyncDisposable {
     if (answer !== undefined && !isOver) harm.push(...contradictions(answer, done));
     await runner[Symbol.asyncDispose]();
     if (done && afterwards === 'run') harm.push(...(await this.#unharmed(subject, runner)));
+    const phase = existsSync(phaseFile) ? readFileSync(phaseFile, 'utf8') : '';
+    // Between a stop and its cure nothing can be done about it; see engine/freeze.ts.
+    if (subject.state.interrupted > 0 && (phase !== 'freeze' || answer !== undefined))
+      harm.push(`epoll_wait returned EINTR ${subject.state.interrupted} times`);
+    subject.absolve();
     rmSync(join(image, 'inventory.img'), { force: true });
     if (harm.length > 0 || (done && afterwards !== 'run')) this.#replace();
-    return { fault, answer, done, harm };
+    return { fault, answer, done, phase, harm };
   }
 
   #replace(): void {
@@ -107,7 +116,7 @@ export class DumpTrials implements AsyncDisposable {
     const withRules = this.#trials++ % 50 === 0;
     const host = differences(this.#host[withRules ? 1 : 0], snapshotHost(withRules));
     const found = [...stuck.map((name) => `${name} does not go on`), ...host.map((line) => `host: ${line}`)];
-    return errors === 0 ? found : [`the program found ${errors} errors, the last: ${text}`, ...found];
+    return errors === 0 ? found : [`the program found ${errors} errors: ${text}`, ...found];
   }
 
   #leftOver(tree: readonly number[], runner: FaultRunner): string[] {
@@ -212,7 +221,7 @@ export class RestoreTrials implements AsyncDisposable {
     await runner[Symbol.asyncDispose]();
     await this.#empty(runner, harm);
     if (fingerprint(this.#directory) !== this.#image) harm.push('the image has changed');
-    return { fault, answer, done, harm };
+    return { fault, answer, done, phase: '', harm };
   }
 
   /** Answers whether the tree is there; anything between all and nothing is harm. */
@@ -227,7 +236,9 @@ export class RestoreTrials implements AsyncDisposable {
       const stuck = isWhole ? await this.#subject.advance(1000) : [];
       if (isWhole && stuck.length === 0) {
         const { errors, text } = this.#subject.state;
-        if (errors > 0) harm.push(`the program found ${errors} errors, the last: ${text}`);
+        const { interrupted } = this.#subject.state;
+        if (interrupted > 0) harm.push(`epoll_wait returned EINTR ${interrupted} times`);
+        if (errors > 0) harm.push(`the program found ${errors} errors: ${text}`);
         return true;
       }
       if (Date.now() > deadline) {
@@ -275,7 +286,7 @@ function treeOf(root: number): number[] {
 }
 
 function orderFor(what: 'dump' | 'restore', pid: number, directory: string, fault: Fault): FaultOrder {
-  const none = { stateFile: undefined, frozenStateFile: undefined };
+  const none = { stateFile: undefined, frozenStateFile: undefined, phaseFile: undefined };
   return { what, pid, directory, afterwards: 'kill', durable: false, fault, ...none };
 }
 

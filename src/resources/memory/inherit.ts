@@ -4,7 +4,7 @@ import type { ImageReader } from '../../image/reader.js';
 import type { vma_entry } from '../../image/schema/index.js';
 import type { ProcessImage } from '../contract.js';
 import { spanOfEntry } from './image-memory.js';
-import { type Run, runsOfProcess } from './runs.js';
+import { partOf, type Run, runsOfProcess } from './runs.js';
 import type { Span } from './scan.js';
 import { VMA } from './vma.js';
 
@@ -87,7 +87,7 @@ export function cut(runs: readonly Run[], spans: readonly Span[]): Run[] {
 
 function part(run: Run, start: number, end: number): Run {
   if (start === run.start && end === run.end) return run;
-  return { ...run, start, end, offset: run.offset + start - run.start };
+  return partOf(run, start, end);
 }
 
 /** The parts of ascending runs that lie in none of ascending spans. */

@@ -3,6 +3,7 @@ import {
   PR_GET_MDWE,
   PR_GET_MEMORY_MERGE,
   PR_GET_SPECULATION_CTRL,
+  PR_GET_TIMERSLACK,
   PR_GET_TSC,
   PR_MCE_KILL,
   PR_MCE_KILL_DEFAULT,
@@ -24,7 +25,7 @@ import {
   PR_TSC_ENABLE,
 } from '../../abi/prctl.js';
 import { IOPRIO_CLASS_NONE, IOPRIO_CLASS_SHIFT, IOPRIO_WHO_PROCESS } from '../../abi/process.js';
-import { readCoredumpFilter, readTimerslack } from '../../kernel/procfs/scalars.js';
+import { readCoredumpFilter } from '../../kernel/procfs/scalars.js';
 import { syscall } from '../../kernel/syscall.js';
 import { nameOf, type TaskState } from '../contract.js';
 import { writeProc } from './attributes.js';
@@ -50,9 +51,16 @@ export const ioPriority: TaskState = {
     const extras = extrasOf(context, thread.insideTid);
     const priority = syscall('ioprio_get', [IOPRIO_WHO_PROCESS, thread.tid], nameOf(thread));
     if (priority >> IOPRIO_CLASS_SHIFT !== IOPRIO_CLASS_NONE) extras.ioprio = priority;
-    const slack = Number(readTimerslack(thread.process.pid, { tid: thread.tid }));
-    // 0 is what realtime tasks show, whose own value cannot be seen.
-    if (slack !== 0 && slack !== TIMER_SLACK_DEFAULT) extras.timer_slack = slack;
+  },
+
+  ask(thread, tape, context) {
+    const slack = tape.call('prctl', [PR_GET_TIMERSLACK, 0, 0, 0, 0]);
+    return (played) => {
+      const nanoseconds = Number(played.result(slack));
+      // 0 is what realtime tasks show, whose own value cannot be seen.
+      if (nanoseconds !== 0 && nanoseconds !== TIMER_SLACK_DEFAULT)
+        extrasOf(context, thread.insideTid).timer_slack = nanoseconds;
+    };
   },
 
   restore(task, tape) {
