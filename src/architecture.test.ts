@@ -32,7 +32,9 @@ function sources(directory: string): string[] {
 
 function imports(file: string): string[] {
   const text = readFileSync(file, 'utf8');
-  return [...text.matchAll(/(?:from|import) '(\.[^']+)'/g)].map((match) => resolve(dirname(file), match[1] ?? ''));
+  return [...text.matchAll(/(?:from|import) '(\.[^']+)'/g)].map((match) =>
+    resolve(dirname(file), match[1] ?? ''),
+  );
 }
 
 const files = sources(SOURCE).filter((file) => !file.endsWith('.test.ts') && !file.includes('/testing'));
@@ -44,7 +46,8 @@ test('layers import only downwards', () => {
     if (!(layer in ALLOWED)) continue;
     for (const target of imports(file)) {
       const [other = ''] = relative(SOURCE, target).split('/');
-      if (other !== layer && !ALLOWED[layer]?.includes(other)) wrong.push(`${relative(SOURCE, file)} imports ${relative(SOURCE, target)}`);
+      if (other !== layer && !ALLOWED[layer]?.includes(other))
+        wrong.push(`${relative(SOURCE, file)} imports ${relative(SOURCE, target)}`);
     }
   }
   assert.deepEqual(wrong, []);
@@ -66,10 +69,18 @@ test('resources never import a sibling family, and the engine knows kinds only t
 
 test('one file imports the FFI', () => {
   const importers = files.filter((file) => /from 'koffi'/.test(readFileSync(file, 'utf8')));
-  assert.deepEqual(importers.map((file) => relative(SOURCE, file)), ['kernel/ffi.ts']);
+  assert.deepEqual(
+    importers.map((file) => relative(SOURCE, file)),
+    ['kernel/ffi.ts'],
+  );
 });
 
 test('files stay under 400 lines', () => {
-  const long = files.filter((file) => !file.includes('generated') && readFileSync(file, 'utf8').split('\n').length > 401);
-  assert.deepEqual(long.map((file) => relative(SOURCE, file)), []);
+  const long = files.filter(
+    (file) => !file.includes('generated') && readFileSync(file, 'utf8').split('\n').length > 401,
+  );
+  assert.deepEqual(
+    long.map((file) => relative(SOURCE, file)),
+    [],
+  );
 });

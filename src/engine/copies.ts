@@ -55,12 +55,12 @@ export class Copies implements Disposable {
     setReaping(reapers, 0);
     try {
       this.#play(
-      all.map(({ process, actor }) => {
-        const tape = new Tape(`copy of ${actor.name}`);
-        this.#request(process, tape);
-        if (process.leader.core.tc?.childSubreaper === true) reapAgain(tape);
-        return { actor, tape };
-      }),
+        all.map(({ process, actor }) => {
+          const tape = new Tape(`copy of ${actor.name}`);
+          this.#request(process, tape);
+          if (process.leader.core.tc?.childSubreaper === true) reapAgain(tape);
+          return { actor, tape };
+        }),
       );
     } finally {
       setReaping(reapers, 1);

@@ -10,7 +10,6 @@ import type {
   PendingMemory,
   Process,
   Refusal,
-  Thread,
 } from '../resources/contract.js';
 import { DescriptorCollector } from '../resources/file/index.js';
 import { MemfdCollector } from '../resources/memory/index.js';
@@ -20,7 +19,7 @@ import { type Played, Tape } from '../tape/tape.js';
 import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
 import { Copies } from './copies.js';
-import { commitDuty } from './duties.js';
+import { commitDuty, undoDuty } from './duties.js';
 import { UnsupportedError } from './errors.js';
 import { Frozen } from './freeze.js';
 import { type Duty, Guardian } from './guardian.js';
@@ -56,16 +55,16 @@ export function dump(options: CheckpointOptions): CheckpointReport {
   const frozen_start = now_ms();
   const { processes } = frozen;
   guardian.know(living(processes).map(({ pid }) => pid));
-  using dumping = new Dumping(writer, processes, options);
+  using dumping = new Dumping(writer, processes, options, guardian);
 
   clock.start('borrow');
   using copies = new Copies();
   using loan = new Loan(processes, guardian);
 
   clock.start('ask');
-  ask(loan.actors, dumping.context);
+  ask(loan, dumping.context);
   const leaders = leadersOf(loan);
-  if (options.afterwards === 'run') copies.make(leaders);
+  if (options.afterwards === 'run') copies.make(loan.parents(leaders));
 
   clock.start('files');
   dumping.files.dump();
@@ -162,7 +161,12 @@ class Dumping implements Disposable {
   memory: MemoryReport = { privatePages: 0, sharedPages: 0 };
   #pending: PendingMemory | undefined;
 
-  constructor(writer: ImageWriter, processes: readonly Process[], options: CheckpointOptions) {
+  constructor(
+    writer: ImageWriter,
+    processes: readonly Process[],
+    options: CheckpointOptions,
+    guardian: Guardian,
+  ) {
     this.identities = new Identities(processes);
     this.files = new DescriptorCollector(fileKinds, (process) => this.identities.of(process).filesId);
     this.context = {
@@ -174,6 +178,13 @@ class Dumping implements Disposable {
       options,
       refuse: (refusal) => {
         throw new UnsupportedError([refusal], 'changed while it was being frozen and cannot be saved now');
+      },
+      undo: (entries) => {
+        const duty = undoDuty(inventoryFile(options.directory), (tape, target) =>
+          entries(tape, ({ process, fd }) => tape.call('pidfd_getfd', [target(process.pid), fd, 0], 'any')),
+        );
+        guardian.take(duty);
+        return { [Symbol.dispose]: () => guardian.drop(duty) };
       },
     };
     this.files.begin(this.context);
@@ -206,10 +217,10 @@ function leadersOf(loan: Loan): Map<Process, Actor> {
 }
 
 /** Read every thread from outside, then play the questions of all on all of them at once. */
-function ask(actors: ReadonlyMap<Thread, Actor>, context: DumpContext): void {
+function ask(loan: Loan, context: DumpContext): void {
   const plays: Play[] = [];
   const readers: ((played: Played) => void)[][] = [];
-  for (const [thread, actor] of actors) {
+  for (const [thread, actor] of loan.actors) {
     dumpRegisters(thread);
     const tape = new Tape(`state of ${actor.name}`);
     const answers: ((played: Played) => void)[] = [];
@@ -221,6 +232,7 @@ function ask(actors: ReadonlyMap<Thread, Actor>, context: DumpContext): void {
       if (answer !== undefined) answers.push(answer);
     }
     if (thread.isLeader) answers.push(memory.ask(thread.process, tape));
+    loan.vet(thread, tape);
     plays.push({ actor, tape });
     readers.push(answers);
   }

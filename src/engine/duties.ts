@@ -1,5 +1,6 @@
 import { AT_FDCWD } from '../abi/fcntl.js';
-import type { Duty } from './guardian.js';
+import type { Tape } from '../tape/tape.js';
+import type { Duty, Target } from './guardian.js';
 import { go } from './tape-logic.js';
 
 /** What the guardian does for a dump or a restore that dies. */
@@ -28,6 +29,19 @@ export function commitDuty(
       tape.place(committed);
       const signal = kill ? SIGKILL : SIGSTOP;
       for (const pid of pids) tape.call('pidfd_send_signal', [target(pid), signal, 0, 0], 'any');
+      tape.place(done);
+    },
+  };
+}
+
+/** Whatever a dump has changed for a while: put back, unless there is an inventory. */
+export function undoDuty(inventory: string, entries: (tape: Tape, target: Target) => void): Duty {
+  return {
+    whileHeld(tape, target) {
+      const done = tape.label();
+      tape.about('undo');
+      tape.jump('faccessat', [AT_FDCWD, tape.string(inventory), 0], done);
+      entries(tape, target);
       tape.place(done);
     },
   };

@@ -2,11 +2,14 @@ import { type Mapping, readMaps } from '../kernel/procfs/maps.js';
 import { nameOf, type Process, type Refuse, type Thread } from '../resources/contract.js';
 import { registersForImage } from '../resources/process/index.js';
 import { type Borrowed, borrowAs, chainRoom, giveBack, type Lender, planBorrow } from '../tape/borrow.js';
-import { findGadgets, type Gadgets } from '../tape/gadgets.js';
+import { findGadgets, findSpin, type Gadgets } from '../tape/gadgets.js';
 import type { Actor } from '../tape/play.js';
+import type { Tape } from '../tape/tape.js';
+import { fatalCall, isConfined } from './confined.js';
+import { UnsupportedError } from './errors.js';
 import { FreezeError } from './freeze.js';
 import type { Duty, Guardian } from './guardian.js';
-import { healStopped } from './heal.js';
+import { healConfined, healStopped } from './heal.js';
 
 /**
  * Borrowing all threads of a frozen tree: where their workspaces and chains go, which signal ends their tapes.
@@ -25,13 +28,18 @@ export class Loan implements Disposable {
   #borrowed: Borrowed[];
   readonly #duties: Duty[] = [];
   readonly #guardian: Guardian;
+  /** Who is taken home by the guardian. */
+  readonly #helpless = new Set<Process>();
 
   constructor(processes: readonly Process[], guardian: Guardian) {
     this.#guardian = guardian;
     const living = processes.filter(({ state }) => state !== 'zombie');
     const threads = living.flatMap((process) => process.threads);
-    const planned = living.map((process) => ({ process, threads: lendersOf(process).map(planBorrow) }));
-    for (const each of planned) this.#provide(each.process, each.threads);
+    const planned = living.map((process) => {
+      const confined = process.threads.some(isConfined);
+      return { process, confined, threads: lendersOf(process, confined).map(planBorrow) };
+    });
+    for (const each of planned) this.#provide(each.process, each.threads, each.confined);
     this.#borrowed = borrowAs(planned.flatMap((each) => each.threads));
     const actors = new Map<Thread, Actor>();
     threads.forEach((thread, index) => {
@@ -56,11 +64,39 @@ export class Loan implements Disposable {
   }
 
   /** See to it that threads which cannot go home by themselves are taken there if we die. */
-  #provide(process: Process, threads: readonly Borrowed[]): void {
-    const duty = process.state === 'stopped' ? healStopped(threads, stopSignalOf(process)) : undefined;
-    if (duty === undefined) return;
+  #provide(process: Process, threads: readonly Borrowed[], confined: boolean): void {
+    const isStopped = process.state === 'stopped';
+    if (!isStopped && !confined) return;
+    const duty = isStopped ? healStopped(threads, stopSignalOf(process)) : healConfined(threads, process.pid);
+    this.#helpless.add(process);
     this.#duties.push(duty);
     this.#guardian.take(duty);
+    if (!confined || this.#guardian.holds) return;
+    throw new UnsupportedError([
+      {
+        task: nameOf(process),
+        object: 'seccomp filters',
+        reason:
+          'they would end it if this process were killed now, and the guardian may not trace this process',
+        help: 'do not run it under a debugger or strace',
+      },
+    ]);
+  }
+
+  /** Of these, those that can make children on their tapes: they have to collect them themselves if we die. */
+  parents<T>(leaders: ReadonlyMap<Process, T>): Map<Process, T> {
+    return new Map([...leaders].filter(([process]) => !this.#helpless.has(process)));
+  }
+
+  /** Before a tape is played: is it harmless under the thread's filters, should we die? */
+  vet(thread: Thread, tape: Tape): void {
+    if (this.#helpless.has(thread.process)) return;
+    const call = fatalCall(
+      thread,
+      tape.entries.map((entry) => entry.call),
+    );
+    if (call !== undefined)
+      throw new FreezeError(`${tape.title}: the seccomp filters would not survive ${call}`);
   }
 
   /** As `giveBack`, on the way back from a failure, which must not be hidden by another. */
@@ -82,7 +118,7 @@ function stopSignalOf({ leader }: Process): number {
   return leader.core.tc?.stopSigno || SIGSTOP;
 }
 
-function lendersOf(process: Process): Lender[] {
+function lendersOf(process: Process, confined: boolean): Lender[] {
   const { threads } = process;
   const maps = readMaps(process.pid);
   const gadgets = findGadgets(process.pid, maps);
@@ -92,7 +128,16 @@ function lendersOf(process: Process): Lender[] {
     );
   const size = BigInt(WORKSPACE_SIZE);
   const start = freeRange(maps, size * BigInt(threads.length));
-  return threads.map((thread, index) => lenderOf(thread, maps, gadgets, start + size * BigInt(index), index));
+  const lenders = threads.map((thread, index) =>
+    lenderOf(thread, maps, gadgets, start + size * BigInt(index), index),
+  );
+  if (!confined) return lenders;
+  const spin = findSpin(process.pid, maps);
+  if (spin === undefined)
+    throw new FreezeError(
+      `${nameOf(process)} is under seccomp filters, and has no code in which it could wait`,
+    );
+  return lenders.map((lender) => ({ ...lender, spin }));
 }
 
 function lenderOf(

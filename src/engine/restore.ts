@@ -1,8 +1,8 @@
 import { ImageReader } from '../image/index.js';
+import { StemHolder } from '../resources/file/index.js';
 import { now_ms, PhaseClock } from './clock.js';
 import type { RestoreReport, RestoreRequest } from './options.js';
 import { Performance } from './restore/perform.js';
-import { StemHolder } from '../resources/file/index.js';
 import { planRestore, type RestorePlan } from './restore/plan.js';
 
 /** Bring a tree back from its image. Until the last barrier every failure leaves no process behind. */

@@ -9,9 +9,7 @@ export class SyscallError extends Error {
 
   constructor(call: string, errno: number, object?: string) {
     const name = errnoName(errno);
-    super(
-      `${call}${object === undefined ? '' : ` (${object})`}: ${errnoMessage(errno)} [${name}]`,
-    );
+    super(`${call}${object === undefined ? '' : ` (${object})`}: ${errnoMessage(errno)} [${name}]`);
     this.name = 'SyscallError';
     this.call = call;
     this.errno = errno;

@@ -1,7 +1,7 @@
 import * as P from '../abi/ptrace.js';
 import { SyscallError } from './errors.js';
 import { NativeMemory } from './memory.js';
-import { decodeRegisters, encodeRegisters, type Registers, REGISTERS_SIZE } from './registers.js';
+import { decodeRegisters, encodeRegisters, REGISTERS_SIZE, type Registers } from './registers.js';
 import { attempt } from './syscall.js';
 
 /**
@@ -63,7 +63,8 @@ function regset(request: number, tid: number, type: number, length: number, name
 
 export function getRegisters(tid: number): Registers {
   const length = regset(P.PTRACE_GETREGSET, tid, P.NT_PRSTATUS, REGISTERS_SIZE, 'PTRACE_GETREGSET');
-  if (length !== REGISTERS_SIZE) throw new Error(`task ${tid} is not a 64-bit task (${length} bytes of registers)`);
+  if (length !== REGISTERS_SIZE)
+    throw new Error(`task ${tid} is not a 64-bit task (${length} bytes of registers)`);
   return decodeRegisters(memory.view);
 }
 

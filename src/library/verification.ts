@@ -54,11 +54,12 @@ export class Verification implements Disposable {
 export function answer(buffer: SharedArrayBuffer, finding: Finding | undefined): void {
   const words = new Int32Array(buffer);
   if (finding !== undefined) {
-    const text = Buffer.from(JSON.stringify({ ...finding, message: finding.message.slice(0, TEXT_BYTES / 4) }));
+    const text = Buffer.from(
+      JSON.stringify({ ...finding, message: finding.message.slice(0, TEXT_BYTES / 4) }),
+    );
     new Uint8Array(buffer, HEADER_BYTES).set(text.subarray(0, TEXT_BYTES));
     words[LENGTH] = Math.min(text.length, TEXT_BYTES);
   }
   Atomics.store(words, STATE, RUNNING + 1);
   Atomics.notify(words, STATE);
 }
-

@@ -23,7 +23,14 @@ const IDLE_AT = 0xae - 0x66;
 
 export const STEM_PAGES_SIZE = 4096;
 
-function programHeader(view: DataView, at: number, type: number, flags: number, address: bigint, size: number) {
+function programHeader(
+  view: DataView,
+  at: number,
+  type: number,
+  flags: number,
+  address: bigint,
+  size: number,
+) {
   view.setUint32(at, type, true);
   view.setUint32(at + 4, flags, true);
   view.setBigUint64(at + 16, address, true);

@@ -1,9 +1,9 @@
-import type { core_entry, file_entry, fs_entry, mm_entry } from '../image/schema/index.js';
 import type { ImageReader } from '../image/reader.js';
+import type { core_entry, file_entry, fs_entry, mm_entry } from '../image/schema/index.js';
 import type { ImageWriter } from '../image/writer.js';
+import type { Descriptor as DescriptorInfo } from '../kernel/procfs/descriptors.js';
 import type { Stat } from '../kernel/procfs/stat.js';
 import type { Status } from '../kernel/procfs/status.js';
-import type { Descriptor as DescriptorInfo } from '../kernel/procfs/descriptors.js';
 import type { Registers } from '../kernel/registers.js';
 import type { Actor } from '../tape/play.js';
 import type { Played, Result, Space, Tape } from '../tape/tape.js';
@@ -88,6 +88,12 @@ export interface DumpContext {
   readonly options: DumpOptions;
   /** Make sure a check that a frozen look contradicts ends the dump (the tree is let go unharmed). */
   readonly refuse: Refuse;
+  /**
+   * To be called before anything is changed outside of this process that its death would not put back. `entries` puts
+   * on the guardian's tape what undoes it then, unless there is an inventory; every entry may fail. `take` duplicates a
+   * descriptor of the tree into the guardian. Holds until it is disposed of. Absent where nobody guards.
+   */
+  readonly undo?: (entries: (tape: Tape, take: (descriptor: Descriptor) => Result) => void) => Disposable;
 }
 
 /** Options that resources look at; names are those of `criu dump`. */
@@ -363,4 +369,15 @@ export interface MemoryReport {
   readonly sharedPages: number;
 }
 
-export type { Actor, core_entry, DescriptorInfo, file_entry, fs_entry, mm_entry, Played, Result, Space, Tape };
+export type {
+  Actor,
+  core_entry,
+  DescriptorInfo,
+  file_entry,
+  fs_entry,
+  mm_entry,
+  Played,
+  Result,
+  Space,
+  Tape,
+};

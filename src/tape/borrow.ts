@@ -12,7 +12,8 @@ import { SyscallError } from '../kernel/errors.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { NO_SYSCALL, type Registers } from '../kernel/registers.js';
 import { readRemote, writeRemote } from '../kernel/remote.js';
-import { describeStatus, isSyscallStop, waitFor } from '../kernel/wait.js';
+import { sleep_us } from '../kernel/syscall.js';
+import { describeStatus, isEventStop, isSyscallStop, waitFor } from '../kernel/wait.js';
 import { LOOP } from '../machine/x86_64.js';
 import { Barrier } from './barrier.js';
 import type { Gadgets } from './gadgets.js';
@@ -51,6 +52,12 @@ export interface Lender {
    */
   readonly chain: bigint;
   readonly stopSignal: number;
+  /**
+   * For a thread that must not be stopped at system calls, a `jmp` to itself for it to wait in. Whoever is stopped by
+   * PTRACE_SYSCALL at the entry to a call makes that call when its tracer dies, and no longer under a suspended seccomp.
+   * If we die the thread stays there: somebody has to take it home.
+   */
+  readonly spin?: bigint;
 }
 
 export interface Borrowed {
@@ -65,7 +72,7 @@ const ALIGN = 64n;
 
 /** Bytes of stack a chain takes for an extended state of this size. */
 export function chainRoom(xstate: Uint8Array): number {
-  return 2 * (SIGFRAME_SIZE + 64) + xstateRoom(xstate) + 64;
+  return 2 * (SIGFRAME_SIZE + 64) + xstateRoom(xstate) + 64 + 16;
 }
 
 interface Chain {
@@ -73,6 +80,8 @@ interface Chain {
   readonly unmapFirst: bigint;
   /** Stack pointer for a `ret` straight home. */
   readonly home: bigint;
+  /** Stack pointer for a `ret` to the lender's `spin`. */
+  readonly spin: bigint | undefined;
   readonly bytes: Uint8Array;
 }
 
@@ -99,10 +108,12 @@ function buildChain(lender: Lender): Chain {
     },
     mask: ALL_SIGNALS,
   });
-  const bytes = new Uint8Array(Number(home - unmapFirst) + homeFrame.length);
+  const end = Number(home - unmapFirst) + ((homeFrame.length + 7) & ~7);
+  const bytes = new Uint8Array(end + 8);
   bytes.set(unmapFrame);
   bytes.set(homeFrame, Number(home - unmapFirst));
-  return { unmapFirst, home, bytes };
+  new DataView(bytes.buffer).setBigUint64(end, lender.spin ?? 0n, true);
+  return { unmapFirst, home, spin: lender.spin === undefined ? undefined : unmapFirst + BigInt(end), bytes };
 }
 
 const ALL_SIGNALS = 0xffff_ffff_ffff_ffffn;
@@ -127,11 +138,7 @@ export function borrowAs(borrowed: Borrowed[]): Borrowed[] {
   const ready = borrowed.filter((one) => !barrier.isLost(one));
   // Whoever could not be prepared has not been resumed, and needs no more than its registers.
   for (const one of borrowed) if (barrier.isLost(one)) attemptHome(one);
-  const resume = ({ lender }: Borrowed) => ptrace.resumeToSyscall(lender.tid);
-  barrier.pass(ready, resume);
-  barrier.pass(ready, waitForCall);
-  barrier.pass(ready, resume);
-  barrier.pass(ready, waitForCall);
+  makeCall(barrier, ready);
   const arrived = ready.filter((one) => !barrier.isLost(one));
   barrier.pass(arrived, settle);
   try {
@@ -139,6 +146,7 @@ export function borrowAs(borrowed: Borrowed[]): Borrowed[] {
   } catch (error) {
     const settled = arrived.filter((one) => !barrier.isLost(one));
     for (const one of arrived) if (barrier.isLost(one)) attemptHome(one);
+    for (const one of ready) if (barrier.isLost(one)) attemptRescue(one);
     retreat(() => giveBack(settled));
     throw error;
   }
@@ -156,6 +164,31 @@ function retreat(action: () => void): void {
 
 function attemptHome(one: Borrowed): void {
   retreat(() => home(one));
+}
+
+/** Once more, from wherever it is, for one that does not go home by itself. */
+function attemptRescue(one: Borrowed): void {
+  const { tid } = one.lender;
+  if (one.chain.spin === undefined) return;
+  retreat(() => {
+    if (!isStopped(tid)) {
+      ptrace.interrupt(tid);
+      waitFor(tid);
+    }
+    leave(one);
+    ptrace.resume(tid);
+    waitForSpin(one);
+    home(one);
+  });
+}
+
+function isStopped(tid: number): boolean {
+  try {
+    ptrace.getSignalMask(tid);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 const PROT_RWX = PROT_READ | PROT_WRITE | PROT_EXEC;
@@ -193,7 +226,7 @@ function prepare({ lender, chain }: Borrowed): void {
   ptrace.setRegisters(lender.tid, {
     ...lender.registers,
     ip: gadgets.syscall,
-    sp: chain.unmapFirst,
+    sp: chain.spin ?? chain.unmapFirst,
     ax: BigInt(SYSCALL_X86_64.mmap),
     di: workspace.address,
     si: BigInt(workspace.size),
@@ -205,6 +238,37 @@ function prepare({ lender, chain }: Borrowed): void {
   });
   ptrace.setSignalMask(lender.tid, maskFor(lender.stopSignal));
 }
+
+/** Everybody makes the call that its registers say, and stops. */
+function makeCall(barrier: Barrier<Borrowed>, all: readonly Borrowed[]): void {
+  const stopping = all.filter(({ chain }) => chain.spin === undefined);
+  const spinning = all.filter(({ chain }) => chain.spin !== undefined);
+  const resume = ({ lender }: Borrowed) => ptrace.resumeToSyscall(lender.tid);
+  barrier.pass(spinning, ({ lender }) => ptrace.resume(lender.tid));
+  barrier.pass(stopping, resume);
+  barrier.pass(stopping, waitForCall);
+  barrier.pass(stopping, resume);
+  barrier.pass(stopping, waitForCall);
+  barrier.pass(spinning, waitForSpin);
+}
+
+/** Interrupt it again and again, until it has made its call and arrived in its `spin`. */
+function waitForSpin({ lender }: Borrowed): void {
+  const { tid, name, spin } = lender;
+  for (let attempt = 1; attempt < SPIN_ATTEMPTS; attempt++) {
+    // An interrupt stops it before its next instruction, so it has to be given time in between to get anywhere.
+    sleep_us(20 * attempt);
+    ptrace.interrupt(tid);
+    const status = waitFor(tid);
+    if (!isPassing(tid, status)) throw new LostTaskError(`${name}: ${describeStatus(status)}`);
+    if (isEventStop(status) && ptrace.getRegisters(tid).ip === spin) return;
+    ptrace.resume(tid);
+  }
+  throw new LostTaskError(`${name} does not come back from a call`);
+}
+
+/** The last of them wait ten milliseconds each, two and a half seconds together. */
+const SPIN_ATTEMPTS = 500;
 
 /** An event stop on the way is passed over. */
 function waitForCall({ lender }: Borrowed): void {
@@ -231,13 +295,10 @@ function settle({ lender }: Borrowed): void {
  */
 export function giveBack(borrowed: readonly Borrowed[]): void {
   const barrier = new Barrier<Borrowed>();
-  const resume = ({ lender }: Borrowed) => ptrace.resumeToSyscall(lender.tid);
   barrier.pass(borrowed, leave);
-  barrier.pass(borrowed, resume);
-  barrier.pass(borrowed, waitForCall);
-  barrier.pass(borrowed, resume);
-  barrier.pass(borrowed, waitForCall);
+  makeCall(barrier, borrowed);
   barrier.pass(borrowed, home);
+  for (const one of borrowed) if (barrier.isLost(one)) attemptRescue(one);
   barrier.throwFirst();
 }
 
@@ -246,7 +307,7 @@ function leave({ lender, chain }: Borrowed): void {
   ptrace.setRegisters(lender.tid, {
     ...lender.registers,
     ip: lender.gadgets.syscall,
-    sp: chain.home,
+    sp: chain.spin ?? chain.home,
     ax: BigInt(SYSCALL_X86_64.munmap),
     di: lender.workspace.address,
     si: BigInt(lender.workspace.size),

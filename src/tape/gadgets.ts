@@ -17,6 +17,8 @@ const RESTORERS = [
   Buffer.from('48c7c00f0000000f05', 'hex'), // mov $15,%rax; syscall (glibc, musl)
   Buffer.from('b80f0000000f05', 'hex'), // mov $15,%eax; syscall (Go and others)
 ];
+/** `jmp` to itself. */
+const SPINS = [Buffer.from('ebfe', 'hex')];
 const SEARCH_MAX = 256 * 1024 * 1024;
 const CHUNK = 4 * 1024 * 1024;
 const OVERLAP = 16;
@@ -39,16 +41,16 @@ export function findSyscallReturn(code: Uint8Array): number {
 /** Offsets in files, by device, inode and offset of the mapping: the same libraries are in every process. */
 const found = new Map<string, number>();
 
-function searchFile(pid: number, mapping: Mapping): number {
-  const key = `${mapping.major}:${mapping.minor}:${mapping.inode}:${mapping.offset}:${mapping.end - mapping.start}`;
+function searchFile(pid: number, mapping: Mapping, patterns: readonly Buffer[]): number {
+  const key = `${patterns[0]?.toString('hex')}:${mapping.major}:${mapping.minor}:${mapping.inode}:${mapping.offset}:${mapping.end - mapping.start}`;
   const known = found.get(key);
   if (known !== undefined) return known;
-  const at = searchRestorer(pid, mapping);
+  const at = search(pid, mapping, patterns);
   found.set(key, at);
   return at;
 }
 
-function searchRestorer(pid: number, mapping: Mapping): number {
+function search(pid: number, mapping: Mapping, patterns: readonly Buffer[]): number {
   const size = Math.min(Number(mapping.end - mapping.start), SEARCH_MAX);
   const fd = openSync(mapFilePath(pid, mapping), 'r');
   try {
@@ -56,7 +58,7 @@ function searchRestorer(pid: number, mapping: Mapping): number {
     for (let from = 0; from < size; from += CHUNK) {
       const length = Math.min(buffer.length, size - from);
       const count = readSync(fd, buffer, 0, length, Number(mapping.offset) + from);
-      for (const pattern of RESTORERS) {
+      for (const pattern of patterns) {
         const at = buffer.subarray(0, count).indexOf(pattern);
         if (at >= 0) return from + at;
       }
@@ -88,12 +90,25 @@ export function findGadgets(pid: number, mappings: readonly Mapping[]): Gadgets 
   for (const mapping of code) {
     if (mapping.path.startsWith('[') || mapping.inode === 0n) continue;
     if (sigreturn < 0n) {
-      const at = searchFile(pid, mapping);
+      const at = searchFile(pid, mapping, RESTORERS);
       if (at >= 0) sigreturn = mapping.start + BigInt(at);
     }
     if (syscall < 0n && mapping.end - mapping.start < BigInt(CHUNK))
       syscall = inMemory(pid, mapping, findSyscallReturn);
     if (syscall >= 0n && sigreturn >= 0n) return { syscall, sigreturn };
+  }
+  return undefined;
+}
+
+/**
+ * A `jmp` to itself, where a thread can be kept without a system call; two bytes that are in any larger library, by
+ * chance where not by intent. Undefined where there are none.
+ */
+export function findSpin(pid: number, mappings: readonly Mapping[]): bigint | undefined {
+  for (const mapping of mappings) {
+    if (!isCode(mapping) || mapping.path.startsWith('[') || mapping.inode === 0n) continue;
+    const at = searchFile(pid, mapping, SPINS);
+    if (at >= 0) return mapping.start + BigInt(at);
   }
   return undefined;
 }

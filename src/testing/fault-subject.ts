@@ -35,6 +35,17 @@ export const COUNTERS = [
 ] as const;
 export type Counter = (typeof COUNTERS)[number];
 
+export interface SubjectOptions {
+  readonly confinement: Confinement;
+  /** Fewer threads and processes, for trials at every single call. */
+  readonly small?: boolean;
+  /** Without a handler for SIGCHLD. */
+  readonly deaf?: boolean;
+}
+
+/** Those that a small one has. */
+const SMALL: readonly Counter[] = ['main', 'registers', 'ping', 'epoll_wait', 'calls', 'alarms', 'confined'];
+
 export interface SubjectState {
   readonly errors: number;
   /** How often epoll_wait(2) returned EINTR. */
@@ -48,9 +59,12 @@ export class FaultSubject implements Disposable {
   readonly directory: string;
   readonly #stateFile: string;
   readonly #subject: Subject;
+  /** Counters that move. */
+  readonly #alive: readonly Counter[];
   #members: readonly number[] = [];
 
-  private constructor(subject: Subject, directory: string, stateFile: string) {
+  private constructor(subject: Subject, directory: string, stateFile: string, alive: readonly Counter[]) {
+    this.#alive = alive;
     this.pid = subject.pid;
     this.directory = directory;
     this.#stateFile = stateFile;
@@ -58,15 +72,18 @@ export class FaultSubject implements Disposable {
   }
 
   /** Starts one and waits until all of it runs. */
-  static async start(confinement: Confinement): Promise<FaultSubject> {
+  static async start(options: SubjectOptions): Promise<FaultSubject> {
+    const { confinement, small = false, deaf = false } = options;
     const directory = mkdtempSync(join(tmpdir(), 'stasis-fault-'));
     const program = join(directory, 'subject.py');
     const stateFile = join(directory, 'state');
     writeFileSync(program, FAULT_PROGRAM);
     writeFileSync(stateFile, new Uint8Array(STATE_SIZE));
-    const subject = Subject.start(['/usr/bin/python3', program, stateFile, confinement], directory);
+    const flags = [...(small ? ['small'] : []), ...(deaf ? ['deaf'] : [])];
+    const command = ['/usr/bin/python3', program, stateFile, confinement, ...flags];
+    const subject = Subject.start(command, directory);
     await subject.expect(/ready\n/);
-    const found = new FaultSubject(subject, directory, stateFile);
+    const found = new FaultSubject(subject, directory, stateFile, small ? SMALL : COUNTERS);
     await found.advance(10_000);
     found.#members = found.pids;
     return found;
@@ -105,7 +122,7 @@ export class FaultSubject implements Disposable {
     const { counters: before } = this.state;
     for (;;) {
       const { counters } = this.state;
-      const stuck = COUNTERS.filter((name) => counters[name] < before[name] + 2n);
+      const stuck = this.#alive.filter((name) => counters[name] < before[name] + 2n);
       if (stuck.length === 0 || Date.now() > deadline) return stuck;
       await new Promise((resolve) => setTimeout(resolve, 5));
     }

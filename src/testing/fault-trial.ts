@@ -6,7 +6,7 @@ import { readTree } from '../kernel/procfs/tree.js';
 import { attempt } from '../kernel/syscall.js';
 import type { Fault, FaultAnswer, FaultOrder } from './fault-run.js';
 import { type FaultRunner, RunnerPool } from './fault-runner.js';
-import { type Confinement, FaultSubject } from './fault-subject.js';
+import { FaultSubject, type SubjectOptions } from './fault-subject.js';
 import { differences, type Snapshot, snapshotHost, snapshotTree, strangers } from './faults.js';
 
 /** What one trial came to. */
@@ -30,20 +30,20 @@ const pause = (duration_ms: number): Promise<void> =>
 /** Trials of dumps on one tree, which is replaced when it was killed or harmed. */
 export class DumpTrials implements AsyncDisposable {
   readonly #pool = new RunnerPool();
-  readonly #confinement: Confinement;
+  readonly #options: SubjectOptions;
   readonly directory = mkdtempSync(join(tmpdir(), 'stasis-fault-image-'));
   #subject: FaultSubject | undefined;
   #baseline: Snapshot = new Map();
   readonly #host = [snapshotHost(false), snapshotHost(true)] as const;
   #trials = 0;
 
-  constructor(confinement: Confinement) {
-    this.#confinement = confinement;
+  constructor(options: SubjectOptions) {
+    this.#options = options;
   }
 
   async subject(): Promise<FaultSubject> {
     if (this.#subject !== undefined) return this.#subject;
-    const subject = await FaultSubject.start(this.#confinement);
+    const subject = await FaultSubject.start(this.#options);
     this.#subject = subject;
     this.#baseline = await settled(subject.pid);
     return subject;
@@ -83,13 +83,22 @@ export class DumpTrials implements AsyncDisposable {
     await runner[Symbol.asyncDispose]();
     if (done && afterwards === 'run') harm.push(...(await this.#unharmed(subject, runner)));
     const phase = existsSync(phaseFile) ? readFileSync(phaseFile, 'utf8') : '';
-    // Between a stop and its cure nothing can be done about it; see engine/freeze.ts.
-    if (subject.state.interrupted > 0 && (phase !== 'freeze' || answer !== undefined))
-      harm.push(`epoll_wait returned EINTR ${subject.state.interrupted} times`);
+    const { interrupted } = subject.state;
+    if (interrupted > 0 && !(answer === undefined && this.#mayInterrupt(phase)))
+      harm.push(`epoll_wait returned EINTR ${interrupted} times`);
     subject.absolve();
     rmSync(join(image, 'inventory.img'), { force: true });
     if (harm.length > 0 || (done && afterwards !== 'run')) this.#replace();
     return { fault, answer, done, phase, harm };
+  }
+
+  /**
+   * Between a stop and its cure nothing can be done about an EINTR of epoll_wait (see engine/freeze.ts); and the stop of a
+   * strictly confined child (engine/heal.ts) is a SIGCHLD for its parent.
+   */
+  #mayInterrupt(phase: string): boolean {
+    const { confinement } = this.#options;
+    return phase === 'freeze' || confinement === 'harsh' || confinement === 'strict';
   }
 
   #replace(): void {
@@ -183,21 +192,24 @@ export class RestoreTrials implements AsyncDisposable {
   readonly #subject: FaultSubject;
   readonly #pids: readonly number[];
   readonly #image: string;
+  /** Of the tree, which `strangers` does not count. */
+  readonly #zombies: number;
 
-  private constructor(subject: FaultSubject, pids: readonly number[], directory: string) {
+  private constructor(subject: FaultSubject, pids: readonly number[], directory: string, zombies: number) {
     this.#subject = subject;
     this.#pids = pids;
     this.#directory = directory;
     this.#image = fingerprint(directory);
+    this.#zombies = zombies;
   }
 
-  static async start(confinement: Confinement): Promise<RestoreTrials> {
-    const subject = await FaultSubject.start(confinement);
+  static async start(options: SubjectOptions): Promise<RestoreTrials> {
+    const subject = await FaultSubject.start({ ...options, deaf: true });
     const { pids } = subject;
     const directory = mkdtempSync(join(tmpdir(), 'stasis-fault-image-'));
     const made = await dumpFor(subject, directory);
     if (made?.error !== undefined) throw new Error(made.error);
-    return new RestoreTrials(subject, pids, directory);
+    return new RestoreTrials(subject, pids, directory, options.small === true ? 0 : 1);
   }
 
   async run(fault: Fault): Promise<Trial> {
@@ -232,7 +244,7 @@ export class RestoreTrials implements AsyncDisposable {
       if (left.length === 0) return false;
       const present = treeOf(this.#subject.pid);
       const isWhole =
-        this.#pids.every((pid) => present.includes(pid)) && left.length === this.#pids.length - ZOMBIES;
+        this.#pids.every((pid) => present.includes(pid)) && left.length === this.#pids.length - this.#zombies;
       const stuck = isWhole ? await this.#subject.advance(1000) : [];
       if (isWhole && stuck.length === 0) {
         const { errors, text } = this.#subject.state;
@@ -273,9 +285,6 @@ export class RestoreTrials implements AsyncDisposable {
     rmSync(this.#directory, { recursive: true, force: true });
   }
 }
-
-/** Zombies of the tree, which `strangers` does not count. */
-const ZOMBIES = 1;
 
 function treeOf(root: number): number[] {
   try {

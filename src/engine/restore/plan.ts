@@ -9,7 +9,7 @@ import {
   helperPids,
   restoreFs,
   restoreTable,
-  StemHolder,
+  type StemHolder,
   StemTaker,
 } from '../../resources/file/index.js';
 import { type Deferred, deferred, Tape } from '../../tape/tape.js';

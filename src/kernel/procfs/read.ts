@@ -36,7 +36,9 @@ function put(path: string): bigint {
 
 /** Reads into the shared memory; what is returned is good until the next read. */
 function slurp(path: string): Buffer {
-  const fd = attempt(path, 'cannot open', () => syscall('openat', [AT_FDCWD, put(path), O_RDONLY | O_CLOEXEC, 0]));
+  const fd = attempt(path, 'cannot open', () =>
+    syscall('openat', [AT_FDCWD, put(path), O_RDONLY | O_CLOEXEC, 0]),
+  );
   try {
     let length = 0;
     for (;;) {
@@ -73,7 +75,9 @@ export function readBytes(path: string): Buffer {
 export function readLink(path: string): string {
   const room = memory.length - PATH_ROOM;
   const to = memory.address + BigInt(PATH_ROOM);
-  const length = attempt(path, 'cannot read link', () => syscall('readlinkat', [AT_FDCWD, put(path), to, room]));
+  const length = attempt(path, 'cannot read link', () =>
+    syscall('readlinkat', [AT_FDCWD, put(path), to, room]),
+  );
   return decodeBytes(Buffer.from(memory.bytes.buffer, PATH_ROOM, length));
 }
 

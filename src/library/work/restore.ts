@@ -1,12 +1,12 @@
-import { restore } from '../../engine/restore.js';
 import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import path from 'node:path';
+import { restore } from '../../engine/restore.js';
 import { CHECKSUMS_FILE, ImageError, ImageReader } from '../../image/index.js';
 import type { ParsedOptions } from '../requests.js';
 import type { RestoreResult } from '../results.js';
+import { Verification } from '../verification.js';
 import type { OnPhase } from './handlers.js';
 import { problemsOf } from './inspect.js';
-import { Verification } from '../verification.js';
 
 /** A restore; `onPhase` may throw to call it off as long as the tree stands still. */
 export function restoreTree(options: ParsedOptions<'restore'>, onPhase: OnPhase): RestoreResult {
@@ -27,7 +27,10 @@ export function restoreTree(options: ParsedOptions<'restore'>, onPhase: OnPhase)
     shellJob: options.shell_job,
     external: options.external,
     inheritFds: new Map(Object.entries(options.inherit_fds)),
-    hooks: { phase: onPhase, beforeResume: () => (isSmall ? verifyAll(directory, trust) : verification?.join()) },
+    hooks: {
+      phase: onPhase,
+      beforeResume: () => (isSmall ? verifyAll(directory, trust) : verification?.join()),
+    },
   });
   return {
     directory,
@@ -56,7 +59,10 @@ function hasChecksums(directory: string): boolean {
 function verifyAll(directory: string, trust: boolean): void {
   using reader = ImageReader.open(directory, { trust });
   if (!reader.list().includes(CHECKSUMS_FILE))
-    throw new ImageError(reader.directory, 'has no checksums to verify (it was made with --no-checksums, or by CRIU)');
+    throw new ImageError(
+      reader.directory,
+      'has no checksums to verify (it was made with --no-checksums, or by CRIU)',
+    );
   const [problem, ...others] = problemsOf(reader);
   if (problem === undefined) return;
   const more = others.length === 0 ? '' : ` (and ${others.length} more; see inspect --verify)`;

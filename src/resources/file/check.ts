@@ -1,6 +1,6 @@
 import { KCMP_FILES } from '../../abi/process.js';
-import { unlessVanished } from '../../kernel/procfs/error.js';
 import { readDescriptors } from '../../kernel/procfs/descriptors.js';
+import { unlessVanished } from '../../kernel/procfs/error.js';
 import { attempt } from '../../kernel/syscall.js';
 import {
   type Descriptor,

@@ -132,6 +132,7 @@ function linkId(
   const id = context.files.add((id) => {
     // Ids are small numbers: another image may have a name of the kind in the same directory.
     const name = `${directory === '/' ? '' : directory}/link_remap.${id}.${randomBytes(6).toString('hex')}`;
+    context.undo?.((tape) => tape.call('unlink', [tape.string(pathBytes(name))], 'any'));
     link(opened, name, objectOf(descriptor));
     made.push(name);
     const { stat } = descriptor.info;

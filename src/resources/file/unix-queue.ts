@@ -4,6 +4,7 @@ import * as S from '../../abi/socket.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
+import type { Descriptor, DumpContext } from '../contract.js';
 
 /**
  * What waits in the receive queue of a Unix socket, by MSG_PEEK: nothing is taken out. Packets are walked by
@@ -19,8 +20,29 @@ const CONTROL_SIZE = 8192;
 /** Largest datagram that a default wmem_max lets through, several times over. */
 const PACKET_MAX = 1 << 20;
 
-export function peekQueue(fd: number, type: number): Queue {
-  return type === S.SOCK_STREAM ? peekStream(fd) : peekPackets(fd);
+/** `fd` is a duplicate of `descriptor`. */
+export function peekQueue(fd: number, type: number, descriptor: Descriptor, context: DumpContext): Queue {
+  const before = peekOffset(fd);
+  const isStream = type === S.SOCK_STREAM;
+  // Without an offset a look changes nothing, and tells of the first packet, or the whole stream.
+  if (before < 0 && isStream) return peekStream(fd);
+  if (before < 0 && isEmpty(fd)) return { packets: [], problem: undefined };
+  using _undo = context.undo?.((tape, take) => {
+    const offset = new Uint8Array(4);
+    new DataView(offset.buffer).setInt32(0, before, true);
+    const option = [S.SOL_SOCKET, S.SO_PEEK_OFF, tape.space(offset), offset.length] as const;
+    tape.call('setsockopt', [take(descriptor), ...option], 'any');
+  });
+  setPeekOffset(fd, 0);
+  try {
+    return isStream ? peekStream(fd) : peekPackets(fd);
+  } finally {
+    setPeekOffset(fd, before);
+  }
+}
+
+function isEmpty(fd: number): boolean {
+  return attempt('recvfrom', [fd, scratch.address, 1, S.MSG_PEEK | S.MSG_DONTWAIT, 0, 0]) === -ERRNO.EAGAIN;
 }
 
 function peekStream(fd: number): Queue {
@@ -40,21 +62,15 @@ function peekStream(fd: number): Queue {
 }
 
 function peekPackets(fd: number): Queue {
-  const before = peekOffset(fd);
   using memory = new NativeMemory(PACKET_MAX);
   const packets: Uint8Array[] = [];
-  setPeekOffset(fd, 0);
-  try {
-    for (;;) {
-      const peeked = peek(fd, memory, PACKET_MAX);
-      if (peeked === 'empty') return { packets, problem: undefined };
-      if (peeked.hasDescriptors) return { packets, problem: 'descriptors are in flight in its queue' };
-      // The offset does not move past a packet without bytes.
-      if (peeked.length === 0) return { packets, problem: 'a packet without bytes is in its queue' };
-      packets.push(memory.bytes.slice(0, peeked.length));
-    }
-  } finally {
-    setPeekOffset(fd, before);
+  for (;;) {
+    const peeked = peek(fd, memory, PACKET_MAX);
+    if (peeked === 'empty') return { packets, problem: undefined };
+    if (peeked.hasDescriptors) return { packets, problem: 'descriptors are in flight in its queue' };
+    // The offset does not move past a packet without bytes.
+    if (peeked.length === 0) return { packets, problem: 'a packet without bytes is in its queue' };
+    packets.push(memory.bytes.slice(0, peeked.length));
   }
 }
 

@@ -61,7 +61,7 @@ export const unixPair: FileKind = {
     if (diag === undefined) return refuseNow(context, descriptor, 'it is no Unix socket any more');
     const problem = problemOf(diag);
     if (problem !== undefined) refuseNow(context, descriptor, problem);
-    const queue = peekQueue(taken, diag.type);
+    const queue = peekQueue(taken, diag.type, descriptor, context);
     if (queue.problem !== undefined) refuseNow(context, descriptor, queue.problem);
     queues(context).set(id, queue.packets);
     const usk = {

@@ -44,7 +44,8 @@ export function dumpRegisters(thread: Thread): void {
 
 /** The extended state that was read at the freeze. */
 export function dumpExtendedRegisters({ core, frozen }: Thread): void {
-  if (core.threadInfo !== undefined && frozen !== undefined) core.threadInfo.fpregs = encodeFpregs(frozen.xstate);
+  if (core.threadInfo !== undefined && frozen !== undefined)
+    core.threadInfo.fpregs = encodeFpregs(frozen.xstate);
 }
 
 function emptyTls(entryNumber: number): user_desc_t {

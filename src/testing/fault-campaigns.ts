@@ -1,0 +1,146 @@
+import type { Fault, FaultOrder, Victim } from './fault-run.js';
+import type { Confinement, SubjectOptions } from './fault-subject.js';
+import { DumpTrials, RestoreTrials, type Trial } from './fault-trial.js';
+
+/** Many trials of one kind: at every kernel call (or every so many), or at random instants, from the first touch to the end. */
+export interface Campaign {
+  readonly name: string;
+  readonly what: FaultOrder['afterwards'] | 'restore';
+  readonly subject: SubjectOptions;
+  readonly fault: 'kill' | 'throw' | 'instant';
+  readonly victim: Victim;
+  readonly signal: number;
+  /** How many trials of it a short run makes. */
+  readonly quick: number;
+  /** Where a short run's calls are, as parts of the whole. */
+  readonly from: number;
+}
+
+export interface CampaignResult {
+  readonly campaign: Campaign;
+  readonly runs: number;
+  /** Trials after which there was a valid image (dump), or a tree (restore). */
+  readonly done: number;
+  readonly harmed: readonly Trial[];
+}
+
+const SIGKILL = 9;
+/** Random instants of a full run. */
+export const INSTANTS = 300;
+
+function campaign(
+  what: Campaign['what'],
+  fault: Campaign['fault'],
+  quick: number,
+  more: Partial<Campaign> & { readonly confinement?: Confinement } = {},
+): Campaign {
+  const { confinement = 'none', victim = 'controller', signal = SIGKILL, subject, from = 0 } = more;
+  const options = subject ?? { confinement, small: true };
+  const whom = victim === 'controller' ? '' : ` of helper ${victim}`;
+  const act = fault === 'throw' ? 'an exception' : `signal ${signal}${whom}`;
+  const when = fault === 'instant' ? 'at a random instant' : 'before a call';
+  const size = options.small === true ? 'small' : 'large';
+  const name = `${what}: ${act} ${when}, ${size} tree, seccomp ${options.confinement}`;
+  return { name, what, subject: options, fault, victim, signal, quick, from };
+}
+
+const LARGE: SubjectOptions = { confinement: 'none' };
+const SIGINT = 2;
+const SIGTERM = 15;
+
+export const CAMPAIGNS: readonly Campaign[] = [
+  campaign('run', 'kill', 12),
+  campaign('run', 'kill', 6, { subject: LARGE }),
+  campaign('kill', 'kill', 8, { from: 0.95 }),
+  campaign('kill', 'kill', 4, { subject: LARGE, from: 0.97 }),
+  campaign('stop', 'kill', 3, { from: 0.97 }),
+  campaign('run', 'throw', 8),
+  campaign('kill', 'throw', 5, { from: 0.9 }),
+  campaign('run', 'throw', 3, { subject: LARGE }),
+  campaign('run', 'kill', 4, { victim: 0 }),
+  campaign('kill', 'kill', 4, { victim: 0, from: 0.9 }),
+  campaign('run', 'kill', 3, { confinement: 'mild' }),
+  campaign('run', 'kill', 4, { confinement: 'harsh' }),
+  campaign('run', 'kill', 5, { confinement: 'strict' }),
+  campaign('run', 'throw', 4, { confinement: 'strict' }),
+  campaign('run', 'kill', 2, { signal: SIGTERM }),
+  campaign('kill', 'kill', 2, { signal: SIGINT }),
+  campaign('run', 'instant', 6),
+  campaign('kill', 'instant', 6),
+  campaign('kill', 'instant', 3, { subject: LARGE }),
+  campaign('kill', 'instant', 2, { victim: 0 }),
+  campaign('restore', 'kill', 10),
+  campaign('restore', 'kill', 4, { subject: LARGE }),
+  campaign('restore', 'throw', 6),
+  campaign('restore', 'kill', 3, { victim: 0 }),
+  campaign('restore', 'kill', 4, { victim: 1 }),
+  campaign('restore', 'kill', 4, { victim: 2 }),
+  campaign('restore', 'instant', 6),
+];
+
+/** What is done in which trial. */
+interface Trials {
+  run(fault: Fault): Promise<Trial>;
+  end(): Promise<void>;
+}
+
+async function trialsOf({ what, subject }: Campaign): Promise<Trials> {
+  if (what === 'restore') {
+    const trials = await RestoreTrials.start(subject);
+    return { run: (fault) => trials.run(fault), end: () => trials[Symbol.asyncDispose]() };
+  }
+  const trials = new DumpTrials(subject);
+  return { run: (fault) => trials.run(what, fault), end: () => trials[Symbol.asyncDispose]() };
+}
+
+/** `stride` 1 is every call; undefined makes the short run. `say` hears of every trial that did harm. */
+export async function runCampaign(
+  campaign: Campaign,
+  stride: number | undefined,
+  say: (line: string) => void,
+): Promise<CampaignResult> {
+  const trials = await trialsOf(campaign);
+  const harmed: Trial[] = [];
+  let runs = 0;
+  let done = 0;
+  try {
+    const once = async (fault: Fault): Promise<Trial> => {
+      const trial = await trials.run(fault);
+      runs++;
+      if (trial.done) done++;
+      if (trial.harm.length > 0) {
+        harmed.push(trial);
+        say(`${campaign.name}: ${JSON.stringify(fault)}: ${trial.harm.slice(0, 5).join('; ')}`);
+      }
+      return trial;
+    };
+    const { answer } = await once({ kind: 'none' });
+    if (answer === undefined || answer.error !== undefined)
+      throw new Error(answer?.error ?? 'it does not answer');
+    for (const fault of faultsOf(campaign, stride, answer.calls, answer.duration_us)) await once(fault);
+  } finally {
+    await trials.end();
+  }
+  return { campaign, runs, done, harmed };
+}
+
+function* faultsOf(
+  campaign: Campaign,
+  stride: number | undefined,
+  calls: number,
+  duration_us: number,
+): Generator<Fault> {
+  const { fault, victim, signal, quick, from } = campaign;
+  if (fault === 'instant') {
+    const count = stride === undefined ? quick : INSTANTS;
+    for (let index = 0; index < count; index++)
+      yield { kind: 'kill at', victim, signal, after_us: Math.floor(Math.random() * duration_us) };
+    return;
+  }
+  const start = stride === undefined ? Math.floor(calls * from) : 0;
+  const step = stride ?? Math.max(1, (calls - start) / quick);
+  for (let at = start; at < calls; at += step) {
+    const call = Math.floor(at);
+    yield fault === 'throw' ? { kind: 'throw', at: call } : { kind: 'kill', victim, at: call, signal };
+  }
+}
