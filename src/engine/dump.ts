@@ -2,10 +2,12 @@ import { resolve } from 'node:path';
 import { writeChecksums } from '../image/checksums.js';
 import { ImageWriter, KINDS, type MessageOf } from '../image/index.js';
 import { ImageReader } from '../image/reader.js';
+import { sleep_us } from '../kernel/syscall.js';
 import { statistics } from '../kernel/wait.js';
 import type {
   Actor,
   DumpContext,
+  Kept,
   MemoryReport,
   PendingMemory,
   Process,
@@ -20,7 +22,7 @@ import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
 import { Copies } from './copies.js';
 import { commitDuty, undoDuty } from './duties.js';
-import { UnsupportedError } from './errors.js';
+import { PassingError, UnsupportedError } from './errors.js';
 import { Frozen } from './freeze.js';
 import { type Duty, Guardian } from './guardian.js';
 import { Identities } from './identity.js';
@@ -35,6 +37,21 @@ import { inventoryOf, writeTree } from './tree-image.js';
  * the scopes of `writer`, `frozen` and `loan`: no image is left, and the tree goes on as if nothing had happened.
  */
 export function dump(options: CheckpointOptions): CheckpointReport {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return dumpOnce(options);
+    } catch (error) {
+      if (!(error instanceof PassingError) || attempt === ATTEMPTS) throw error;
+      sleep_us(PAUSE_US);
+    }
+  }
+}
+
+/** How often, and how much later, a tree is tried again that had something unsavable which passes by itself. */
+const ATTEMPTS = 5;
+const PAUSE_US = 20_000;
+
+function dumpOnce(options: CheckpointOptions): CheckpointReport {
   const clock = new PhaseClock(options.hooks.phase);
 
   clock.start('look');
@@ -77,7 +94,10 @@ export function dump(options: CheckpointOptions): CheckpointReport {
 
   // All that is left to write is in our hands, and memory in the copies.
   const { committed } = options.hooks;
-  if (options.afterwards === 'run' && committed === undefined) frozen.thaw();
+  if (options.afterwards === 'run' && committed === undefined) {
+    dumping.letGo('goes on');
+    frozen.thaw();
+  }
   const thawed = now_ms();
 
   clock.start('write');
@@ -94,15 +114,18 @@ export function dump(options: CheckpointOptions): CheckpointReport {
     guardian.take(duty);
     if (!guardian.holds) frozen.pin();
   }
+  if (options.afterwards === 'kill') dumping.commitKept();
   commit(writer, inventoryOf(dumping.identities), options.durable);
   dumping.isCommitted = true;
   const afterwards = committed?.() ?? options.afterwards;
   if (afterwards === 'kill') frozen.kill();
-  else if (afterwards === 'stop') frozen.leaveStopped();
   else {
-    if (duty !== undefined) guardian.drop(duty);
-    frozen.thaw();
+    dumping.letGo('goes on');
+    if (duty !== undefined && afterwards === 'run') guardian.drop(duty);
+    if (afterwards === 'run') frozen.thaw();
+    else frozen.leaveStopped();
   }
+  dumping.letGo('killed');
   const gone = now_ms();
   clock.stop();
   const warning = options.checksums ? addChecksums(options.directory) : undefined;
@@ -160,6 +183,7 @@ class Dumping implements Disposable {
   readonly identities: Identities;
   memory: MemoryReport = { privatePages: 0, sharedPages: 0 };
   #pending: PendingMemory | undefined;
+  readonly #kept: Kept[] = [];
 
   constructor(
     writer: ImageWriter,
@@ -186,6 +210,12 @@ class Dumping implements Disposable {
         guardian.take(duty);
         return { [Symbol.dispose]: () => guardian.drop(duty) };
       },
+      keep: (kept) => {
+        this.#kept.push(kept);
+      },
+      retry: (refusal) => {
+        throw new PassingError([refusal], 'cannot be saved just now');
+      },
     };
     this.files.begin(this.context);
   }
@@ -198,7 +228,18 @@ class Dumping implements Disposable {
     if (this.#pending !== undefined) this.memory = this.#pending.finish();
   }
 
+  /** Everything is written, and the tree will be killed. */
+  commitKept(): void {
+    for (const kept of this.#kept) kept.commit?.();
+  }
+
+  /** What was kept until the tree goes on, or is gone; once. */
+  letGo(outcome: 'goes on' | 'killed'): void {
+    for (const kept of this.#kept.splice(0).reverse()) kept.release(outcome);
+  }
+
   [Symbol.dispose](): void {
+    this.letGo('goes on');
     if (!this.isCommitted) this.files.abandon();
   }
 

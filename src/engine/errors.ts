@@ -12,6 +12,9 @@ export class UnsupportedError extends Error {
   }
 }
 
+/** As UnsupportedError, for what passes by itself, given time. */
+export class PassingError extends UnsupportedError {}
+
 /** "Cannot save descriptor 7 (io_uring) of pid 12 (nginx): …; …" */
 export function describeRefusal(item: Refusal): string {
   const help = item.help === undefined ? '' : `; ${item.help}`;

@@ -1,5 +1,5 @@
 import { ImageReader } from '../image/index.js';
-import { StemHolder } from '../resources/file/index.js';
+import { StemHolder } from '../resources/description/index.js';
 import { now_ms, PhaseClock } from './clock.js';
 import type { RestoreReport, RestoreRequest } from './options.js';
 import { Performance } from './restore/perform.js';

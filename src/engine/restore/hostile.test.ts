@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { ImageReader } from '../../image/index.js';
 import { attempt } from '../../kernel/syscall.js';
-import { StemHolder } from '../../resources/file/index.js';
+import { StemHolder } from '../../resources/description/index.js';
 import { isInside, runInside } from '../../resources/process/testing.js';
 import { CHECKPOINT, RESTORE } from '../../testing/options.js';
 import { assertWorks, PROGRAMS } from '../../testing/programs.js';

@@ -4,14 +4,8 @@ import { iteratePages } from '../../image/index.js';
 import type { ImageReader } from '../../image/reader.js';
 import { readLimits } from '../../kernel/procfs/limits.js';
 import type { file_entry, Holder, RestoreTask, StemMaps, Taker } from '../../resources/contract.js';
-import {
-  attachAll,
-  helperPids,
-  restoreFs,
-  restoreTable,
-  type StemHolder,
-  StemTaker,
-} from '../../resources/file/index.js';
+import { helperPids, type StemHolder, StemTaker } from '../../resources/description/index.js';
+import { attachAll, restoreFs, restoreTable } from '../../resources/file/index.js';
 import { type Deferred, deferred, Tape } from '../../tape/tape.js';
 import { RestoreError } from '../errors.js';
 import { fileKinds, memory, taskStates } from '../registry.js';

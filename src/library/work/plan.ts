@@ -1,6 +1,6 @@
 import { planRestore } from '../../engine/restore/plan.js';
 import { ImageReader } from '../../image/index.js';
-import { StemHolder } from '../../resources/file/index.js';
+import { StemHolder } from '../../resources/description/index.js';
 import { printTape } from '../../tape/print.js';
 import type { Tape } from '../../tape/tape.js';
 import type { ParsedOptions } from '../requests.js';

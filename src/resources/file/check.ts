@@ -10,7 +10,7 @@ import {
   type Process,
   type Refuse,
 } from '../contract.js';
-import { refusalOf } from './described.js';
+import { refusalOf } from '../description/described.js';
 
 /** Before the freeze: everything about the files of a tree that could not be saved. */
 export function checkFiles(

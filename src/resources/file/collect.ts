@@ -13,8 +13,8 @@ import type {
   file_entry,
   Process,
 } from '../contract.js';
-import { openPath, openPidfd, takeDescriptor } from './calls.js';
-import { objectOf, refuseNow } from './described.js';
+import { openPath, openPidfd, takeDescriptor } from '../description/calls.js';
+import { objectOf, refuseNow } from '../description/described.js';
 import { dumpFs } from './fs.js';
 import { abandonRemaps, writeRemaps } from './remap.js';
 import { Descriptions } from './shared.js';

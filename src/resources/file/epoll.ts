@@ -12,12 +12,12 @@ import { scratch } from '../../kernel/memory.js';
 import type { EpollTarget } from '../../kernel/procfs/fdinfo.js';
 import { attempt } from '../../kernel/syscall.js';
 import type { Descriptor, DumpContext, FileKind, Holder, Tape } from '../contract.js';
-import { refuseNow } from './described.js';
-import { FIRST_SLOT } from './holder.js';
-import { dumpOwner, restoreOwner } from './owner.js';
-import { perDump, perRestore } from './state.js';
-import { setStatusFlags } from './status-flags.js';
-import { FD_TYPE } from './types.js';
+import { refuseNow } from '../description/described.js';
+import { FIRST_SLOT } from '../description/holder.js';
+import { dumpOwner, restoreOwner } from '../description/owner.js';
+import { perDump, perRestore } from '../description/state.js';
+import { setStatusFlags } from '../description/status-flags.js';
+import { FD_TYPE } from '../description/types.js';
 
 /**
  * epoll(7). fdinfo has its targets: the number each was added by, its events and data. The number may have been closed

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { readFdinfo } from '../../kernel/procfs/fdinfo.js';
-import { inNamespace, readThrough, roundTrip } from './live.js';
+import { inNamespace, readThrough, roundTrip } from '../../testing/descriptors.js';
 
 if (inNamespace(import.meta.url)) {
   const CTYPES = 'import ctypes\nlibc=ctypes.CDLL(None,use_errno=True)\n';

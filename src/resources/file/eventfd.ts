@@ -2,9 +2,9 @@ import { EFD_SEMAPHORE } from '../../abi/event.js';
 import { O_CLOEXEC } from '../../abi/fcntl.js';
 import { createMessage, ImageError } from '../../image/index.js';
 import type { FileKind } from '../contract.js';
-import { dumpOwner, restoreOwner } from './owner.js';
-import { setStatusFlags } from './status-flags.js';
-import { FD_TYPE } from './types.js';
+import { dumpOwner, restoreOwner } from '../description/owner.js';
+import { setStatusFlags } from '../description/status-flags.js';
+import { FD_TYPE } from '../description/types.js';
 
 /**
  * eventfd(2): a counter of 64 bits, in fdinfo. Whether reads take one or all (EFD_SEMAPHORE) is shown from Linux 6.5;

@@ -7,13 +7,13 @@ import {
   type reg_file_entry,
 } from '../../image/index.js';
 import type { DumpContext, FileKind, file_entry, Holder, Result } from '../contract.js';
-import { isPathOnly } from './calls.js';
-import { dumpOwner, restoreOwner } from './owner.js';
+import { isPathOnly } from '../description/calls.js';
+import { dumpOwner, restoreOwner } from '../description/owner.js';
+import { perDump, perRestore } from '../description/state.js';
+import { setStatusFlags } from '../description/status-flags.js';
+import { FD_TYPE, REMAP } from '../description/types.js';
 import { dumpContents, fill, type PipeContents } from './pipe-data.js';
 import { checkPlace, nameFor } from './remap.js';
-import { perDump, perRestore } from './state.js';
-import { setStatusFlags } from './status-flags.js';
-import { FD_TYPE, REMAP } from './types.js';
 import { ghostKey, slotPath } from './unlinked.js';
 
 /**

@@ -14,7 +14,7 @@ import {
 import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
-import { kernelDevice, reopenForReading } from './calls.js';
+import { kernelDevice, reopenForReading } from '../description/calls.js';
 
 /**
  * A file without a name, whole: ghost-file-N.img. Contents are written with their holes, as chunks, where it has any

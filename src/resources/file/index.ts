@@ -9,7 +9,6 @@ import { regular } from './regular.js';
 import { signalfd } from './signalfd.js';
 import { timerfd } from './timerfd.js';
 import { tty } from './tty.js';
-import { unixPair } from './unix.js';
 
 /** Every kind of open file, the more particular ones first. */
 export const fileKinds: readonly FileKind[] = [
@@ -19,7 +18,6 @@ export const fileKinds: readonly FileKind[] = [
   timerfd,
   signalfd,
   namespace,
-  unixPair,
   tty,
   pipe,
   fifo,
@@ -29,9 +27,5 @@ export const fileKinds: readonly FileKind[] = [
 export { checkDescriptors, checkFiles } from './check.js';
 export { DescriptorCollector } from './collect.js';
 export { restoreFs } from './fs.js';
-export { FIRST_SLOT, StemHolder, UnknownFileError } from './holder.js';
-export { DescriptorLimitError } from './limit.js';
 export { MissingFileError } from './regular.js';
 export { attachAll, restoreTable } from './table.js';
-export { StemTaker } from './taker.js';
-export { helperPids } from './used.js';

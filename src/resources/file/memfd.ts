@@ -1,10 +1,10 @@
 import { O_ACCMODE, O_CLOEXEC, O_RDWR, SEEK_SET } from '../../abi/fcntl.js';
 import { createMessage, ImageError, type memfd_file_entry } from '../../image/index.js';
 import type { FileKind, Holder, Result } from '../contract.js';
-import { dumpOwner, restoreOwner } from './owner.js';
-import { perRestore } from './state.js';
-import { setStatusFlags } from './status-flags.js';
-import { FD_TYPE } from './types.js';
+import { dumpOwner, restoreOwner } from '../description/owner.js';
+import { perRestore } from '../description/state.js';
+import { setStatusFlags } from '../description/status-flags.js';
+import { FD_TYPE } from '../description/types.js';
 import { slotPath } from './unlinked.js';
 
 /**

@@ -3,8 +3,8 @@ import * as C from '../../abi/process.js';
 import { createMessage, ImageError } from '../../image/index.js';
 import { readNamespaces } from '../../kernel/procfs/ns.js';
 import type { Descriptor, FileKind } from '../contract.js';
-import { refusalOf } from './described.js';
-import { FD_TYPE } from './types.js';
+import { refusalOf } from '../description/described.js';
+import { FD_TYPE } from '../description/types.js';
 
 /** Descriptors of namespaces (/proc/PID/ns/*): kept where it is the one that its process is in, and we are. */
 const LINK = /^(cgroup|ipc|mnt|net|pid|time|user|uts):\[(\d+)\]$/;

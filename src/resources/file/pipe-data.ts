@@ -13,7 +13,7 @@ import { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
 import { syscall } from '../../kernel/syscall.js';
 import type { Holder, Result } from '../contract.js';
-import { fcntl, reopenForReading } from './calls.js';
+import { fcntl, reopenForReading } from '../description/calls.js';
 
 /**
  * What waits in a pipe or FIFO. It is copied by tee(2) into a pipe of our own and read there: nothing is taken out of

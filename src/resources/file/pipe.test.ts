@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import { inNamespace, options, Program, QUIET, readThrough, roundTrip } from '../../testing/descriptors.js';
 import { type DumpOptions, nameOf, type Refusal } from '../contract.js';
 import { checkFiles } from './check.js';
 import { fileKinds } from './index.js';
-import { inNamespace, options, Program, QUIET, readThrough, roundTrip } from './live.js';
 
 if (inNamespace(import.meta.url)) {
   const text = (pid: number, fd: number): string => readThrough(pid, fd).toString();

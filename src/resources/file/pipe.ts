@@ -1,16 +1,16 @@
 import { F_SETFL, O_ACCMODE, O_CLOEXEC, O_DIRECT, O_LARGEFILE, O_RDONLY, O_WRONLY } from '../../abi/fcntl.js';
 import { createMessage, ImageError, type pipe_entry } from '../../image/index.js';
 import type { Descriptor, FileKind, file_entry, Holder, Refuse, Result } from '../contract.js';
-import { lacksOtherEnd, openPidfd, takeDescriptor } from './calls.js';
-import { refusalOf } from './described.js';
-import { duplicate } from './holder.js';
-import { dumpOwner, restoreOwner } from './owner.js';
-import { freshPair } from './pair.js';
+import { lacksOtherEnd, openPidfd, takeDescriptor } from '../description/calls.js';
+import { refusalOf } from '../description/described.js';
+import { duplicate } from '../description/holder.js';
+import { dumpOwner, restoreOwner } from '../description/owner.js';
+import { freshPair } from '../description/pair.js';
+import { perDump, perRestore } from '../description/state.js';
+import { setStatusFlags } from '../description/status-flags.js';
+import { FD_TYPE } from '../description/types.js';
 import { dumpContents, fill, type PipeContents } from './pipe-data.js';
 import { readPackets, writePackets } from './pipe-packets.js';
-import { perDump, perRestore } from './state.js';
-import { setStatusFlags } from './status-flags.js';
-import { FD_TYPE } from './types.js';
 import { slotPath } from './unlinked.js';
 
 /**

@@ -1,6 +1,6 @@
 import { type BigIntStats, lstatSync } from 'node:fs';
 import { S_IFDIR, S_IFMT } from '../../abi/fcntl.js';
-import { pathBytes } from './calls.js';
+import { pathBytes } from '../description/calls.js';
 
 /**
  * Where a file can be found again. d_path (fs/d_path.c) appends ' (deleted)' where the name was removed, but a file

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, fstatSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import test from 'node:test';
-import { openPidfd, takeDescriptor } from './calls.js';
-import { inNamespace, readThrough, roundTrip } from './live.js';
+import { inNamespace, readThrough, roundTrip } from '../../testing/descriptors.js';
+import { openPidfd, takeDescriptor } from '../description/calls.js';
 
 if (inNamespace(import.meta.url)) {
   const statOf = (pid: number, fd: number) => {

@@ -17,15 +17,15 @@ import {
 } from '../../abi/fcntl.js';
 import { createMessage, encodeName, ImageError, type reg_file_entry } from '../../image/index.js';
 import type { Descriptor, DumpOptions, FileKind, file_entry, Holder, Result } from '../contract.js';
-import { deviceNumbers, isPathOnly } from './calls.js';
-import { refusalOf } from './described.js';
-import { inherited } from './inherit.js';
-import { dumpOwner, restoreOwner } from './owner.js';
+import { deviceNumbers, isPathOnly } from '../description/calls.js';
+import { refusalOf } from '../description/described.js';
+import { inherited } from '../description/inherit.js';
+import { dumpOwner, restoreOwner } from '../description/owner.js';
+import { perRestore } from '../description/state.js';
+import { SETTABLE, setStatusFlags } from '../description/status-flags.js';
+import { FD_TYPE, REMAP } from '../description/types.js';
 import { statOrNone } from './place.js';
 import { checkPlace, nameFor, procfsPid } from './remap.js';
-import { perRestore } from './state.js';
-import { SETTABLE, setStatusFlags } from './status-flags.js';
-import { FD_TYPE, REMAP } from './types.js';
 import { ghostKey, slotPath, takeUnnamed } from './unlinked.js';
 
 /**

@@ -5,12 +5,12 @@ import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
 import type { Descriptor, DumpContext, DumpOptions, Refuse } from '../contract.js';
-import { isPathOnly, pathBytes } from './calls.js';
-import { objectOf, refusalOf, refuseNow } from './described.js';
+import { isPathOnly, pathBytes } from '../description/calls.js';
+import { objectOf, refusalOf, refuseNow } from '../description/described.js';
+import { perDump } from '../description/state.js';
+import { FD_TYPE, REMAP } from '../description/types.js';
 import { ghostBytes, writeGhost } from './ghost.js';
 import { directoryOf, type Place, placeOf } from './place.js';
-import { perDump } from './state.js';
-import { FD_TYPE, REMAP } from './types.js';
 
 /**
  * Files whose name does not lead to them (remap-fpath.img): ghosts, of which the image has the contents; files that

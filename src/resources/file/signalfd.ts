@@ -1,9 +1,9 @@
 import { O_CLOEXEC } from '../../abi/fcntl.js';
 import { createMessage, ImageError } from '../../image/index.js';
 import type { FileKind } from '../contract.js';
-import { dumpOwner, restoreOwner } from './owner.js';
-import { setStatusFlags } from './status-flags.js';
-import { FD_TYPE } from './types.js';
+import { dumpOwner, restoreOwner } from '../description/owner.js';
+import { setStatusFlags } from '../description/status-flags.js';
+import { FD_TYPE } from '../description/types.js';
 
 /** signalfd(2): only a mask; the signals are the reader's own. */
 export const signalfd: FileKind = {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import test from 'node:test';
-import { inNamespace, roundTrip, sameDescription } from './live.js';
+import { inNamespace, roundTrip, sameDescription } from '../../testing/descriptors.js';
 
 if (inNamespace(import.meta.url)) {
   test('numbers with gaps, duplicates, close-on-exec, flags and offsets', async () => {

@@ -2,8 +2,8 @@ import { F_SETFD, FD_CLOEXEC, O_CLOEXEC } from '../../abi/fcntl.js';
 import type { fdinfo_entry, file_entry } from '../../image/index.js';
 import type { Tape } from '../../tape/tape.js';
 import type { FileKind, Result } from '../contract.js';
-import { DescriptorLimitError, descriptorLimit } from './limit.js';
-import type { StemTaker } from './taker.js';
+import { DescriptorLimitError, descriptorLimit } from '../description/limit.js';
+import type { StemTaker } from '../description/taker.js';
 
 /**
  * Rebuild a descriptor table. The kernel allocates the lowest free number (fs/file.c alloc_fd), so with numbers

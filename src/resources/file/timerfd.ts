@@ -3,9 +3,9 @@ import { O_CLOEXEC } from '../../abi/fcntl.js';
 import { TFD_IOC_SET_TICKS } from '../../abi/ioctl.js';
 import { createMessage, ImageError, type timerfd_entry } from '../../image/index.js';
 import type { FileKind } from '../contract.js';
-import { dumpOwner, restoreOwner } from './owner.js';
-import { setStatusFlags } from './status-flags.js';
-import { FD_TYPE } from './types.js';
+import { dumpOwner, restoreOwner } from '../description/owner.js';
+import { setStatusFlags } from '../description/status-flags.js';
+import { FD_TYPE } from '../description/types.js';
 
 /**
  * timerfd_create(2): clock, time left, interval and ticks, all in fdinfo. The time left is relative even where the

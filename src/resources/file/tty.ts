@@ -14,13 +14,13 @@ import {
 import { scratch } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
 import type { Descriptor, DumpContext, DumpOptions, FileKind, Holder, Process, Refuse } from '../contract.js';
-import { deviceNumbers } from './calls.js';
-import { refusalOf } from './described.js';
-import { duplicate } from './holder.js';
-import { inherited } from './inherit.js';
-import { dumpOwner, restoreOwner } from './owner.js';
-import { perDump, perRestore } from './state.js';
-import { FD_TYPE } from './types.js';
+import { deviceNumbers } from '../description/calls.js';
+import { refusalOf } from '../description/described.js';
+import { duplicate } from '../description/holder.js';
+import { inherited } from '../description/inherit.js';
+import { dumpOwner, restoreOwner } from '../description/owner.js';
+import { perDump, perRestore } from '../description/state.js';
+import { FD_TYPE } from '../description/types.js';
 import { slotPath } from './unlinked.js';
 
 /**

@@ -19,10 +19,10 @@ import {
 } from '../../abi/fcntl.js';
 import { encodeName, fileOf, type ghost_file_entry } from '../../image/index.js';
 import type { Holder, Tape } from '../contract.js';
-import { pathBytes } from './calls.js';
+import { pathBytes } from '../description/calls.js';
+import { perRestore } from '../description/state.js';
 import { type Extent, readGhost } from './ghost-image.js';
 import { directoryOf, statOrNone } from './place.js';
-import { perRestore } from './state.js';
 
 /**
  * Ghosts at restore: the file is made by its old name and loses it at once, so that /proc/PID/fd reads as before and

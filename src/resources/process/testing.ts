@@ -187,6 +187,10 @@ export function freshContext(writer: ImageWriter, processes: readonly Process[])
     files: undefined as never,
     memfds: undefined as never,
     options: undefined as never,
+    keep: () => {},
+    retry: ({ object, reason }) => {
+      throw new Error(`refused for now: ${object}: ${reason}`);
+    },
     refuse: ({ object, reason }) => {
       throw new Error(`refused: ${object}: ${reason}`);
     },

@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { descriptorsOf, inNamespace, Program, QUIET, readThrough, roundTrip, save } from './live.js';
+import {
+  descriptorsOf,
+  inNamespace,
+  Program,
+  QUIET,
+  readThrough,
+  roundTrip,
+  save,
+} from '../../testing/descriptors.js';
 import { unixDiag } from './unix-diag.js';
 
 if (inNamespace(import.meta.url)) {

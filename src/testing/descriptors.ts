@@ -2,19 +2,29 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { createMessage, type file_entry, ImageReader, ImageWriter } from '../../image/index.js';
-import { call } from '../../kernel/ffi.js';
-import { readDescriptors } from '../../kernel/procfs/descriptors.js';
-import { readStat } from '../../kernel/procfs/stat.js';
-import { readStatus } from '../../kernel/procfs/status.js';
-import { type Actor, playOne } from '../../tape/play.js';
-import { startStem } from '../../tape/stem.js';
-import { deferred, Tape } from '../../tape/tape.js';
-import type { Descriptor, DumpContext, DumpOptions, Process, RestoreOptions, Thread } from '../contract.js';
-import { openPidfd, takeDescriptor } from './calls.js';
-import { restoreFs } from './fs.js';
-import { DescriptorCollector, fileKinds, restoreTable, StemHolder, StemTaker } from './index.js';
-import { attachAll } from './table.js';
+import { fileKinds } from '../engine/registry.js';
+import { createMessage, type file_entry, ImageReader, ImageWriter } from '../image/index.js';
+import { call } from '../kernel/ffi.js';
+import { readDescriptors } from '../kernel/procfs/descriptors.js';
+import { readStat } from '../kernel/procfs/stat.js';
+import { readStatus } from '../kernel/procfs/status.js';
+import type {
+  Descriptor,
+  DumpContext,
+  DumpOptions,
+  Kept,
+  Process,
+  RestoreOptions,
+  Thread,
+} from '../resources/contract.js';
+import { openPidfd, takeDescriptor } from '../resources/description/calls.js';
+import { StemHolder, StemTaker } from '../resources/description/index.js';
+import { restoreFs } from '../resources/file/fs.js';
+import { DescriptorCollector, restoreTable } from '../resources/file/index.js';
+import { attachAll } from '../resources/file/table.js';
+import { type Actor, playOne } from '../tape/play.js';
+import { startStem } from '../tape/stem.js';
+import { deferred, Tape } from '../tape/tape.js';
 
 /**
  * For tests: a Python program sets up descriptors, they are saved while it is stopped, and rebuilt in a stem. All of it
@@ -128,6 +138,7 @@ export function save(program: Program, changed: Partial<DumpOptions> = {}): stri
   const directory = path.join(program.directory, '.image');
   using writer = ImageWriter.create(directory);
   const files = new DescriptorCollector(fileKinds, (member) => member.pid);
+  const kept: Kept[] = [];
   const context: DumpContext = {
     writer,
     processes: program.processes,
@@ -137,10 +148,17 @@ export function save(program: Program, changed: Partial<DumpOptions> = {}): stri
     refuse: (refusal) => {
       throw new Error(`${refusal.object}: ${refusal.reason}`);
     },
+    keep: (each) => {
+      kept.push(each);
+    },
+    retry: (refusal) => {
+      throw new Error(`${refusal.object}: ${refusal.reason}`);
+    },
   };
   files.begin(context);
   files.dump();
   files.write();
+  for (const each of kept.reverse()) each.release('goes on');
   writer.commit(createMessage('inventory', { imgVersion: 2 }), { durable: false });
   return directory;
 }

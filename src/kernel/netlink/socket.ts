@@ -1,0 +1,150 @@
+import { AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW } from '../../abi/socket.js';
+import { SyscallError } from '../errors.js';
+import { OwnedFd } from '../fd.js';
+import { NativeMemory } from '../memory.js';
+import { syscall } from '../syscall.js';
+import { align, concatenate } from './attributes.js';
+
+export const NETLINK_ROUTE = 0;
+export const NETLINK_SOCK_DIAG = 4;
+export const NETLINK_NETFILTER = 12;
+
+export const NLM_F_REQUEST = 1;
+export const NLM_F_ACK = 4;
+export const NLM_F_EXCL = 0x200;
+export const NLM_F_CREATE = 0x400;
+export const NLM_F_APPEND = 0x800;
+/** NLM_F_ROOT | NLM_F_MATCH: everything there is. */
+export const NLM_F_DUMP = 0x300;
+
+const NLMSG_ERROR = 2;
+const NLMSG_DONE = 3;
+const NLM_F_MULTI = 2;
+const HEADER_SIZE = 16;
+/** The kernel fills at most 32 KiB at once for a dump (net/netlink/af_netlink.c netlink_dump). */
+const RECEIVE_SIZE = 1 << 18;
+
+export interface NetlinkMessage {
+  readonly type: number;
+  readonly flags: number;
+  /** The family's own header and its attributes. */
+  readonly body: Uint8Array;
+}
+
+/**
+ * netlink(7): a socket of one family, in the network namespace of this process. What the kernel makes for its sake
+ * (tables with an owner) goes when it is closed.
+ */
+export class Netlink implements Disposable {
+  readonly #socket: OwnedFd;
+  readonly #memory = new NativeMemory(RECEIVE_SIZE);
+  readonly #name: string;
+  #sequence = 0;
+
+  constructor(family: number, name: string) {
+    this.#name = name;
+    this.#socket = new OwnedFd(syscall('socket', [AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, family], name));
+  }
+
+  get fd(): number {
+    return this.#socket.fd;
+  }
+
+  /** Ask, and answer all that comes back: one message, or those of a dump (NLM_F_DUMP). Throws SyscallError. */
+  request(type: number, flags: number, body: Uint8Array): NetlinkMessage[] {
+    this.#send([encode({ type, flags: flags | NLM_F_REQUEST, body }, this.#nextSequence())]);
+    return this.#receive();
+  }
+
+  /** Several messages as one packet, each of which is acknowledged (NLM_F_ACK set where wanted). Throws the first error. */
+  batch(messages: readonly NetlinkMessage[]): void {
+    this.#send(
+      messages.map((message) =>
+        encode({ ...message, flags: message.flags | NLM_F_REQUEST }, this.#nextSequence()),
+      ),
+    );
+    let expected = messages.filter(({ flags }) => (flags & NLM_F_ACK) !== 0).length;
+    while (expected > 0) expected -= this.#collectAcks();
+  }
+
+  #nextSequence(): number {
+    this.#sequence += 1;
+    return this.#sequence;
+  }
+
+  #send(messages: readonly Uint8Array[]): void {
+    const bytes = concatenate(messages);
+    using memory = new NativeMemory(bytes.length);
+    memory.bytes.set(bytes);
+    syscall('sendto', [this.#socket.fd, memory.address, bytes.length, 0, 0, 0], this.#name);
+  }
+
+  #receivePacket(): Uint8Array {
+    const { address, bytes } = this.#memory;
+    const length = syscall('recvfrom', [this.#socket.fd, address, RECEIVE_SIZE, 0, 0, 0], this.#name);
+    return bytes.slice(0, length);
+  }
+
+  #receive(): NetlinkMessage[] {
+    const found: NetlinkMessage[] = [];
+    for (;;) {
+      for (const message of decode(this.#receivePacket())) {
+        if (message.type === NLMSG_DONE) return found;
+        if (message.type === NLMSG_ERROR) {
+          this.#throwIfError(message);
+          return found;
+        }
+        found.push(message);
+        if ((message.flags & NLM_F_MULTI) === 0) return found;
+      }
+    }
+  }
+
+  #collectAcks(): number {
+    let acks = 0;
+    for (const message of decode(this.#receivePacket())) {
+      if (message.type !== NLMSG_ERROR) continue;
+      this.#throwIfError(message);
+      acks += 1;
+    }
+    return acks;
+  }
+
+  #throwIfError({ body }: NetlinkMessage): void {
+    const error = new DataView(body.buffer, body.byteOffset).getInt32(0, true);
+    if (error !== 0) throw new SyscallError('netlink', -error, this.#name);
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket[Symbol.dispose]();
+    this.#memory[Symbol.dispose]();
+  }
+}
+
+function encode({ type, flags, body }: NetlinkMessage, sequence: number): Uint8Array {
+  const length = HEADER_SIZE + body.length;
+  const bytes = new Uint8Array(align(length));
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, length, true);
+  view.setUint16(4, type, true);
+  view.setUint16(6, flags, true);
+  view.setUint32(8, sequence, true);
+  bytes.set(body, HEADER_SIZE);
+  return bytes;
+}
+
+function decode(packet: Uint8Array): NetlinkMessage[] {
+  const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
+  const found: NetlinkMessage[] = [];
+  for (let at = 0; at + HEADER_SIZE <= packet.length; ) {
+    const length = view.getUint32(at, true);
+    if (length < HEADER_SIZE || at + length > packet.length) break;
+    found.push({
+      type: view.getUint16(at + 4, true),
+      flags: view.getUint16(at + 6, true),
+      body: packet.subarray(at + HEADER_SIZE, at + length),
+    });
+    at += align(length);
+  }
+  return found;
+}

@@ -1,0 +1,46 @@
+import { SO_DOMAIN, SO_PROTOCOL, SO_TYPE, SOL_SOCKET } from '../../abi/socket.js';
+import { OwnedFd } from '../../kernel/fd.js';
+import { scratch } from '../../kernel/memory.js';
+import { attempt } from '../../kernel/syscall.js';
+import type { Descriptor, DescriptorInfo } from '../contract.js';
+
+/** What a socket was made with: socket(2)'s three arguments, and the inode of sockfs that /proc shows. */
+export interface SocketIdentity {
+  /** AF_INET, AF_UNIX, … */
+  readonly family: number;
+  /** SOCK_STREAM, … without flags. */
+  readonly type: number;
+  readonly protocol: number;
+  readonly inode: number;
+}
+
+const LINK = /^socket:\[(\d+)\]$/;
+const known = new WeakMap<DescriptorInfo, SocketIdentity | undefined>();
+
+/** Undefined for what is no socket, or was closed meanwhile. Asks a duplicate once per look at the descriptor. */
+export function identify({ process, fd, info }: Descriptor): SocketIdentity | undefined {
+  const match = LINK.exec(info.link);
+  if (match === null) return undefined;
+  if (!known.has(info)) known.set(info, ask(process.pid, fd, Number(match[1])));
+  return known.get(info);
+}
+
+function ask(pid: number, fd: number, inode: number): SocketIdentity | undefined {
+  const pidfd = attempt('pidfd_open', [pid, 0]);
+  if (pidfd < 0) return undefined;
+  using process = new OwnedFd(pidfd);
+  const duplicate = attempt('pidfd_getfd', [process.fd, fd, 0]);
+  if (duplicate < 0) return undefined;
+  using taken = new OwnedFd(duplicate);
+  const [family, type, protocol] = [SO_DOMAIN, SO_TYPE, SO_PROTOCOL].map((option) =>
+    number(taken.fd, option),
+  );
+  if (family === undefined || type === undefined || protocol === undefined) return undefined;
+  return { family, type, protocol, inode };
+}
+
+function number(fd: number, option: number): number | undefined {
+  scratch.view.setUint32(8, 4, true);
+  const result = attempt('getsockopt', [fd, SOL_SOCKET, option, scratch.address, scratch.address + 8n]);
+  return result < 0 ? undefined : scratch.view.getInt32(0, true);
+}
