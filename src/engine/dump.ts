@@ -15,9 +15,8 @@ import type {
 } from '../resources/contract.js';
 import { DescriptorCollector } from '../resources/file/index.js';
 import { MemfdCollector } from '../resources/memory/index.js';
-import { dumpExtendedRegisters, dumpRegisters } from '../resources/process/index.js';
-import { type Play, play } from '../tape/play.js';
-import { type Played, Tape } from '../tape/tape.js';
+import { dumpExtendedRegisters } from '../resources/process/index.js';
+import { ask } from './ask.js';
 import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
 import { Copies } from './copies.js';
@@ -79,7 +78,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   using loan = new Loan(processes, guardian);
 
   clock.start('ask');
-  ask(loan, dumping.context);
+  const hear = ask(loan, dumping.context);
   const leaders = leadersOf(loan);
   if (options.afterwards === 'run') copies.make(loan.parents(leaders));
 
@@ -101,6 +100,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   const thawed = now_ms();
 
   clock.start('write');
+  hear();
   writer.release();
   dumping.finishMemory();
   copies[Symbol.dispose]();
@@ -255,31 +255,6 @@ function leadersOf(loan: Loan): Map<Process, Actor> {
   const leaders = new Map<Process, Actor>();
   for (const [thread, actor] of loan.actors) if (thread.isLeader) leaders.set(thread.process, actor);
   return leaders;
-}
-
-/** Read every thread from outside, then play the questions of all on all of them at once. */
-function ask(loan: Loan, context: DumpContext): void {
-  const plays: Play[] = [];
-  const readers: ((played: Played) => void)[][] = [];
-  for (const [thread, actor] of loan.actors) {
-    dumpRegisters(thread);
-    const tape = new Tape(`state of ${actor.name}`);
-    const answers: ((played: Played) => void)[] = [];
-    for (const state of taskStates) {
-      if (state.scope === 'process' && !thread.isLeader) continue;
-      state.read?.(thread, context);
-      tape.about(state.name);
-      const answer = state.ask?.(thread, tape, context);
-      if (answer !== undefined) answers.push(answer);
-    }
-    if (thread.isLeader) answers.push(memory.ask(thread.process, tape));
-    loan.vet(thread, tape);
-    plays.push({ actor, tape });
-    readers.push(answers);
-  }
-  play(plays).forEach((played, index) => {
-    for (const read of readers[index] ?? []) read(played);
-  });
 }
 
 /** The image is complete, and perhaps all there is of the tree: that it has no checksums is no failure of the dump. */

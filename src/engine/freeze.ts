@@ -7,7 +7,7 @@ import {
 } from '../abi/ptrace.js';
 import { SyscallError } from '../kernel/errors.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
-import { readStat } from '../kernel/procfs/stat.js';
+import { readStat, readState } from '../kernel/procfs/stat.js';
 import { readStatus } from '../kernel/procfs/status.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { attempt, sleep_us, syscall } from '../kernel/syscall.js';
@@ -20,9 +20,9 @@ import {
   waitFor,
 } from '../kernel/wait.js';
 import { type FrozenThread, nameOf, type Process, type Thread } from '../resources/contract.js';
-import { cureForThaw, outsideCriticalSection } from '../resources/process/index.js';
+import { cureForThaw, outsideCriticalSection, registersForImage } from '../resources/process/index.js';
 import { SIGSTOP, takeStop } from '../tape/stops.js';
-import { look } from './look.js';
+import { look, type Sighting, sightings } from './look.js';
 
 /**
  * Freezing a tree with ptrace: SEIZE and INTERRUPT every thread, wait for the stops, look again, until a look finds
@@ -46,10 +46,12 @@ export class Frozen implements Disposable {
     const held = new Set<number>();
     const stops: Stops = { signals: new Map(), states: new Map() };
     try {
-      for (;;) {
-        const processes = look(root, stops.signals);
-        const fresh = processes.flatMap(living).filter((thread) => !held.has(thread.tid));
-        if (fresh.length === 0) {
+      for (let isFirst = true; ; isFirst = false) {
+        // At first it is only asked who there is. When nobody is new any more, all has been read of everybody.
+        const processes = isFirst ? [] : look(root, stops.signals);
+        const seen = isFirst ? sightings(root) : processes.flatMap(living).map(sightingOf);
+        const fresh = seen.filter(({ tid }) => !held.has(tid));
+        if (fresh.length === 0 && !isFirst) {
           for (const thread of processes.flatMap(living)) thread.frozen = stateOf(thread, stops);
           return new Frozen(processes, held);
         }
@@ -150,8 +152,17 @@ function seizeOne(tid: number): void {
   }
 }
 
-function stopAll(threads: readonly Thread[], held: Set<number>, deadline: number, stops: Stops): void {
-  const stopping: Thread[] = [];
+function sightingOf({ process, tid, status }: Thread): Sighting {
+  return { pid: process.pid, tid, state: status.state };
+}
+
+function nameSighting({ pid, tid }: Sighting): string {
+  const comm = unlessVanished(() => readStat(pid, { tid }))?.comm ?? 'it is ending';
+  return pid === tid ? `pid ${pid} (${comm})` : `pid ${pid} thread ${tid} (${comm})`;
+}
+
+function stopAll(threads: readonly Sighting[], held: Set<number>, deadline: number, stops: Stops): void {
+  const stopping: Sighting[] = [];
   for (const thread of threads) {
     try {
       seizeOne(thread.tid);
@@ -170,7 +181,7 @@ function stopAll(threads: readonly Thread[], held: Set<number>, deadline: number
     if (signal === undefined) held.delete(thread.tid);
     else {
       stops.states.set(thread.tid, record(thread));
-      if (signal !== SIGTRAP) stops.signals.set(thread.process.pid, signal);
+      if (signal !== SIGTRAP) stops.signals.set(thread.pid, signal);
     }
   }
 }
@@ -192,10 +203,10 @@ function stateOf(thread: Thread, { states }: Stops): FrozenThread {
  * The first of these threads that stays in a wait which no signal ends (state D). It could be seized, but neither be
  * stopped nor be let go of until that is over; so it is not touched.
  */
-function uninterruptible(threads: readonly Thread[]): Thread | undefined {
+function uninterruptible(threads: readonly Sighting[]): Sighting | undefined {
   const deadline = Date.now() + UNINTERRUPTIBLE_MS;
   for (const thread of threads)
-    while (thread.status.state === 'D' && isAsleep(thread)) {
+    while (thread.state === 'D' && isAsleep(thread)) {
       if (Date.now() > deadline) return thread;
       sleep_us(200);
     }
@@ -205,30 +216,30 @@ function uninterruptible(threads: readonly Thread[]): Thread | undefined {
 /** Longer than most waits for a disk. */
 const UNINTERRUPTIBLE_MS = 20;
 
-function isAsleep({ process, tid }: Thread): boolean {
-  return unlessVanished(() => readStat(process.pid, { tid }))?.state === 'D';
+function isAsleep({ pid, tid }: Sighting): boolean {
+  return unlessVanished(() => readState(pid, tid)) === 'D';
 }
 
-function explainSleep(thread: Thread): string {
-  return `Cannot stop ${nameOf(thread)}: it is in a wait that cannot be interrupted (state D)`;
+function explainSleep(thread: Sighting): string {
+  return `Cannot stop ${nameSighting(thread)}: it is in a wait that cannot be interrupted (state D)`;
 }
 
-function hasEnded(thread: Thread): boolean {
-  const stat = unlessVanished(() => readStat(thread.process.pid, { tid: thread.tid }));
-  return stat === undefined || stat.state === 'Z' || stat.state === 'X';
+function hasEnded({ pid, tid }: Sighting): boolean {
+  const state = unlessVanished(() => readState(pid, tid));
+  return state === undefined || state === 'Z' || state === 'X';
 }
 
-function explain(thread: Thread, error: SyscallError): string {
-  const tracer = unlessVanished(() => readStatus(thread.process.pid, { tid: thread.tid }))?.tracerPid ?? 0;
+function explain(thread: Sighting, error: SyscallError): string {
+  const tracer = unlessVanished(() => readStatus(thread.pid, { tid: thread.tid }))?.tracerPid ?? 0;
   const why = tracer > 0 ? `it is traced by pid ${tracer}` : error.message;
-  return `Cannot stop ${nameOf(thread)}: ${why}`;
+  return `Cannot stop ${nameSighting(thread)}: ${why}`;
 }
 
 /**
  * The signal that its stop reports: SIGTRAP, or the one by which its process is stopped already (ptrace(2), "Group-stop").
  * Undefined when it ended. A signal that comes first is delivered, and the stop waited for again.
  */
-function waitForStop(thread: Thread, deadline: number): number | undefined {
+function waitForStop(thread: Sighting, deadline: number): number | undefined {
   for (let spins = 0; ; ) {
     const status = peekAt(thread.tid);
     if (isEventStop(status) && status.kind === 'stopped') {
@@ -245,12 +256,12 @@ function waitForStop(thread: Thread, deadline: number): number | undefined {
 const SPINS = 500;
 
 /** Let a thread go on from a stop that was peeked at; false when it has ended. */
-function passOn(thread: Thread, status: WaitStatus): boolean {
+function passOn(thread: { readonly tid: number }, status: WaitStatus): boolean {
   if (status.kind === 'stopped') {
     ptrace.resume(thread.tid, status.event === 0 ? status.signal : 0);
     return true;
   }
-  if (status.kind === 'none') throw new FreezeError(`${nameOf(thread)}: ${describeStatus(status)}`);
+  if (status.kind === 'none') throw new FreezeError(`task ${thread.tid}: ${describeStatus(status)}`);
   waitFor(thread.tid, false);
   return false;
 }
@@ -259,11 +270,12 @@ function passOn(thread: Thread, status: WaitStatus): boolean {
  * What the thread is to go on with, set at once: calls that any stop ends with EINTR, epoll_wait(2) among them, would
  * show that to the program if we died before. (Between the stop and this they do, as after any stop: signal(7).)
  */
-function record({ tid }: Thread): FrozenThread {
+function record({ tid }: Sighting): FrozenThread {
   const found = ptrace.getRegisters(tid);
   const registers = outsideCriticalSection(tid, cureForThaw(found));
   if (registers !== found) ptrace.setRegisters(tid, registers);
-  return { registers, mask: ptrace.getSignalMask(tid), xstate: ptrace.getXstate(tid) };
+  const home = registersForImage(registers, { tid });
+  return { registers, home, mask: ptrace.getSignalMask(tid), xstate: ptrace.getXstate(tid) };
 }
 
 /**

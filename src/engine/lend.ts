@@ -1,6 +1,5 @@
-import { type Mapping, readMaps } from '../kernel/procfs/maps.js';
+import { type Mapping, mappingAt, readMaps } from '../kernel/procfs/maps.js';
 import { nameOf, type Process, type Refuse, type Thread } from '../resources/contract.js';
-import { registersForImage } from '../resources/process/index.js';
 import { type Borrowed, borrowAs, chainRoom, giveBack, type Lender, planBorrow } from '../tape/borrow.js';
 import { findGadgets, findSpin, type Gadgets } from '../tape/gadgets.js';
 import type { Actor } from '../tape/play.js';
@@ -154,7 +153,7 @@ function lenderOf(
     inside: { pid: thread.process.insidePid, tid: thread.insideTid },
     name: nameOf(thread),
     registers: frozen.registers,
-    home: registersForImage(frozen.registers, { tid: thread.tid }),
+    home: frozen.home,
     mask: frozen.mask,
     xstate: frozen.xstate,
     gadgets,
@@ -192,7 +191,7 @@ function chainFor(thread: Thread, maps: readonly Mapping[], room: bigint, index:
   const stack = maps.find((mapping) => mapping.path === '[stack]');
   if (registers !== undefined && !thread.isLeader) {
     const { sp, fs_base } = registers;
-    const own = maps.find((mapping) => mapping.start <= sp && sp < mapping.end);
+    const own = mappingAt(maps, sp);
     const at = (sp - RED_ZONE - room) & ~63n;
     if (own?.perms.startsWith('rw') && fs_base >= sp && fs_base < own.end && at >= own.start) return at;
   }

@@ -1,5 +1,5 @@
 import { unlessVanished } from '../kernel/procfs/error.js';
-import { readStat } from '../kernel/procfs/stat.js';
+import { readStat, readState } from '../kernel/procfs/stat.js';
 import { readStatus, type Status } from '../kernel/procfs/status.js';
 import { readTree, type TreeProcess } from '../kernel/procfs/tree.js';
 import type { Process, Thread } from '../resources/contract.js';
@@ -8,6 +8,25 @@ import { newCore } from '../resources/process/index.js';
 /** The state letter of /proc/PID/stat of a process that has ended. */
 const ZOMBIE = new Set(['Z', 'X']);
 const STOPPED = 'T';
+
+/** A thread that is to be stopped, by its ids alone. */
+export interface Sighting {
+  readonly pid: number;
+  readonly tid: number;
+  /** As in /proc/PID/task/TID/stat. */
+  readonly state: string;
+}
+
+/** Every thread of a tree but those of processes that have ended; a fraction of what `look` costs. */
+export function sightings(root: number): Sighting[] {
+  return readTree(root).flatMap(({ pid, tids }) => {
+    const [first, ...others] = [pid, ...tids.filter((tid) => tid !== pid)].flatMap((tid) => {
+      const state = unlessVanished(() => readState(pid, tid));
+      return state === undefined ? [] : [{ pid, tid, state }];
+    });
+    return first === undefined || first.tid !== pid || ZOMBIE.has(first.state) ? [] : [first, ...others];
+  });
+}
 
 /**
  * Read a tree of processes, parents first. Tasks that vanish meanwhile are left out. `stopSignals` are those by which

@@ -32,6 +32,8 @@ export interface Thread {
 
 export interface FrozenThread {
   registers: Registers;
+  /** As the image has them: an interrupted system call is made again from its beginning. */
+  readonly home: Registers;
   readonly mask: bigint;
   readonly xstate: Uint8Array;
 }
@@ -157,8 +159,15 @@ export interface TaskState {
   check?(thread: Thread, refuse: Refuse, options: DumpOptions): void;
   /** Frozen: what can be read from outside (ptrace, procfs, getters that take a pid). Fills in `thread.core`. */
   read?(thread: Thread, context: DumpContext): void;
-  /** Frozen: questions on the thread's own tape; the answer is a reader of what was played. */
-  ask?(thread: Thread, tape: Tape, context: DumpContext): (played: Played) => void;
+  /**
+   * Questions on the thread's own tape. One tape serves every thread (leaders apart) with the same `variant`, so the
+   * entries may depend on nothing else. The answer is a reader of what one thread played, frozen no more, perhaps.
+   */
+  ask?(tape: Tape, thread: Thread): (played: Played, thread: Thread, context: DumpContext) => void;
+  /** Frozen: what the entries of `ask` depend on, where they are not the same for all threads. */
+  variant?(thread: Thread): string;
+  /** The answer is needed while the tree is frozen. */
+  readonly urgent?: boolean;
   /** After every task was read and asked: whole-tree images (seccomp.img). Once per dump. */
   write?(context: DumpContext): void;
   /** Entries that rebuild it, on the task's last tape: memory and descriptors are in place, signals blocked, privileges still there. */

@@ -1,5 +1,16 @@
 import { SYSCALL_X86_64, type SyscallName } from '../abi/syscalls.js';
 import * as L from './layout.js';
+import type {
+  Branch,
+  BranchResult,
+  Entry,
+  Expectation,
+  Inside,
+  Label,
+  Operand,
+  Result,
+  Space,
+} from './operands.js';
 
 /**
  * A tape: system calls as data, to be played in another task by the loop of machine/x86_64.ts.
@@ -8,87 +19,6 @@ import * as L from './layout.js';
  * one, and buffers carry structures in and out. Nothing has an address before `assemble`, so one tape can be
  * assembled for any workspace, and printed without one.
  */
-
-/** The result of an entry, usable as an argument of later ones. */
-export interface Result {
-  readonly kind: 'result';
-  readonly index: number;
-}
-
-/** Bytes that travel with the tape; as an argument it stands for its address there. */
-export interface Space {
-  readonly kind: 'space';
-  readonly offset: number;
-  readonly length: number;
-}
-
-/** The address of a point within a space. */
-export interface Inside {
-  readonly kind: 'inside';
-  readonly space: Space;
-  readonly at: number;
-}
-
-/** A number that is known only when the tape is about to be played, such as the pid of a helper. */
-export interface Deferred {
-  readonly kind: 'deferred';
-  /** How it prints: "<holder>". */
-  readonly name: string;
-  value: number | bigint | undefined;
-}
-
-/** The eight bytes that are found at an address, or a point inside a space, when the entry is played. */
-export interface Value {
-  readonly kind: 'value';
-  readonly at: Inside | bigint;
-}
-
-/** A place on a tape, to which an entry that answers 0 can lead. */
-export interface Label {
-  /** The entry there; undefined until it is placed. */
-  index: number | undefined;
-}
-
-export function deferred(name: string): Deferred {
-  return { kind: 'deferred', name, value: undefined };
-}
-
-export type Operand = number | bigint | Result | Space | Inside | Deferred | Value;
-
-/**
- * What an entry must answer for the tape to go on: success (nothing in −4095…−1) by default, an exact value, or
- * anything. A tape stops at the first answer that is not as expected.
- */
-export type Expectation = 'success' | 'any' | number | bigint;
-
-export interface Entry {
-  readonly op: 'call' | 'copy';
-  readonly call: SyscallName | undefined;
-  readonly operands: readonly Operand[];
-  readonly expectation: Expectation;
-  /** What the entry is for, in words: "descriptor 7 (eventfd)". Printed, and named in errors. */
-  readonly note: string | undefined;
-  /** The list that a task plays in which the entry answers 0. */
-  readonly branch?: number;
-  /** Where the tape goes on when the entry answers 0. */
-  readonly goTo?: Label;
-}
-
-/** The result of an entry of a branch. It can be read, but is no operand. */
-export interface BranchResult {
-  readonly branch: number;
-  readonly index: number;
-}
-
-/** What a cloned child plays before it exits. */
-export interface Branch {
-  call(name: SyscallName, operands: readonly Operand[], expectation?: Expectation): BranchResult;
-  clone(
-    operands: readonly Operand[],
-    child: (branch: Branch) => void,
-    expectation?: Expectation,
-  ): BranchResult;
-}
 
 const CLONE = { op: 'call', call: 'clone3' } as const;
 
@@ -109,6 +39,7 @@ export class Tape {
   readonly #chunks: { offset: number; bytes: Uint8Array }[] = [];
   readonly #links: Link[] = [];
   #length = 0;
+  #draft: Draft | undefined;
   #note: string | undefined;
 
   /** `title` says whose tape it is and what for, in listings and errors. */
@@ -185,6 +116,7 @@ export class Tape {
    * Results of entries that were never played read −1 there. The tail of a tape is played at most once.
    */
   cleanup(name: SyscallName, operands: readonly Operand[]): void {
+    this.#draft = undefined;
     this.#cleanups.push({ op: 'call', call: name, operands, expectation: 'any', note: 'tail' });
   }
 
@@ -212,8 +144,10 @@ export class Tape {
   #newBranch(): Branch {
     const branch = this.#branches.length;
     const entries: Entry[] = [];
+    this.#draft = undefined;
     this.#branches.push(entries);
     const add = (entry: Entry): BranchResult => {
+      this.#draft = undefined;
       entries.push(entry);
       return { branch, index: entries.length - 1 };
     };
@@ -249,6 +183,7 @@ export class Tape {
   /** Zeroed room, or bytes to send along. Their alignment is 16; `readonly` bytes are not copied until assembly. */
   space(content: number | Uint8Array): Space {
     const length = typeof content === 'number' ? content : content.length;
+    this.#draft = undefined;
     const offset = this.#length;
     if (typeof content !== 'number') this.#chunks.push({ offset, bytes: content });
     this.#length = Math.ceil((offset + Math.max(length, 1)) / ALIGNMENT) * ALIGNMENT;
@@ -264,6 +199,7 @@ export class Tape {
 
   /** Write the address of `target` into `space` at `at` when the tape is assembled (iovecs, sigevents). */
   pointer(space: Space, at: number, target: Space | Inside): void {
+    this.#draft = undefined;
     this.#links.push({ at: space.offset + at, target });
   }
 
@@ -279,46 +215,54 @@ export class Tape {
   }
 
   #append(entry: Entry): Result {
+    this.#draft = undefined;
     this.#entries.push(entry);
     return { kind: 'result', index: this.#entries.length - 1 };
   }
 
-  /** Address, in a workspace slice at `base`, of a point of the spaces. */
-  #addressOf(operand: Space | Inside, base: bigint): bigint {
-    const data = base + BigInt(L.HEADER_SIZE + this.#cells * L.ENTRY_SIZE);
-    return operand.kind === 'space'
-      ? data + BigInt(operand.offset)
-      : data + BigInt(operand.space.offset + operand.at);
-  }
-
-  #resultAddress(result: Result, base: bigint): bigint {
-    return base + BigInt(L.HEADER_SIZE + result.index * L.ENTRY_SIZE + L.ENTRY.result);
+  /** Offset, in an assembled tape, of a point of the spaces. */
+  #offsetOf(operand: Space | Inside): number {
+    const data = L.HEADER_SIZE + this.#cells * L.ENTRY_SIZE;
+    return operand.kind === 'space' ? data + operand.offset : data + operand.space.offset + operand.at;
   }
 
   /**
    * The bytes of the tape for a slice at `base`; the header is left zero, for whoever plays it. The tail ends with
-   * `last`: by default it leaves for the header's leave address.
+   * `last`: by default it leaves for the header's leave address. Assembled once, a tape is only moved to other bases.
    */
   assemble(base: bigint, last: 'leave' | 'exit' = 'leave'): Uint8Array {
+    const isKnown = this.#draft?.last === last && this.#draft.isFixed;
+    const draft = isKnown && this.#draft !== undefined ? this.#draft : this.#assembleDraft(last);
+    this.#draft = draft;
+    const bytes = draft.bytes.slice();
+    const view = new DataView(bytes.buffer);
+    // Addresses are below 2^47, and sums of them with offsets no less exact as numbers.
+    const start = Number(base);
+    const { places, offsets } = draft;
+    for (let i = 0; i < places.length; i++) putNumber(view, places[i] ?? 0, start + (offsets[i] ?? 0));
+    return bytes;
+  }
+
+  #assembleDraft(last: 'leave' | 'exit'): Draft {
     const bytes = new Uint8Array(Math.max(this.size, 64));
     const view = new DataView(bytes.buffer);
+    const draft: Draft = { last, bytes, view, places: [], offsets: [], isFixed: true };
     let at = L.HEADER_SIZE;
-    for (const entry of this.#entries) at = this.#assembleEntry(entry, view, at, base);
+    for (const entry of this.#entries) at = this.#assembleEntry(entry, draft, at);
     view.setBigInt64(at, L.OP_END, true);
     at += L.ENTRY_SIZE;
-    for (const entry of this.#cleanups) at = this.#assembleEntry(entry, view, at, base);
+    for (const entry of this.#cleanups) at = this.#assembleEntry(entry, draft, at);
     view.setBigInt64(at, last === 'leave' ? L.OP_LEAVE : BigInt(SYSCALL_X86_64.exit_group), true);
     at += L.ENTRY_SIZE;
     for (const entries of this.#branches) {
-      for (const entry of entries) at = this.#assembleEntry(entry, view, at, base);
+      for (const entry of entries) at = this.#assembleEntry(entry, draft, at);
       view.setBigInt64(at, BigInt(SYSCALL_X86_64.exit_group), true);
       at += L.ENTRY_SIZE;
     }
     const data = at;
     for (const chunk of this.#chunks) bytes.set(chunk.bytes, data + chunk.offset);
-    for (const link of this.#links)
-      view.setBigUint64(data + link.at, this.#addressOf(link.target, base), true);
-    return bytes;
+    for (const link of this.#links) relocate(draft, data + link.at, this.#offsetOf(link.target));
+    return draft;
   }
 
   /** Address of the tail's first entry in a slice at `base`. */
@@ -326,28 +270,14 @@ export class Tape {
     return base + BigInt(L.HEADER_SIZE + (this.#entries.length + 1) * L.ENTRY_SIZE);
   }
 
-  #assembleEntry(entry: Entry, view: DataView, at: number, base: bigint): number {
+  #assembleEntry(entry: Entry, draft: Draft, at: number): number {
+    const { view } = draft;
     const isCopy = entry.op === 'copy';
     putNumber(view, at, entry.call === undefined ? OP_COPY : SYSCALL_X86_64[entry.call]);
     let flags = 0;
     entry.operands.forEach((operand, position) => {
-      let value: bigint;
-      if (typeof operand === 'number') {
-        putNumber(view, at + L.ENTRY.arguments + position * 8, operand);
-        return;
-      }
-      if (typeof operand === 'object' && operand.kind === 'result') {
-        value = this.#resultAddress(operand, base);
-        if (!isCopy) flags |= 1 << position;
-      } else if (typeof operand === 'object' && operand.kind === 'deferred') {
-        if (operand.value === undefined) throw new Error(`${this.title}: ${operand.name} is not known yet`);
-        value = BigInt.asUintN(64, BigInt(operand.value));
-      } else if (typeof operand === 'object' && operand.kind === 'value') {
-        value = typeof operand.at === 'bigint' ? operand.at : this.#addressOf(operand.at, base);
+      if (this.#assembleOperand(operand, draft, at + L.ENTRY.arguments + position * 8) && !isCopy)
         flags |= 1 << position;
-      } else if (typeof operand === 'object') value = this.#addressOf(operand, base);
-      else value = BigInt.asUintN(64, operand);
-      view.setBigUint64(at + L.ENTRY.arguments + position * 8, value, true);
     });
     if (entry.expectation === 'any') flags |= L.FLAG_MAY_FAIL;
     else if (entry.expectation !== 'success') {
@@ -359,18 +289,63 @@ export class Tape {
         throw new Error('a clone cannot expect an exact answer: its child answers 0');
       flags |= L.FLAG_BRANCH_ON_ZERO;
       const cell = this.#branchCell(entry.branch);
-      view.setBigUint64(at + L.ENTRY.expected, base + BigInt(L.HEADER_SIZE + cell * L.ENTRY_SIZE), true);
+      relocate(draft, at + L.ENTRY.expected, L.HEADER_SIZE + cell * L.ENTRY_SIZE);
     }
     if (entry.goTo !== undefined) {
       const { index } = entry.goTo;
       if (index === undefined) throw new Error(`${this.title}: a label was never placed`);
       flags |= L.FLAG_BRANCH_ON_ZERO;
-      view.setBigUint64(at + L.ENTRY.expected, this.entryAddress(index, base), true);
+      relocate(draft, at + L.ENTRY.expected, L.HEADER_SIZE + index * L.ENTRY_SIZE);
     }
     view.setUint32(at + L.ENTRY.flags, flags, true);
     putNumber(view, at + L.ENTRY.result, NOT_PLAYED);
     return at + L.ENTRY_SIZE;
   }
+
+  /** Answers whether the cell holds the address of the argument instead of the argument. */
+  #assembleOperand(operand: Operand, draft: Draft, at: number): boolean {
+    if (typeof operand === 'number') {
+      putNumber(draft.view, at, operand);
+      return false;
+    }
+    if (typeof operand === 'bigint') {
+      draft.view.setBigUint64(at, BigInt.asUintN(64, operand), true);
+      return false;
+    }
+    switch (operand.kind) {
+      case 'result':
+        relocate(draft, at, L.HEADER_SIZE + operand.index * L.ENTRY_SIZE + L.ENTRY.result);
+        return true;
+      case 'deferred':
+        if (operand.value === undefined) throw new Error(`${this.title}: ${operand.name} is not known yet`);
+        draft.isFixed = false;
+        draft.view.setBigUint64(at, BigInt.asUintN(64, BigInt(operand.value)), true);
+        return false;
+      case 'value':
+        if (typeof operand.at === 'bigint') draft.view.setBigUint64(at, operand.at, true);
+        else relocate(draft, at, this.#offsetOf(operand.at));
+        return true;
+      default:
+        relocate(draft, at, this.#offsetOf(operand));
+        return false;
+    }
+  }
+}
+
+/** A tape assembled for base 0, with the places where the base is to be added to an offset. */
+interface Draft {
+  readonly last: 'leave' | 'exit';
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  readonly places: number[];
+  readonly offsets: number[];
+  /** False where it holds a deferred value, which may be another one the next time. */
+  isFixed: boolean;
+}
+
+function relocate({ places, offsets }: Draft, place: number, offset: number): void {
+  places.push(place);
+  offsets.push(offset);
 }
 
 const OP_COPY = Number(L.OP_COPY);
@@ -382,4 +357,5 @@ function putNumber(view: DataView, at: number, value: number): void {
   view.setUint32(at + 4, Math.floor(value / 0x1_0000_0000) >>> 0, true);
 }
 
+export * from './operands.js';
 export { Played } from './played.js';

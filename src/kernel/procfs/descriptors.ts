@@ -1,5 +1,7 @@
 /** /proc/PID/fd: proc_pid_fd(5). Links' names, and what stat says of the files behind them. */
-import { type BigIntStats, statSync } from 'node:fs';
+import { SyscallError } from '../errors.js';
+import { type FileStat, statPath } from '../stat.js';
+import { encodeBytes } from './bytes.js';
 import { unlessVanished } from './error.js';
 import { type Fdinfo, readFdinfo } from './fdinfo.js';
 import { attempt, readLink, readNumbers, taskPath, type Where } from './read.js';
@@ -9,7 +11,7 @@ export interface Descriptor {
   /** Path, or `pipe:[INO]`, `socket:[INO]`, `anon_inode:[eventfd]` …; as d_path gives it, ' (deleted)' included. */
   readonly link: string;
   /** Of the file, as fstat in the task. */
-  readonly stat: BigIntStats;
+  readonly stat: FileStat;
   readonly info: Fdinfo;
 }
 
@@ -23,7 +25,7 @@ export function readDescriptor(pid: number, fd: number, where: Where = {}): Desc
   return {
     fd,
     link: readLink(path),
-    stat: attempt(path, 'cannot stat', () => statSync(path, { bigint: true })),
+    stat: attempt(path, 'cannot stat', () => statAt(path)),
     info: readFdinfo(pid, fd, where),
   };
 }
@@ -36,4 +38,11 @@ export function readDescriptors(pid: number, where: Where = {}): Descriptor[] {
     if (descriptor !== undefined) descriptors.push(descriptor);
   }
   return descriptors;
+}
+
+/** What a magic link leads to. Throws SyscallError. */
+export function statAt(path: string): FileStat {
+  const stat = statPath(encodeBytes(path), true);
+  if (typeof stat === 'number') throw new SyscallError('statx', -stat, path);
+  return stat;
 }

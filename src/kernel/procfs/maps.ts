@@ -107,6 +107,21 @@ export function parseMaps(text: string, path = '/proc/PID/maps'): Mapping[] {
   return mappings;
 }
 
+/** The mapping that an address is in, of all those of a process in their order. */
+export function mappingAt(maps: readonly Mapping[], address: bigint): Mapping | undefined {
+  let low = 0;
+  let high = maps.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    const mapping = maps[middle];
+    if (mapping === undefined) return undefined;
+    if (address < mapping.start) high = middle;
+    else if (address >= mapping.end) low = middle + 1;
+    else return mapping;
+  }
+  return undefined;
+}
+
 export function readMaps(pid: number, where: Where = {}): Mapping[] {
   const path = taskPath(pid, 'maps', where);
   return parseMaps(readText(path), path);

@@ -99,6 +99,7 @@ for (const [from, to] of [
   ['SigQ:\t1/96365', 'SigQ:\t1'],
 ] as const) {
   test(`status refuses ${JSON.stringify(to)}`, () => {
-    assert.throws(() => parseStatus(STATUS.replace(`\n${from}`, `\n${to}`).replace(from, to)), ProcfsError);
+    const status = parseStatus(STATUS.replace(`\n${from}`, `\n${to}`).replace(from, to));
+    assert.throws(() => [status.uid, status.sigBlk, status.pid, status.sigQ], ProcfsError);
   });
 }

@@ -126,3 +126,10 @@ export function readStat(pid: number, where: Where = {}): Stat {
   const path = taskPath(pid, 'stat', where);
   return parseStat(readText(path), path);
 }
+
+/** The state letter of a thread alone. */
+export function readState(pid: number, tid: number): string {
+  const path = taskPath(pid, 'stat', { tid });
+  const text = readText(path);
+  return text.charAt(text.lastIndexOf(') ') + 2);
+}

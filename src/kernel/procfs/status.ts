@@ -51,92 +51,173 @@ export interface Status {
   readonly raw: ReadonlyMap<string, string>;
 }
 
+/**
+ * What is read of it is parsed: a tree has many threads, of which little is asked while they are frozen. A line that is
+ * missing or malformed throws when it is asked for.
+ */
 export function parseStatus(text: string, path = '/proc/PID/status'): Status {
-  const raw = keyed(text, path);
-  const line = new Lines(raw, path);
-  const sigQ = /^(\d+)\/(\d+)$/.exec(line.text('SigQ')) ?? fail(line.place('SigQ'), 'not queued/limit');
-  return {
-    // Here the name may have leading blanks, so it is not taken from the trimmed map.
-    name: unescapeName(
-      /^Name:\t(.*)$/m.exec(text)?.[1] ?? fail({ path, line: text.slice(0, 80) }, 'no Name'),
-    ),
-    umask: line.optional('Umask', 8),
-    state: line.text('State').charAt(0),
-    tgid: line.number('Tgid'),
-    pid: line.number('Pid'),
-    ppid: line.number('PPid'),
-    tracerPid: line.number('TracerPid'),
-    uid: line.ids('Uid'),
-    gid: line.ids('Gid'),
-    fdSize: line.number('FDSize'),
-    groups: line.numbers('Groups'),
-    nsTgid: line.numbers('NStgid'),
-    nsPid: line.numbers('NSpid'),
-    nsPgid: line.numbers('NSpgid'),
-    nsSid: line.numbers('NSsid'),
-    threads: line.number('Threads'),
-    sigQ: { queued: toNumber(sigQ[1], line.place('SigQ')), limit: BigInt(sigQ[2] ?? '') },
-    sigPnd: line.mask('SigPnd'),
-    shdPnd: line.mask('ShdPnd'),
-    sigBlk: line.mask('SigBlk'),
-    sigIgn: line.mask('SigIgn'),
-    sigCgt: line.mask('SigCgt'),
-    capInh: line.mask('CapInh'),
-    capPrm: line.mask('CapPrm'),
-    capEff: line.mask('CapEff'),
-    capBnd: line.mask('CapBnd'),
-    capAmb: line.mask('CapAmb'),
-    noNewPrivs: line.number('NoNewPrivs') !== 0,
-    seccomp: line.optional('Seccomp') ?? 0,
-    seccompFilters: line.optional('Seccomp_filters'),
-    thpEnabled: line.flag('THP_enabled'),
-    coreDumping: line.flag('CoreDumping'),
-    raw,
-  };
+  return new Lines(text, path);
 }
 
 const DECIMAL = /^\d{1,15}$/;
 const MASK = /^[0-9a-f]{16}$/;
 
-/** The lines of one status file, typed by the caller. */
-class Lines {
-  readonly raw: ReadonlyMap<string, string>;
-  readonly path: string;
+/** The lines of one status file. */
+class Lines implements Status {
+  readonly #text: string;
+  readonly #path: string;
 
-  constructor(raw: ReadonlyMap<string, string>, path: string) {
-    this.raw = raw;
-    this.path = path;
+  constructor(text: string, path: string) {
+    this.#text = text;
+    this.#path = path;
   }
 
-  place(key: string): Place {
-    return { path: this.path, line: `${key}: ${this.raw.get(key) ?? '(absent)'}` };
+  get raw(): ReadonlyMap<string, string> {
+    return keyed(this.#text, this.#path);
   }
-  text(key: string): string {
-    return this.raw.get(key) ?? present(undefined, this.place(key), key);
+
+  /** The name may have leading blanks. */
+  get name(): string {
+    return unescapeName(this.#line('Name') ?? fail(this.#place('Name'), 'no Name'));
   }
-  number(key: string): number {
-    const text = this.raw.get(key);
+  get umask(): number | undefined {
+    return this.#optional('Umask', 8);
+  }
+  get state(): string {
+    return this.#required('State').charAt(0);
+  }
+  get tgid(): number {
+    return this.#number('Tgid');
+  }
+  get pid(): number {
+    return this.#number('Pid');
+  }
+  get ppid(): number {
+    return this.#number('PPid');
+  }
+  get tracerPid(): number {
+    return this.#number('TracerPid');
+  }
+  get uid(): Ids {
+    return this.#ids('Uid');
+  }
+  get gid(): Ids {
+    return this.#ids('Gid');
+  }
+  get fdSize(): number {
+    return this.#number('FDSize');
+  }
+  get groups(): readonly number[] {
+    return this.#numbers('Groups');
+  }
+  get nsTgid(): readonly number[] {
+    return this.#numbers('NStgid');
+  }
+  get nsPid(): readonly number[] {
+    return this.#numbers('NSpid');
+  }
+  get nsPgid(): readonly number[] {
+    return this.#numbers('NSpgid');
+  }
+  get nsSid(): readonly number[] {
+    return this.#numbers('NSsid');
+  }
+  get threads(): number {
+    return this.#number('Threads');
+  }
+  get sigQ(): { readonly queued: number; readonly limit: bigint } {
+    const place = this.#place('SigQ');
+    const [, queued, limit = ''] =
+      /^(\d+)\/(\d+)$/.exec(this.#required('SigQ')) ?? fail(place, 'not queued/limit');
+    return { queued: toNumber(queued, place), limit: BigInt(limit) };
+  }
+  get sigPnd(): bigint {
+    return this.#mask('SigPnd');
+  }
+  get shdPnd(): bigint {
+    return this.#mask('ShdPnd');
+  }
+  get sigBlk(): bigint {
+    return this.#mask('SigBlk');
+  }
+  get sigIgn(): bigint {
+    return this.#mask('SigIgn');
+  }
+  get sigCgt(): bigint {
+    return this.#mask('SigCgt');
+  }
+  get capInh(): bigint {
+    return this.#mask('CapInh');
+  }
+  get capPrm(): bigint {
+    return this.#mask('CapPrm');
+  }
+  get capEff(): bigint {
+    return this.#mask('CapEff');
+  }
+  get capBnd(): bigint {
+    return this.#mask('CapBnd');
+  }
+  get capAmb(): bigint {
+    return this.#mask('CapAmb');
+  }
+  get noNewPrivs(): boolean {
+    return this.#number('NoNewPrivs') !== 0;
+  }
+  get seccomp(): number {
+    return this.#optional('Seccomp') ?? 0;
+  }
+  get seccompFilters(): number | undefined {
+    return this.#optional('Seccomp_filters');
+  }
+  get thpEnabled(): boolean | undefined {
+    return this.#flag('THP_enabled');
+  }
+  get coreDumping(): boolean | undefined {
+    return this.#flag('CoreDumping');
+  }
+
+  /** What stands behind the colon and its tab; undefined where there is no such line. */
+  #line(key: string): string | undefined {
+    const head = `${key}:\t`;
+    const at = this.#text.startsWith(head) ? 0 : this.#text.indexOf(`\n${head}`) + 1;
+    if (at === 0 && !this.#text.startsWith(head)) return undefined;
+    const end = this.#text.indexOf('\n', at);
+    return this.#text.slice(at + head.length, end < 0 ? undefined : end);
+  }
+  #value(key: string): string | undefined {
+    return this.#line(key)?.trim();
+  }
+  #place(key: string): Place {
+    return { path: this.#path, line: `${key}: ${this.#value(key) ?? '(absent)'}` };
+  }
+  #required(key: string): string {
+    return this.#value(key) ?? present(undefined, this.#place(key), key);
+  }
+  #number(key: string): number {
+    const text = this.#value(key);
     // The way of nearly all: what is wrong with the others is found out with names.
-    return text !== undefined && DECIMAL.test(text) ? Number(text) : toNumber(text, this.place(key));
+    return text !== undefined && DECIMAL.test(text) ? Number(text) : toNumber(text, this.#place(key));
   }
-  optional(key: string, base: 8 | 10 = 10): number | undefined {
-    return this.raw.has(key) ? toNumber(this.raw.get(key), this.place(key), base) : undefined;
+  #optional(key: string, base: 8 | 10 = 10): number | undefined {
+    const text = this.#value(key);
+    return text === undefined ? undefined : toNumber(text, this.#place(key), base);
   }
-  flag(key: string): boolean | undefined {
-    const value = this.optional(key);
+  #flag(key: string): boolean | undefined {
+    const value = this.#optional(key);
     return value === undefined ? undefined : value !== 0;
   }
-  numbers(key: string): number[] {
-    return words(this.text(key)).map((word) =>
-      DECIMAL.test(word) ? Number(word) : toNumber(word, this.place(key)),
+  #numbers(key: string): number[] {
+    return words(this.#required(key)).map((word) =>
+      DECIMAL.test(word) ? Number(word) : toNumber(word, this.#place(key)),
     );
   }
-  mask(key: string): bigint {
-    const text = this.raw.get(key);
-    return text !== undefined && MASK.test(text) ? BigInt(`0x${text}`) : toBigInt(text, this.place(key), 16);
+  #mask(key: string): bigint {
+    const text = this.#value(key);
+    return text !== undefined && MASK.test(text) ? BigInt(`0x${text}`) : toBigInt(text, this.#place(key), 16);
   }
-  ids(key: string): Ids {
-    const [real, effective, saved, fs, ...more] = this.numbers(key);
+  #ids(key: string): Ids {
+    const [real, effective, saved, fs, ...more] = this.#numbers(key);
     if (
       real === undefined ||
       effective === undefined ||
@@ -144,7 +225,7 @@ class Lines {
       fs === undefined ||
       more.length > 0
     ) {
-      fail(this.place(key), 'not four ids');
+      fail(this.#place(key), 'not four ids');
     }
     return { real, effective, saved, fs };
   }

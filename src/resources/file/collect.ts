@@ -1,8 +1,7 @@
-import { statSync } from 'node:fs';
 import { FD_CLOEXEC, O_CLOEXEC, O_PATH } from '../../abi/fcntl.js';
 import { createMessage, type fdinfo_entry } from '../../image/index.js';
 import type { OwnedFd } from '../../kernel/fd.js';
-import { readDescriptors } from '../../kernel/procfs/descriptors.js';
+import { readDescriptors, statAt } from '../../kernel/procfs/descriptors.js';
 import { readLink } from '../../kernel/procfs/read.js';
 import type {
   Descriptor,
@@ -88,11 +87,11 @@ export class DescriptorCollector implements FileCollector {
   addLink(process: Process, link: string, flags: number): number {
     const path = `/proc/${process.pid}/${link}`;
     const target = readLink(path);
-    const stat = statSync(path, { bigint: true });
+    const stat = statAt(path);
     const key = `${stat.dev}:${stat.ino}:${flags}:${target}`;
     const known = this.#links.get(key);
     if (known !== undefined) return known;
-    const descriptor = { process, fd: -1, info: infoOfLink(path, target, flags) };
+    const descriptor = { process, fd: -1, info: infoOfLink(target, stat, flags) };
     using opened = openPath(path, O_PATH);
     const id = this.#nextId();
     this.#dumpAs(id, descriptor, opened.fd);
@@ -142,11 +141,11 @@ export class DescriptorCollector implements FileCollector {
 }
 
 /** A magic link of procfs as if it were a descriptor. */
-function infoOfLink(path: string, link: string, flags: number): DescriptorInfo {
+function infoOfLink(link: string, stat: DescriptorInfo['stat'], flags: number): DescriptorInfo {
   return {
     fd: -1,
     link,
-    stat: statSync(path, { bigint: true }),
+    stat,
     info: {
       pos: 0n,
       flags,

@@ -1,4 +1,4 @@
-import { type BigIntStats, readSync } from 'node:fs';
+import { readSync } from 'node:fs';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { ERRNO } from '../../abi/errno.js';
 import { S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG, SEEK_DATA, SEEK_HOLE } from '../../abi/fcntl.js';
@@ -13,6 +13,7 @@ import {
 } from '../../image/index.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
+import type { FileStat } from '../../kernel/stat.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
 import { kernelDevice, reopenForReading } from '../description/calls.js';
 
@@ -23,14 +24,14 @@ import { kernelDevice, reopenForReading } from '../description/calls.js';
 const BUFFER = 1 << 20;
 
 /** Bytes that copying it takes: what its blocks hold, not the length of a sparse file. */
-export function ghostBytes(stat: BigIntStats): bigint {
+export function ghostBytes(stat: FileStat): bigint {
   if ((Number(stat.mode) & S_IFMT) !== S_IFREG) return 0n;
   const allocated = stat.blocks * 512n;
   return allocated < stat.size ? allocated : stat.size;
 }
 
 /** `opened` is a descriptor of this process that is open on the file in any way. */
-export function writeGhost(writer: ImageWriter, id: number, stat: BigIntStats, opened: number): void {
+export function writeGhost(writer: ImageWriter, id: number, stat: FileStat, opened: number): void {
   const type = Number(stat.mode) & S_IFMT;
   const sparse = type === S_IFREG && stat.blocks * 512n < stat.size;
   const message = createMessage('ghost-file', {

@@ -1,5 +1,7 @@
-import { type BigIntStats, lstatSync } from 'node:fs';
+import { ERRNO } from '../../abi/errno.js';
 import { S_IFDIR, S_IFMT } from '../../abi/fcntl.js';
+import { SyscallError } from '../../kernel/errors.js';
+import { type FileStat, statPath } from '../../kernel/stat.js';
 import { pathBytes } from '../description/calls.js';
 
 /**
@@ -19,7 +21,16 @@ export type Place =
 
 const DELETED = ' (deleted)';
 
-export function placeOf(link: string, stat: BigIntStats): Place {
+/** Looked for once for each look at a descriptor. */
+const known = new WeakMap<FileStat, Place>();
+
+export function placeOf(link: string, stat: FileStat): Place {
+  const place = known.get(stat) ?? findPlace(link, stat);
+  known.set(stat, place);
+  return place;
+}
+
+function findPlace(link: string, stat: FileStat): Place {
   const found = statOrNone(link);
   if (found !== undefined && sameInode(found, stat)) return { kind: 'visible', path: link };
   const wasRemoved = link.endsWith(DELETED);
@@ -32,17 +43,16 @@ export function placeOf(link: string, stat: BigIntStats): Place {
 }
 
 /** A path's own stat, undefined where it leads nowhere. */
-export function statOrNone(path: string): BigIntStats | undefined {
-  try {
-    return lstatSync(pathBytes(path), { bigint: true });
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : undefined;
-    if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'EACCES' || code === 'ELOOP') return undefined;
-    throw error;
-  }
+export function statOrNone(path: string): FileStat | undefined {
+  const stat = statPath(pathBytes(path), false);
+  if (typeof stat !== 'number') return stat;
+  if (NOWHERE.has(-stat)) return undefined;
+  throw new SyscallError('statx', -stat, path);
 }
 
-export function sameInode(a: BigIntStats, b: BigIntStats): boolean {
+const NOWHERE: ReadonlySet<number> = new Set([ERRNO.ENOENT, ERRNO.ENOTDIR, ERRNO.EACCES, ERRNO.ELOOP]);
+
+export function sameInode(a: FileStat, b: FileStat): boolean {
   return a.dev === b.dev && a.ino === b.ino;
 }
 

@@ -98,12 +98,12 @@ const DIFFERENT_IN_FORK = (1n << BigInt(MADV_DONTFORK)) | (1n << BigInt(MADV_WIP
 const answers = new WeakMap<Process, Answers>();
 
 /** brk(2) with an address below the heap answers where it ends. */
-export function askMemory(process: Process, tape: Tape): (played: Played) => void {
+export function askMemory(tape: Tape): (played: Played, process: Process) => void {
   tape.about('memory');
   const brk = tape.call('brk', [0]);
   const dumpable = tape.call('prctl', [PR_GET_DUMPABLE, 0, 0, 0, 0]);
   const thp = tape.call('prctl', [PR_GET_THP_DISABLE, 0, 0, 0, 0], 'any');
-  return (played) => {
+  return (played, process) => {
     answers.set(process, {
       brk: played.result(brk),
       dumpable: Number(played.result(dumpable)),

@@ -19,10 +19,10 @@ export const alternateStack: TaskState = {
   scope: 'thread',
   support: 'range and flags; also for a thread that is running a handler on it',
 
-  ask(thread, tape) {
+  ask(tape) {
     const stack = tape.space(STACK_T_SIZE);
     tape.call('sigaltstack', [0, stack], 0);
-    return (played) => {
+    return (played, thread) => {
       const view = played.view(stack);
       threadCore(thread.core).sas = create(thread_sas_entrySchema, {
         ssSp: view.getBigUint64(STACK_T_OFFSET_SP, true),

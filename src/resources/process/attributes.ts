@@ -15,11 +15,12 @@ export const childSubreaper: TaskState = {
   name: 'child subreaper',
   scope: 'process',
   support: 'the flag',
+  urgent: true,
 
-  ask(thread, tape) {
+  ask(tape) {
     const flag = tape.space(4);
     tape.call('prctl', [PR_GET_CHILD_SUBREAPER, flag, 0, 0, 0], 0);
-    return (played) => {
+    return (played, thread) => {
       taskCore(thread.core).childSubreaper = played.view(flag).getInt32(0, true) !== 0;
     };
   },
@@ -35,10 +36,10 @@ export const parentDeathSignal: TaskState = {
   scope: 'thread',
   support: 'PR_SET_PDEATHSIG',
 
-  ask(thread, tape) {
+  ask(tape) {
     const signal = tape.space(4);
     tape.call('prctl', [PR_GET_PDEATHSIG, signal, 0, 0, 0], 0);
-    return (played) => {
+    return (played, thread) => {
       const value = played.view(signal).getInt32(0, true);
       if (value !== 0) threadCore(thread.core).pdeathSig = value;
     };

@@ -66,7 +66,9 @@ export const credentials: TaskState = {
   support:
     'all uids and gids, groups, the five capability sets, securebits, no_new_privs; thread and process keyrings are refused',
 
-  ask(thread, tape) {
+  variant: ({ status }) => String(status.groups.length),
+
+  ask(tape, thread) {
     const { length } = thread.status.groups;
     const asked: Asked = {
       uids: tape.space(12),
@@ -80,7 +82,7 @@ export const credentials: TaskState = {
     const fsuid = tape.call('setfsuid', [NO_ID], 'any');
     const fsgid = tape.call('setfsgid', [NO_ID], 'any');
     const securebits = tape.call('prctl', [PR_GET_SECUREBITS, 0, 0, 0, 0]);
-    return (played) => {
+    return (played, thread) => {
       const entry = entryOf(thread, asked, played);
       entry.fsuid = Number(BigInt.asUintN(32, played.result(fsuid)));
       entry.fsgid = Number(BigInt.asUintN(32, played.result(fsgid)));

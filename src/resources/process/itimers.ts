@@ -61,13 +61,13 @@ export const intervalTimers: TaskState = {
   scope: 'process',
   support: 'real, virtual and profiling timers: remaining time and period',
 
-  ask(thread, tape) {
+  ask(tape) {
     const answers = TIMERS.map(([field, which]) => {
       const value = tape.space(ITIMERVAL_SIZE);
       tape.call('getitimer', [which, value], 0);
       return { field, value };
     });
-    return (played) => {
+    return (played, thread) => {
       const timers = timersOf(thread.core);
       for (const { field, value } of answers) timers[field] = decode(played.view(value));
       if (timers.real !== undefined) timers.real = rearmed(timers.real);

@@ -8,9 +8,9 @@ export const membarrier: TaskState = {
   scope: 'process',
   support: 'all of them, on Linux 6.3 and later',
 
-  ask(thread, tape) {
+  ask(tape) {
     const answer = tape.call('membarrier', [MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0], 'any');
-    return (played) => {
+    return (played, thread) => {
       const mask = played.result(answer);
       if (mask > 0n) taskCore(thread.core).membarrierRegistrationMask = Number(mask);
     };

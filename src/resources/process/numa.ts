@@ -12,11 +12,11 @@ export const memoryPolicy: TaskState = {
   scope: 'thread',
   support: 'mode and nodes of threads; kept by Stasis only',
 
-  ask(thread, tape, context) {
+  ask(tape) {
     const mode = tape.space(4);
     const nodes = tape.space(NODES / 8);
     const answer = tape.call('get_mempolicy', [mode, nodes, NODES, 0, 0], 'any');
-    return (played) => {
+    return (played, thread, context) => {
       // ENOSYS: a kernel without NUMA has no policies.
       if (played.result(answer) !== 0n) return;
       const value = played.view(mode).getInt32(0, true);

@@ -25,12 +25,12 @@ export const obstacles: TaskState = {
     checkDispatch(thread, context);
   },
 
-  ask(thread, tape, context) {
+  ask(tape) {
     const rings = KEYRINGS.map(([id, name]) => ({
       name,
       answer: tape.call('keyctl', [KEYCTL_GET_KEYRING_ID, id, 0], 'any'),
     }));
-    return (played) => {
+    return (played, thread, context) => {
       for (const { name, answer } of rings)
         if (played.result(answer) > 0n)
           context.refuse({ task: nameOf(thread), object: name, reason: 'its keys cannot be saved' });

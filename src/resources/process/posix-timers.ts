@@ -90,15 +90,18 @@ export const posixTimers: TaskState = {
     }
   },
 
-  ask(thread, tape) {
-    const entries = readTimers(thread.process.pid).map((timer) => entryOf(timer, thread.process));
+  // Who has timers has a tape of its own.
+  variant: ({ process: { pid } }) => (readTimers(pid).length === 0 ? '' : String(pid)),
+
+  ask(tape, { process }) {
+    const entries = readTimers(process.pid).map((timer) => entryOf(timer, process));
     const answers = entries.map((entry, index) => {
       const value = tape.space(ITIMERSPEC_SIZE);
       tape.call('timer_gettime', [entry.itId, value], 0);
       const overrun = index < OVERRUNS_MAX ? tape.call('timer_getoverrun', [entry.itId], 'any') : undefined;
       return { entry, value, overrun };
     });
-    return (played) => {
+    return (played, thread) => {
       for (const { entry, value, overrun } of answers) {
         const view = played.view(value);
         entry.isec = view.getBigUint64(0, true);
@@ -108,7 +111,7 @@ export const posixTimers: TaskState = {
         const count = overrun === undefined ? 0n : played.result(overrun);
         entry.overrun = count > 0n ? Number(count) : 0;
       }
-      timersOf(thread.core).posix = entries;
+      timersOf(thread.core).posix = [...entries];
     };
   },
 

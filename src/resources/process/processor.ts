@@ -23,14 +23,14 @@ export const processor: TaskState = {
   support:
     'permission for AMX, faulting CPUID; linear address masking and local descriptor tables are refused',
 
-  ask(thread, tape, context) {
+  ask(tape) {
     const permitted = tape.space(8);
     const untag = tape.space(Uint8Array.from({ length: 8 }, () => 0xff));
     const ldt = tape.call('modify_ldt', [READ_LDT, tape.space(LDT_ENTRY_SIZE), LDT_ENTRY_SIZE], 'any');
     const cpuid = tape.call('arch_prctl', [ARCH_GET_CPUID, 0], 'any');
     const asked = tape.call('arch_prctl', [ARCH_GET_XCOMP_PERM, permitted], 'any');
     tape.call('arch_prctl', [ARCH_GET_UNTAG_MASK, untag], 'any');
-    return (played) => {
+    return (played, thread, context) => {
       const extras = extrasOf(context, thread.insideTid);
       if (played.result(cpuid) === 0n) extras.cpuid = 0;
       const features = played.view(permitted).getBigUint64(0, true);

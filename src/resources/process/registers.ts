@@ -9,7 +9,7 @@ import {
 import { REGISTER_NAMES, type RegisterName, type Registers } from '../../kernel/registers.js';
 import { nameOf, type RestoreTask, type Thread } from '../contract.js';
 import { extrasFor } from './extras.js';
-import { registersForImage, registersFromImage } from './interrupted.js';
+import { registersFromImage } from './interrupted.js';
 import { decodeFpregs, encodeFpregs } from './xstate.js';
 
 /** General and extended registers: read and written by ptrace while a thread is stopped. */
@@ -32,7 +32,7 @@ const FIELD = {
 export function dumpRegisters(thread: Thread): void {
   const { frozen } = thread;
   if (frozen === undefined) throw new Error(`${nameOf(thread)} is not frozen`);
-  const registers = registersForImage(frozen.registers, { tid: thread.tid });
+  const { home: registers } = frozen;
   const gpregs = create(user_x86_regs_entrySchema, { mode: NATIVE });
   for (const name of REGISTER_NAMES) gpregs[FIELD[name]] = registers[name];
   thread.core.threadInfo = create(thread_info_x86Schema, {

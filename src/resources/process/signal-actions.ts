@@ -48,13 +48,13 @@ export const signalActions: TaskState = {
   scope: 'process',
   support: 'handler, flags, restorer and mask of every signal',
 
-  ask(thread, tape) {
+  ask(tape) {
     const answers = ACTION_SIGNALS.map((signal) => {
       const action = tape.space(SIGACTION_SIZE);
       tape.call('rt_sigaction', [signal, 0, action, SIGSET_SIZE], 0);
       return action;
     });
-    return (played) => {
+    return (played, thread) => {
       taskCore(thread.core).sigactions = answers.map((action) => decode(played.view(action)));
     };
   },

@@ -19,7 +19,7 @@ import { Tape } from '../../tape/tape.js';
 import type { DumpContext, Process, RestoreTask, Thread } from '../contract.js';
 import { newCore } from './core.js';
 import { dumpExtendedRegisters, dumpRegisters, taskStates } from './index.js';
-import { cureForThaw } from './interrupted.js';
+import { cureForThaw, registersForImage } from './interrupted.js';
 import { outsideCriticalSection } from './rseq.js';
 
 /** For the tests of this folder: programs to freeze, frozen threads, and images of them. */
@@ -146,7 +146,8 @@ export function recordFrozen(thread: Thread): void {
   thread.status = readStatus(thread.process.pid, { tid });
   const registers = cureForThaw(outsideCriticalSection(tid, ptrace.getRegisters(tid)));
   ptrace.setRegisters(tid, registers);
-  thread.frozen = { registers, mask: ptrace.getSignalMask(tid), xstate: ptrace.getXstate(tid) };
+  const home = registersForImage(registers, { tid });
+  thread.frozen = { registers, home, mask: ptrace.getSignalMask(tid), xstate: ptrace.getXstate(tid) };
 }
 
 export function thaw(frozen: Process): void {
@@ -208,11 +209,11 @@ export function dumpStates(actors: ReadonlyMap<Thread, Actor>, context: DumpCont
       if (state.scope === 'process' && !thread.isLeader) continue;
       state.read?.(thread, context);
       tape.about(state.name);
-      const answer = state.ask?.(thread, tape, context);
+      const answer = state.ask?.(tape, thread);
       if (answer !== undefined) answers.push(answer);
     }
     const played = playOne(actor, tape);
-    for (const answer of answers) answer(played);
+    for (const answer of answers) answer(played, thread, context);
   }
   for (const state of taskStates) state.write?.(context);
 }

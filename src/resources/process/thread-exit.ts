@@ -34,10 +34,10 @@ export const tidAddress: TaskState = {
   scope: 'thread',
   support: 'the address, PR_GET_TID_ADDRESS',
 
-  ask(thread, tape) {
+  ask(tape) {
     const address = tape.space(8);
     tape.call('prctl', [PR_GET_TID_ADDRESS, address, 0, 0, 0], 0);
-    return (played) => {
+    return (played, thread) => {
       const info = thread.core.threadInfo;
       if (info !== undefined) info.clearTidAddr = played.view(address).getBigUint64(0, true);
     };

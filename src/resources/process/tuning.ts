@@ -53,9 +53,9 @@ export const ioPriority: TaskState = {
     if (priority >> IOPRIO_CLASS_SHIFT !== IOPRIO_CLASS_NONE) extras.ioprio = priority;
   },
 
-  ask(thread, tape, context) {
+  ask(tape) {
     const slack = tape.call('prctl', [PR_GET_TIMERSLACK, 0, 0, 0, 0]);
-    return (played) => {
+    return (played, thread, context) => {
       const nanoseconds = Number(played.result(slack));
       // 0 is what realtime tasks show, whose own value cannot be seen.
       if (nanoseconds !== 0 && nanoseconds !== TIMER_SLACK_DEFAULT)
@@ -76,7 +76,7 @@ export const threadSwitches: TaskState = {
   scope: 'thread',
   support: 'speculation control, machine-check policy, PR_SET_IO_FLUSHER, PR_SET_TSC; kept by Stasis only',
 
-  ask(thread, tape, context) {
+  ask(tape) {
     const tsc = tape.space(4);
     const speculation = SPECULATIONS.map((which) =>
       tape.call('prctl', [PR_GET_SPECULATION_CTRL, which, 0, 0, 0], 'any'),
@@ -84,7 +84,7 @@ export const threadSwitches: TaskState = {
     const machineCheck = tape.call('prctl', [PR_MCE_KILL_GET, 0, 0, 0, 0], 'any');
     const flusher = tape.call('prctl', [PR_GET_IO_FLUSHER, 0, 0, 0, 0], 'any');
     tape.call('prctl', [PR_GET_TSC, tsc, 0, 0, 0], 'any');
-    return (played) => {
+    return (played, thread, context) => {
       const extras = extrasOf(context, thread.insideTid);
       const modes = speculation.map((result) =>
         Math.max(Number(played.result(result)), PR_SPEC_NOT_AFFECTED),
@@ -172,10 +172,10 @@ export const processSwitches: TaskState = {
   scope: 'process',
   support: 'PR_SET_MDWE, PR_SET_MEMORY_MERGE; kept by Stasis only',
 
-  ask(thread, tape, context) {
+  ask(tape) {
     const mdwe = tape.call('prctl', [PR_GET_MDWE, 0, 0, 0, 0], 'any');
     const merge = tape.call('prctl', [PR_GET_MEMORY_MERGE, 0, 0, 0, 0], 'any');
-    return (played) => {
+    return (played, thread, context) => {
       const extras = extrasOf(context, thread.insideTid);
       if (played.result(mdwe) > 0n) extras.mdwe = Number(played.result(mdwe));
       if (played.result(merge) > 0n) extras.memory_merge = Number(played.result(merge));

@@ -1,0 +1,67 @@
+import type { DumpContext, Process, Thread } from '../resources/contract.js';
+import { dumpRegisters } from '../resources/process/index.js';
+import { type Play, play } from '../tape/play.js';
+import { type Played, Tape } from '../tape/tape.js';
+import type { Loan } from './lend.js';
+import { memory, taskStates } from './registry.js';
+
+/** A tape of questions for all threads of which the same is asked, with the readers of its answers. */
+interface Questions {
+  readonly tape: Tape;
+  readonly urgent: readonly Reader[];
+  readonly others: readonly Reader[];
+  readonly memory: ((played: Played, process: Process) => void) | undefined;
+}
+
+type Reader = (played: Played, thread: Thread, context: DumpContext) => void;
+
+/**
+ * Read every thread from outside, then play the questions of all on all of them at once. What has to be known while the
+ * tree is frozen is read out of the answers at once; the rest by what is returned, which may be called after the thaw.
+ */
+export function ask(loan: Loan, context: DumpContext): () => void {
+  const known = new Map<string, Questions>();
+  const asked = [...loan.actors].map(([thread, actor]) => {
+    const key = keyOf(thread);
+    const questions = known.get(key) ?? questionsFor(thread);
+    known.set(key, questions);
+    loan.vet(thread, questions.tape);
+    return { thread, actor, questions };
+  });
+  const all = play(asked.map(({ actor, questions }): Play => ({ actor, tape: questions.tape })));
+  const answers = asked.map(({ thread, questions }, index) => ({ thread, questions, played: all[index] }));
+  for (const { thread, questions, played } of answers) {
+    for (const state of statesOf(thread)) state.read?.(thread, context);
+    if (played === undefined) continue;
+    questions.memory?.(played, thread.process);
+    for (const read of questions.urgent) read(played, thread, context);
+  }
+  return () => {
+    for (const { thread, questions, played } of answers) {
+      dumpRegisters(thread);
+      if (played !== undefined) for (const read of questions.others) read(played, thread, context);
+    }
+  };
+}
+
+function* statesOf(thread: Thread): Iterable<(typeof taskStates)[number]> {
+  for (const state of taskStates) if (state.scope === 'thread' || thread.isLeader) yield state;
+}
+
+function keyOf(thread: Thread): string {
+  let key = thread.isLeader ? 'leader' : 'thread';
+  for (const state of statesOf(thread)) if (state.variant !== undefined) key += `|${state.variant(thread)}`;
+  return key;
+}
+
+function questionsFor(thread: Thread): Questions {
+  const tape = new Tape(thread.isLeader ? 'state of a process' : 'state of a thread');
+  const urgent: Reader[] = [];
+  const others: Reader[] = [];
+  for (const state of statesOf(thread)) {
+    tape.about(state.name);
+    const reader = state.ask?.(tape, thread);
+    if (reader !== undefined) (state.urgent === true ? urgent : others).push(reader);
+  }
+  return { tape, urgent, others, memory: thread.isLeader ? memory.ask(tape) : undefined };
+}
