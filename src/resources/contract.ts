@@ -128,6 +128,12 @@ export interface DumpOptions {
   readonly leaveRunning: boolean;
   readonly fileLocks: boolean;
   readonly tcpEstablished: boolean;
+  /** As `criu`: unread events of inotify and fanotify are lost; otherwise a tree that has some is not saved. */
+  readonly dropEvents?: boolean;
+  /** Directories to look for watched files in, whose file system has no handles (inotify, fanotify). */
+  readonly irmapScanPaths?: readonly string[];
+  /** Look for them even where a handle would do. */
+  readonly forceIrmap?: boolean;
 }
 
 /** A task being rebuilt, on whose tape entries are put. */
@@ -231,6 +237,12 @@ export interface FileKind {
   late?(entry: file_entry, holder: Holder): boolean;
   /** After all descriptions are open, on the holder's tape: what joins this one to others (the targets of an epoll). */
   connect?(entry: file_entry, holder: Holder): void;
+  /**
+   * On the holder's `last` tape, when nothing of the restore will open, remove or close a file any more: what would
+   * take notice of that (watches of inotify). The holder has only descriptions of such kinds by then, and what is held
+   * by keys that begin with `watch:` or `ghost:`.
+   */
+  watch?(entry: file_entry, holder: Holder): void;
   /**
    * On the tape of one process that has the description as descriptor `fd`, after its table is complete: what can
    * only be done where other descriptors are in place (the targets of an epoll).

@@ -186,6 +186,7 @@ export class Restored {
     const all = reader.read('files');
     holder.openAll(fileKinds, all);
     holder.turnToLast();
+    holder.watchAll(fileKinds, all);
     holder.controller.value = process.pid;
     const stem = newStem('holder');
     playOne(stem, holder.openings);

@@ -83,6 +83,7 @@ function makePlan(reader: ImageReader, holder: StemHolder): RestorePlan {
   memory.holdMapped(living, holder);
   holder.turnToLast();
   memory.seal(living, holder);
+  holder.watchAll(fileKinds, files);
   const stem = memory.stemMaps();
   const plan = new Planner(
     workspace,

@@ -120,6 +120,29 @@ export class StemHolder implements Holder, Disposable {
     this.#tape = this.last;
   }
 
+  /**
+   * The end of the last tape: what watches files (inotify) begins when everything else is done. What the holder has
+   * open is closed before, for that may be an event too.
+   */
+  watchAll(kinds: readonly FileKind[], entries: readonly file_entry[]): void {
+    const watchers = entries.flatMap((entry) => {
+      const kind = kinds.find(({ member }) => entry[member] !== undefined);
+      return kind?.watch === undefined || !this.#held.has(`file:${entry.id}`) ? [] : [{ kind, entry }];
+    });
+    if (watchers.length === 0) return;
+    const own = new Set(watchers.map(({ entry }) => `file:${entry.id}`));
+    const isNeeded = (key: string) => own.has(key) || key.startsWith('watch:') || key.startsWith('ghost:');
+    const needed = [...this.#slots].filter(([key]) => isNeeded(key)).map(([, slot]) => slot);
+    this.last.about('what is not needed any more');
+    let first = 0;
+    for (const slot of needed.sort((a, b) => a - b)) {
+      if (slot > first) this.last.call('close_range', [first, slot - 1, 0]);
+      first = slot + 1;
+    }
+    this.last.call('close_range', [first, 0xffff_ffff, 0]);
+    for (const { kind, entry } of watchers) kind.watch?.(entry, this);
+  }
+
   #open(kind: FileKind, entry: file_entry): void {
     this.tape.about(`file ${entry.id} (${kind.name})`);
     this.hold(`file:${entry.id}`, kind.open(entry, this));
