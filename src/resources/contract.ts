@@ -233,8 +233,11 @@ export interface FileKind {
   checkAll?(descriptors: readonly Descriptor[], refuse: Refuse, options: DumpOptions): void;
   /** Make the description on the holder's tape; answers its descriptor there, which the caller moves to its slot. */
   open(entry: file_entry, holder: Holder): Result;
-  /** Whether `open` has to wait until every process of the image exists (files below /proc/PID). */
-  late?(entry: file_entry, holder: Holder): boolean;
+  /**
+   * Whether `open` has to wait until every process of the image exists (files below /proc/PID), or even until their
+   * descriptors and threads do, all but those that have to wait for that themselves.
+   */
+  late?(entry: file_entry, holder: Holder): boolean | 'tables';
   /** After all descriptions are open, on the holder's tape: what joins this one to others (the targets of an epoll). */
   connect?(entry: file_entry, holder: Holder): void;
   /**

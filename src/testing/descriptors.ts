@@ -200,8 +200,8 @@ export class Restored {
       pid.value = stem.tid;
       const taker = new StemTaker(tape, holder, pid);
       if (user.fs !== undefined) restoreFs(user.fs, tape, taker);
-      restoreTable(user.descriptors, tape, taker);
-      attachAll(fileKinds, user.descriptors, files, tape);
+      restoreTable(user.descriptors, holder.waiting, tape, taker);
+      attachAll(fileKinds, user.descriptors, files, tape, () => true);
       playOne(actor, tape);
       this.tasks.set(pids[index] ?? 0, actor);
     });

@@ -17,13 +17,16 @@ export const FIRST_SLOT = 64;
 
 /**
  * The holder of an image. Its tapes, in the order in which the engine plays them on the holder's stem:
- * `openings` (before any process of the image exists), `late` (when all exist, before they take descriptors), and
- * `last` (when the tree is complete).
+ * `openings` (before any process of the image exists), `late` (when all exist, before they take descriptors), `latest`
+ * (when they have taken them, and their threads exist), and `last` (when the tree is complete).
  */
 export class StemHolder implements Holder, Disposable {
   readonly openings = new Tape('open descriptions');
   readonly late = new Tape('open descriptions that need the processes');
+  readonly latest = new Tape('open descriptions that need the descriptors of processes');
   readonly last = new Tape('remove temporary names');
+  /** Files that are opened on the latest tape, by their ids. */
+  readonly waiting = new Set<number>();
   readonly reader: ImageReader;
   readonly options: RestoreOptions;
   /** This process, as the holder sees it. */
@@ -104,15 +107,21 @@ export class StemHolder implements Holder, Disposable {
     const all = entries
       .filter(({ id }) => !names.has(id))
       .map((entry) => ({ kind: kindOfEntry(kinds, entry), entry }));
-    const isLate = ({ kind, entry }: (typeof all)[number]) => kind.late?.(entry, this) === true;
-    for (const each of all) if (!isLate(each)) this.#open(each.kind, each.entry);
+    const when = ({ kind, entry }: (typeof all)[number]) => kind.late?.(entry, this) ?? false;
+    for (const each of all) if (when(each) === false) this.#open(each.kind, each.entry);
     this.#tape = this.late;
-    for (const each of all) if (isLate(each)) this.#open(each.kind, each.entry);
+    for (const each of all) if (when(each) === true) this.#open(each.kind, each.entry);
+    const latest = all.filter((each) => when(each) === 'tables');
+    if (latest.length > 0) this.#tape = this.latest;
+    for (const { kind, entry } of latest) {
+      this.waiting.add(entry.id);
+      this.#open(kind, entry);
+    }
     for (const { kind, entry } of all) {
       this.tape.about(`file ${entry.id} (${kind.name})`);
       kind.connect?.(entry, this);
     }
-    setOwners(this, this.late);
+    setOwners(this, this.tape);
   }
 
   /** From now on `tape` is the last one. */

@@ -1,5 +1,5 @@
 import * as E from '../../abi/event.js';
-import { AT_FDCWD, O_CLOEXEC, O_NONBLOCK } from '../../abi/fcntl.js';
+import { AT_FDCWD, F_SETFL, O_CLOEXEC } from '../../abi/fcntl.js';
 import { createMessage, type fanotify_mark_entry, ImageError } from '../../image/index.js';
 import type { FanotifyMark } from '../../kernel/procfs/fdinfo.js';
 import { readMountinfo } from '../../kernel/procfs/mountinfo.js';
@@ -7,7 +7,7 @@ import type { Descriptor, DumpContext, FileKind, Holder } from '../contract.js';
 import { refusalOf, refuseNow } from '../description/described.js';
 import { dumpOwner, restoreOwner } from '../description/owner.js';
 import { perRestore } from '../description/state.js';
-import { setStatusFlags } from '../description/status-flags.js';
+import { SETTABLE } from '../description/status-flags.js';
 import { FD_TYPE } from '../description/types.js';
 import { mountsOf } from './handle.js';
 import { retryUnread } from './unread.js';
@@ -58,9 +58,9 @@ export const fanotify: FileKind = {
   open({ id, ffy }, holder) {
     if (ffy === undefined) throw new ImageError('files.img', `file ${id} is no fanotify`);
     const { tape } = holder;
-    const nonblocking = (ffy.flags & O_NONBLOCK) === 0 ? 0 : E.FAN_NONBLOCK;
-    const fd = tape.call('fanotify_init', [ffy.faflags | E.FAN_CLOEXEC | nonblocking, ffy.evflags]);
-    setStatusFlags(tape, fd, ffy.flags);
+    const fd = tape.call('fanotify_init', [ffy.faflags, ffy.evflags]);
+    // The group goes on showing what it was made with, FAN_NONBLOCK too, when the description's flag was changed since.
+    tape.call('fcntl', [fd, F_SETFL, ffy.flags & SETTABLE]);
     restoreOwner(`file:${id}`, ffy.fown, holder);
     return fd;
   },

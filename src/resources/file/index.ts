@@ -34,4 +34,4 @@ export { checkDescriptors, checkFiles } from './check.js';
 export { DescriptorCollector } from './collect.js';
 export { restoreFs } from './fs.js';
 export { MissingFileError } from './regular.js';
-export { attachAll, restoreTable } from './table.js';
+export { attachAll, completeTable, restoreTable } from './table.js';

@@ -63,7 +63,11 @@ export const pidfd: FileKind = {
     context.writer.writeBytes(EXITS_FILE, [Buffer.from(text)]);
   },
 
-  late: ({ pidfd }) => pidfd?.nspid !== DEAD,
+  late({ pidfd }) {
+    if (pidfd === undefined || pidfd.nspid === DEAD) return false;
+    // Threads are made last.
+    return (pidfd.flags & PIDFD_THREAD) === 0 ? true : 'tables';
+  },
 
   open({ id, pidfd }, holder) {
     if (pidfd === undefined) throw new ImageError('files.img', `file ${id} is no pidfd`);
@@ -141,7 +145,7 @@ const dead = perRestore(({ reader }) =>
   reader
     .read('files')
     .map(({ pidfd }) => pidfd)
-    .filter((entry) => entry !== undefined && entry.nspid === DEAD)
+    .filter((entry) => entry?.nspid === DEAD)
     .filter((entry) => entry !== undefined),
 );
 
