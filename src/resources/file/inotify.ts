@@ -69,12 +69,13 @@ export const inotify: FileKind = {
     const { last } = holder;
     const fd = holder.slot(`file:${id}`);
     const paths = targets(holder).get(id);
-    ify?.wd.forEach(({ wd, mask }, index) => {
+    // The kernel goes on counting after the last one.
+    const watches = (ify?.wd ?? []).map(({ wd, mask }, index) => ({ wd, mask, path: paths?.[index] ?? '' }));
+    for (const { wd, mask, path } of watches.sort((a, b) => a.wd - b.wd)) {
       last.about(`watch ${wd} of inotify ${id}`);
       last.call('ioctl', [fd, INOTIFY_IOC_SETNEXTWD, wd]);
-      const path = last.string(paths?.[index] ?? '');
-      last.call('inotify_add_watch', [fd, path, (mask & WATCH_BITS) >>> 0], wd);
-    });
+      last.call('inotify_add_watch', [fd, last.string(path), (mask & WATCH_BITS) >>> 0], wd);
+    }
   },
 };
 
