@@ -1,5 +1,5 @@
 import type { ImageReader } from '../image/reader.js';
-import type { core_entry, file_entry, fs_entry, mm_entry } from '../image/schema/index.js';
+import type { core_entry, fdinfo_entry, file_entry, fs_entry, mm_entry } from '../image/schema/index.js';
 import type { ImageWriter } from '../image/writer.js';
 import type { Descriptor as DescriptorInfo } from '../kernel/procfs/descriptors.js';
 import type { Stat } from '../kernel/procfs/stat.js';
@@ -247,10 +247,10 @@ export interface FileKind {
    */
   watch?(entry: file_entry, holder: Holder): void;
   /**
-   * On the tape of one process that has the description as descriptor `fd`, after its table is complete: what can
-   * only be done where other descriptors are in place (the targets of an epoll).
+   * On the tape of every process that has the description as descriptor `fd`, after its table is complete: what has to
+   * be done by such a process itself (the kernel remembers whose signals an epoll waits for). `table` is its own.
    */
-  attach?(entry: file_entry, fd: number, tape: Tape): void;
+  attach?(entry: file_entry, fd: number, tape: Tape, table: readonly fdinfo_entry[], holder: Holder): void;
 }
 
 /**

@@ -203,7 +203,7 @@ export class Restored {
       const taker = new StemTaker(tape, holder, pid);
       if (user.fs !== undefined) restoreFs(user.fs, tape, taker);
       restoreTable(user.descriptors, holder.waiting, tape, taker);
-      attachAll(fileKinds, user.descriptors, files, tape, () => true);
+      attachAll(fileKinds, user.descriptors, files, tape, holder, () => true);
       playOne(actor, tape);
       this.tasks.set(pids[index] ?? 0, actor);
     });

@@ -1,7 +1,7 @@
 import { F_DUPFD_CLOEXEC, F_SETFD, FD_CLOEXEC, O_CLOEXEC } from '../../abi/fcntl.js';
 import type { fdinfo_entry, file_entry } from '../../image/index.js';
 import type { Tape } from '../../tape/tape.js';
-import type { FileKind, Result } from '../contract.js';
+import type { FileKind, Holder, Result } from '../contract.js';
 import { DescriptorLimitError, descriptorLimit } from '../description/limit.js';
 import type { StemTaker } from '../description/taker.js';
 
@@ -118,6 +118,7 @@ export function attachAll(
   entries: readonly fdinfo_entry[],
   files: ReadonlyMap<number, file_entry>,
   tape: Tape,
+  holder: Holder,
   isIts: (id: number) => boolean,
 ): void {
   const seen = new Set<number>();
@@ -128,7 +129,7 @@ export function attachAll(
     for (const kind of kinds) {
       if (kind.attach === undefined || entry[kind.member] === undefined) continue;
       tape.about(`descriptor ${fd} (${kind.name})`);
-      kind.attach(entry, fd, tape);
+      kind.attach(entry, fd, tape, entries, holder);
     }
   }
 }
