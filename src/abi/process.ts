@@ -205,6 +205,8 @@ export const RSEQ_SIG = 0x53053053;
 // pidfd_open: flags; pidfd_send_signal: scopes.
 export const PIDFD_NONBLOCK = 0x800;
 export const PIDFD_THREAD = 0x80;
+/** PIDFD_GET_INFO, struct pidfd_info.mask: how it ended, from Linux 6.15. */
+export const PIDFD_INFO_EXIT = 8;
 export const PIDFD_SIGNAL_THREAD = 1;
 export const PIDFD_SIGNAL_THREAD_GROUP = 2;
 export const PIDFD_SIGNAL_PROCESS_GROUP = 4;

@@ -49,7 +49,7 @@ function* statesOf(thread: Thread): Iterable<(typeof taskStates)[number]> {
 }
 
 function keyOf(thread: Thread): string {
-  let key = thread.isLeader ? 'leader' : 'thread';
+  let key = thread.isLeader ? `leader ${memory.variant(thread.process)}` : 'thread';
   for (const state of statesOf(thread)) if (state.variant !== undefined) key += `|${state.variant(thread)}`;
   return key;
 }
@@ -63,5 +63,5 @@ function questionsFor(thread: Thread): Questions {
     const reader = state.ask?.(tape, thread);
     if (reader !== undefined) (state.urgent === true ? urgent : others).push(reader);
   }
-  return { tape, urgent, others, memory: thread.isLeader ? memory.ask(tape) : undefined };
+  return { tape, urgent, others, memory: thread.isLeader ? memory.ask(tape, thread.process) : undefined };
 }

@@ -1,5 +1,5 @@
 import type { ImageReader } from '../image/reader.js';
-import type { core_entry, file_entry, fs_entry, mm_entry } from '../image/schema/index.js';
+import type { core_entry, fdinfo_entry, file_entry, fs_entry, mm_entry } from '../image/schema/index.js';
 import type { ImageWriter } from '../image/writer.js';
 import type { Descriptor as DescriptorInfo } from '../kernel/procfs/descriptors.js';
 import type { Stat } from '../kernel/procfs/stat.js';
@@ -130,6 +130,12 @@ export interface DumpOptions {
   readonly leaveRunning: boolean;
   readonly fileLocks: boolean;
   readonly tcpEstablished: boolean;
+  /** As `criu`: unread events of inotify and fanotify are lost; otherwise a tree that has some is not saved. */
+  readonly dropEvents?: boolean;
+  /** Directories to look for watched files in, whose file system has no handles (inotify, fanotify). */
+  readonly irmapScanPaths?: readonly string[];
+  /** Look for them even where a handle would do. */
+  readonly forceIrmap?: boolean;
 }
 
 /** A task being rebuilt, on whose tape entries are put. */
@@ -236,15 +242,24 @@ export interface FileKind {
   checkAll?(descriptors: readonly Descriptor[], refuse: Refuse, options: DumpOptions): void;
   /** Make the description on the holder's tape; answers its descriptor there, which the caller moves to its slot. */
   open(entry: file_entry, holder: Holder): Result;
-  /** Whether `open` has to wait until every process of the image exists (files below /proc/PID). */
-  late?(entry: file_entry, holder: Holder): boolean;
+  /**
+   * Whether `open` has to wait until every process of the image exists (files below /proc/PID), or even until their
+   * descriptors and threads do, all but those that have to wait for that themselves.
+   */
+  late?(entry: file_entry, holder: Holder): boolean | 'tables';
   /** After all descriptions are open, on the holder's tape: what joins this one to others (the targets of an epoll). */
   connect?(entry: file_entry, holder: Holder): void;
   /**
-   * On the tape of one process that has the description as descriptor `fd`, after its table is complete: what can
-   * only be done where other descriptors are in place (the targets of an epoll).
+   * On the holder's `last` tape, when nothing of the restore will open, remove or close a file any more: what would
+   * take notice of that (watches of inotify). The holder has only descriptions of such kinds by then, and what is held
+   * by keys that begin with `watch:` or `ghost:`.
    */
-  attach?(entry: file_entry, fd: number, tape: Tape): void;
+  watch?(entry: file_entry, holder: Holder): void;
+  /**
+   * On the tape of every process that has the description as descriptor `fd`, after its table is complete: what has to
+   * be done by such a process itself (the kernel remembers whose signals an epoll waits for). `table` is its own.
+   */
+  attach?(entry: file_entry, fd: number, tape: Tape, table: readonly fdinfo_entry[], holder: Holder): void;
 }
 
 /**

@@ -28,8 +28,12 @@ export interface MemoryKind {
 export interface MemoryResource {
   readonly kinds: readonly MemoryKind[];
   check(process: Process, refuse: Refuse, options: DumpOptions): void;
-  /** Questions on the tape of a process's leader, the same for all. The answer is read while the tree is frozen. */
-  ask(tape: Tape): (played: Played, process: Process) => void;
+  /**
+   * Questions on the tape of a process's leader, the same for all processes of one `variant`. The answer is read while
+   * the tree is frozen.
+   */
+  ask(tape: Tape, process: Process): (played: Played, process: Process) => void;
+  variant(process: Process): string;
   /**
    * Frozen: writes mm-P, pagemap-P, pages-N, pagemap-shmem-*, memfd.img. The tree's threads are stopped, and `actors`
    * can play tapes. `copyOf` is a stopped fork of the process, made in this freeze, where there is one: what can be

@@ -101,14 +101,15 @@ export class Program implements Disposable {
 function treeOf(root: number): Process[] {
   const found: Process[] = [];
   const visit = (pid: number, parent: Process | undefined): void => {
+    const stat = readStat(pid);
     const made = {
       pid,
       insidePid: pid,
       parent,
       children: [],
       threads: [] as Thread[],
-      state: 'stopped',
-      stat: readStat(pid),
+      state: stat.state === 'Z' ? 'zombie' : 'stopped',
+      stat,
     } as unknown as Process & { leader: Thread };
     const leader = {
       tid: pid,
@@ -122,6 +123,7 @@ function treeOf(root: number): Process[] {
     made.leader = leader;
     made.threads.push(leader);
     found.push(made);
+    parent?.children.push(made);
     const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
     for (const child of children === '' ? [] : children.split(' ')) visit(Number(child), made);
   };
@@ -186,6 +188,7 @@ export class Restored {
     const all = reader.read('files');
     holder.openAll(fileKinds, all);
     holder.turnToLast();
+    holder.watchAll(fileKinds, all);
     holder.controller.value = process.pid;
     const stem = newStem('holder');
     playOne(stem, holder.openings);
@@ -199,8 +202,8 @@ export class Restored {
       pid.value = stem.tid;
       const taker = new StemTaker(tape, holder, pid);
       if (user.fs !== undefined) restoreFs(user.fs, tape, taker);
-      restoreTable(user.descriptors, tape, taker);
-      attachAll(fileKinds, user.descriptors, files, tape);
+      restoreTable(user.descriptors, holder.waiting, tape, taker);
+      attachAll(fileKinds, user.descriptors, files, tape, holder, () => true);
       playOne(actor, tape);
       this.tasks.set(pids[index] ?? 0, actor);
     });
@@ -258,7 +261,7 @@ export async function roundTrip(
   between: (program: Program) => void = () => {},
 ): Promise<void> {
   using program = await Program.start(QUIET + code);
-  const pids = program.processes.map(({ pid }) => pid);
+  const pids = program.processes.filter(({ state }) => state !== 'zombie').map(({ pid }) => pid);
   const directory = save(program, { linkRemap: true });
   const before = pids.map((pid) => tableOf(pid));
   between(program);

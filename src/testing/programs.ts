@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { EVENT_PROGRAM } from './event-program.js';
 import { Subject } from './subject.js';
 
 /**
@@ -166,6 +167,7 @@ export const PROGRAMS: readonly Program[] = [
   },
   { name: 'sparse, protected and inherited memory', start: () => Subject.python(MEMORY) },
   { name: 'perl', start: () => Subject.start(['perl', '-e', PERL]) },
+  EVENT_PROGRAM,
   { name: 'node', start: () => Subject.start([process.execPath, '-e', NODE]) },
 ];
 

@@ -29,6 +29,9 @@ export interface CriuOptions {
   mntnsCompatMode: boolean | undefined;
 
   external: string[];
+  /** Directories to look for watched files in. */
+  irmapScanPaths: string[];
+  forceIrmap: boolean;
   inheritFds: Map<string, number>;
   shellJob: boolean;
   fileLocks: boolean;
@@ -74,6 +77,8 @@ export function defaultOptions(): CriuOptions {
     unprivileged: false,
     mntnsCompatMode: undefined,
     external: [],
+    irmapScanPaths: [],
+    forceIrmap: false,
     inheritFds: new Map(),
     shellJob: false,
     fileLocks: false,

@@ -56,6 +56,10 @@ export class Performance implements Disposable {
     this.#endTheDead();
     this.#playAll(this.#plan.tables);
     this.#adoptThreads();
+    if (this.#plan.holder.waiting.size > 0) {
+      if (this.#holder !== undefined) play([{ actor: this.#holder, tape: this.#plan.holder.latest }]);
+      this.#playAll(this.#plan.additions);
+    }
     clock.start('states');
     play(this.#plan.states.map((plan) => ({ actor: this.#finalActor(plan), tape: plan.tape })));
     this.#settle();

@@ -3,9 +3,9 @@ import { SIGCHLD } from '../../abi/signal.js';
 import { iteratePages } from '../../image/index.js';
 import type { ImageReader } from '../../image/reader.js';
 import { readLimits } from '../../kernel/procfs/limits.js';
-import type { file_entry, Holder, RestoreTask, StemMaps, Taker } from '../../resources/contract.js';
+import type { file_entry, RestoreTask, StemMaps, Taker } from '../../resources/contract.js';
 import { helperPids, type StemHolder, StemTaker } from '../../resources/description/index.js';
-import { attachAll, restoreFs, restoreTable } from '../../resources/file/index.js';
+import { attachAll, completeTable, restoreFs, restoreTable } from '../../resources/file/index.js';
 import { type Deferred, deferred, Tape } from '../../tape/tape.js';
 import { RestoreError } from '../errors.js';
 import { fileKinds, memory, taskStates } from '../registry.js';
@@ -35,6 +35,8 @@ export interface RestorePlan {
   readonly finish: ReadonlyMap<RestoreProcess, Tape>;
   /** Descriptors and threads. */
   readonly tables: ReadonlyMap<RestoreProcess, Tape>;
+  /** Descriptors that had to wait for others and for threads; seldom any. */
+  readonly additions: ReadonlyMap<RestoreProcess, Tape>;
   /** Stand-ins are collected by their parents. */
   readonly collect: ReadonlyMap<RestoreProcess, Tape>;
   /** Everything else, one tape a thread. */
@@ -83,6 +85,7 @@ function makePlan(reader: ImageReader, holder: StemHolder): RestorePlan {
   memory.holdMapped(living, holder);
   holder.turnToLast();
   memory.seal(living, holder);
+  holder.watchAll(fileKinds, files);
   const stem = memory.stemMaps();
   const plan = new Planner(
     workspace,
@@ -104,6 +107,11 @@ function makePlan(reader: ImageReader, holder: StemHolder): RestorePlan {
     ),
     finish: new Map(processes.map((process) => [process, plan.finish(process, family, living)])),
     tables: new Map(living.map((process) => [process, plan.table(process, living)])),
+    additions: new Map(
+      living
+        .filter((process) => plan.isWaiting(process, living))
+        .map((process) => [process, plan.addition(process)]),
+    ),
     collect: collectStandIns(family),
     states: living.flatMap((process) => plan.states(process)),
   };
@@ -142,14 +150,14 @@ const THREAD_FLAGS =
 
 class Planner {
   readonly #workspace: RestoreWorkspace;
-  readonly #holder: Holder;
+  readonly #holder: StemHolder;
   readonly #holderPid: Deferred;
   readonly #stem: StemMaps;
   readonly #files: ReadonlyMap<number, file_entry>;
 
   constructor(
     workspace: RestoreWorkspace,
-    holder: Holder,
+    holder: StemHolder,
     holderPid: Deferred,
     stem: StemMaps,
     files: ReadonlyMap<number, file_entry>,
@@ -210,19 +218,31 @@ class Planner {
     return tape;
   }
 
-  /** One process restores a table that several share: the first in the tree. */
   table(process: RestoreProcess, living: readonly RestoreProcess[]): Tape {
     const tape = new Tape(`descriptors and threads of ${process.name}`);
-    const { ids } = process;
-    const ownsTable = living.find((other) => other.ids?.filesId === ids?.filesId) === process;
-    if (ownsTable) {
-      restoreTable(process.descriptors, tape, new StemTaker(tape, this.#holder, this.#holderPid));
-      attachAll(fileKinds, process.descriptors, this.#files, tape);
+    const { waiting } = this.#holder;
+    if (ownsTable(process, living)) {
+      const taker = new StemTaker(tape, this.#holder, this.#holderPid);
+      restoreTable(process.descriptors, waiting, tape, taker);
+      attachAll(fileKinds, process.descriptors, this.#files, tape, this.#holder, (id) => !waiting.has(id));
     }
     for (const { tid } of process.threads.slice(1)) {
       tape.about(`thread ${tid}`);
       clone(tape, tid, THREAD_FLAGS, 0);
     }
+    return tape;
+  }
+
+  isWaiting(process: RestoreProcess, living: readonly RestoreProcess[]): boolean {
+    const { waiting } = this.#holder;
+    return ownsTable(process, living) && process.descriptors.some(({ id }) => waiting.has(id));
+  }
+
+  addition(process: RestoreProcess): Tape {
+    const tape = new Tape(`descriptors of ${process.name} that had to wait`);
+    const { waiting } = this.#holder;
+    completeTable(process.descriptors, waiting, tape, new StemTaker(tape, this.#holder, this.#holderPid));
+    attachAll(fileKinds, process.descriptors, this.#files, tape, this.#holder, (id) => waiting.has(id));
     return tape;
   }
 
@@ -246,6 +266,11 @@ class Planner {
     entries(taker);
     taker.done();
   }
+}
+
+/** One process restores a table that several share: the first in the tree. */
+function ownsTable({ ids }: RestoreProcess, living: readonly RestoreProcess[]): boolean {
+  return living.find((other) => other.ids?.filesId === ids?.filesId)?.ids === ids;
 }
 
 /** The stems need numbers above those of the program for what they take; its own limit comes last. */

@@ -93,7 +93,7 @@ export const HOST_FEATURES: readonly HostFeature[] = [
   { name: 'tun_ns', what: 'tun and tap devices in a network namespace', need: 'sometimes', fileKind: 'tun' },
   { name: 'autofs', what: 'autofs mounts', need: 'later' },
   { name: 'fdinfo_lock', what: 'file locks', need: 'later', probe: probe.since(4, 1) },
-  { name: 'aio_remap', what: 'asynchronous I/O rings', need: 'later' },
+  { name: 'aio_remap', what: 'asynchronous I/O rings', need: 'sometimes', probe: probe.since(3, 19) },
   { name: 'compat_cr', what: '32-bit programs', need: 'later' },
   {
     name: 'mem_dirty_track',

@@ -28,6 +28,8 @@ export function planImage({ directory, trust, shell_job, external }: ParsedOptio
     ['memory', plan.finish.values()],
     ['holder', [holder.late]],
     ['descriptors', plan.tables.values()],
+    ['holder', [holder.latest]],
+    ['descriptors', plan.additions.values()],
     ['stand-ins', plan.collect.values()],
     ['states', plan.states.map(({ tape }) => tape)],
     ['holder', [holder.last]],

@@ -17,13 +17,16 @@ export const FIRST_SLOT = 64;
 
 /**
  * The holder of an image. Its tapes, in the order in which the engine plays them on the holder's stem:
- * `openings` (before any process of the image exists), `late` (when all exist, before they take descriptors), and
- * `last` (when the tree is complete).
+ * `openings` (before any process of the image exists), `late` (when all exist, before they take descriptors), `latest`
+ * (when they have taken them, and their threads exist), and `last` (when the tree is complete).
  */
 export class StemHolder implements Holder, Disposable {
   readonly openings = new Tape('open descriptions');
   readonly late = new Tape('open descriptions that need the processes');
+  readonly latest = new Tape('open descriptions that need the descriptors of processes');
   readonly last = new Tape('remove temporary names');
+  /** Files that are opened on the latest tape, by their ids. */
+  readonly waiting = new Set<number>();
   readonly reader: ImageReader;
   readonly options: RestoreOptions;
   /** This process, as the holder sees it. */
@@ -104,20 +107,49 @@ export class StemHolder implements Holder, Disposable {
     const all = entries
       .filter(({ id }) => !names.has(id))
       .map((entry) => ({ kind: kindOfEntry(kinds, entry), entry }));
-    const isLate = ({ kind, entry }: (typeof all)[number]) => kind.late?.(entry, this) === true;
-    for (const each of all) if (!isLate(each)) this.#open(each.kind, each.entry);
+    const when = ({ kind, entry }: (typeof all)[number]) => kind.late?.(entry, this) ?? false;
+    for (const each of all) if (when(each) === false) this.#open(each.kind, each.entry);
     this.#tape = this.late;
-    for (const each of all) if (isLate(each)) this.#open(each.kind, each.entry);
+    for (const each of all) if (when(each) === true) this.#open(each.kind, each.entry);
+    const latest = all.filter((each) => when(each) === 'tables');
+    if (latest.length > 0) this.#tape = this.latest;
+    for (const { kind, entry } of latest) {
+      this.waiting.add(entry.id);
+      this.#open(kind, entry);
+    }
     for (const { kind, entry } of all) {
       this.tape.about(`file ${entry.id} (${kind.name})`);
       kind.connect?.(entry, this);
     }
-    setOwners(this, this.late);
+    setOwners(this, this.tape);
   }
 
   /** From now on `tape` is the last one. */
   turnToLast(): void {
     this.#tape = this.last;
+  }
+
+  /**
+   * The end of the last tape: what watches files (inotify) begins when everything else is done. What the holder has
+   * open is closed before, for that may be an event too.
+   */
+  watchAll(kinds: readonly FileKind[], entries: readonly file_entry[]): void {
+    const watchers = entries.flatMap((entry) => {
+      const kind = kinds.find(({ member }) => entry[member] !== undefined);
+      return kind?.watch === undefined || !this.#held.has(`file:${entry.id}`) ? [] : [{ kind, entry }];
+    });
+    if (watchers.length === 0) return;
+    const own = new Set(watchers.map(({ entry }) => `file:${entry.id}`));
+    const isNeeded = (key: string) => own.has(key) || key.startsWith('watch:') || key.startsWith('ghost:');
+    const needed = [...this.#slots].filter(([key]) => isNeeded(key)).map(([, slot]) => slot);
+    this.last.about('what is not needed any more');
+    let first = 0;
+    for (const slot of needed.sort((a, b) => a - b)) {
+      if (slot > first) this.last.call('close_range', [first, slot - 1, 0]);
+      first = slot + 1;
+    }
+    this.last.call('close_range', [first, 0xffff_ffff, 0]);
+    for (const { kind, entry } of watchers) kind.watch?.(entry, this);
   }
 
   #open(kind: FileKind, entry: file_entry): void {

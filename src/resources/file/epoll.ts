@@ -1,5 +1,5 @@
 import { EPOLL_CLOEXEC, EPOLL_CTL_ADD } from '../../abi/event.js';
-import { F_DUPFD_CLOEXEC, O_CLOEXEC } from '../../abi/fcntl.js';
+import { F_DUPFD_CLOEXEC, FD_CLOEXEC, O_CLOEXEC } from '../../abi/fcntl.js';
 import { KCMP_EPOLL_TFD } from '../../abi/process.js';
 import {
   createMessage,
@@ -11,7 +11,7 @@ import {
 import { scratch } from '../../kernel/memory.js';
 import type { EpollTarget } from '../../kernel/procfs/fdinfo.js';
 import { attempt } from '../../kernel/syscall.js';
-import type { Descriptor, DumpContext, FileKind, Holder, Tape } from '../contract.js';
+import type { Descriptor, DumpContext, FileKind, Holder, Result, Tape } from '../contract.js';
 import { refuseNow } from '../description/described.js';
 import { FIRST_SLOT } from '../description/holder.js';
 import { dumpOwner, restoreOwner } from '../description/owner.js';
@@ -69,7 +69,35 @@ export const epoll: FileKind = {
   },
 
   connect({ id, epfd }, holder) {
-    for (const target of epfd?.tfd ?? []) addTarget(holder.slot(`file:${id}`), target, id, holder);
+    for (const target of epfd?.tfd ?? []) {
+      const file = fileOf(id, target, holder);
+      if (ownSignals(id, file, holder)) continue;
+      const slot = holder.slot(`file:${file}`);
+      const isBusy = target.tfd >= FIRST_SLOT;
+      addTarget(holder.tape, {
+        epoll: holder.slot(`file:${id}`),
+        file: slot,
+        target,
+        isBusy,
+        flags: O_CLOEXEC,
+      });
+    }
+  },
+
+  attach({ id, epfd }, fd, tape, table, holder) {
+    for (const target of epfd?.tfd ?? []) {
+      const file = fileOf(id, target, holder);
+      const own = table.find((entry) => entry.id === file);
+      const key = `${file} ${target.tfd}`;
+      if (own === undefined || !ownSignals(id, file, holder) || attached(holder).get(id)?.has(key) === true)
+        continue;
+      attached(holder).set(id, new Set([...(attached(holder).get(id) ?? []), key]));
+      const there = table.find((entry) => entry.fd === target.tfd);
+      // The one it was added by, where that still is the same file.
+      const number = there?.id === file ? target.tfd : own.fd;
+      const flags = ((there?.flags ?? 0) & FD_CLOEXEC) === 0 ? 0 : O_CLOEXEC;
+      addTarget(tape, { epoll: fd, file: number, target, isBusy: there !== undefined, flags });
+    }
   },
 };
 
@@ -128,29 +156,62 @@ function isTarget(epoll: Descriptor, { process, fd }: Descriptor, tfd: number, o
   return attempt('kcmp', [process.pid, epoll.process.pid, KCMP_EPOLL_TFD, fd, address]) === 0;
 }
 
+/** Descriptors of the task that adds a target. */
+interface Addition {
+  readonly epoll: number;
+  readonly file: number;
+  readonly target: eventpoll_tfd_entry;
+  /** Whether something may have the number by which the target was added, and its close-on-exec flag. */
+  readonly isBusy: boolean;
+  readonly flags: number;
+}
+
 /**
- * In the holder, whose descriptors are the same descriptions: the target is moved to the number it was added by, for
- * that one call. Whatever has that number there gives way, and comes back.
+ * The target is moved to the number it was added by, for that one call. Whatever has that number there gives way, and
+ * comes back.
  */
-function addTarget(epoll: number, target: eventpoll_tfd_entry, id: number, holder: Holder): void {
-  const { tape } = holder;
-  const file = target.id === 0 ? fileOfNumber(id, target.tfd, holder) : target.id;
-  const slot = holder.slot(`file:${file}`);
-  const isBusy = target.tfd >= FIRST_SLOT;
-  const saved = isBusy ? tape.call('fcntl', [target.tfd, F_DUPFD_CLOEXEC, 0], 'any') : undefined;
-  if (slot !== target.tfd) tape.call('dup3', [slot, target.tfd, O_CLOEXEC]);
-  tape.call('epoll_ctl', [
-    movedEpoll(epoll, target.tfd, saved),
-    EPOLL_CTL_ADD,
-    target.tfd,
-    eventOf(target, tape),
-  ]);
-  if (slot === target.tfd) return;
-  tape.call('close', [target.tfd]);
+function addTarget(tape: Tape, { epoll, file, target, isBusy, flags }: Addition): void {
+  const { tfd } = target;
+  const add = (from: number | Result) => {
+    tape.call('epoll_ctl', [from, EPOLL_CTL_ADD, tfd, eventOf(target, tape)]);
+  };
+  if (file === tfd) {
+    add(epoll);
+    return;
+  }
+  const saved = isBusy ? tape.call('fcntl', [tfd, F_DUPFD_CLOEXEC, 0], 'any') : undefined;
+  tape.call('dup3', [file, tfd, O_CLOEXEC]);
+  // The epoll's own number may be the one that gave way.
+  add(epoll === tfd && saved !== undefined ? saved : epoll);
+  tape.call('close', [tfd]);
   if (saved === undefined) return;
-  tape.call('dup3', [saved, target.tfd, O_CLOEXEC], 'any');
+  tape.call('dup3', [saved, tfd, flags], 'any');
   tape.call('close', [saved], 'any');
 }
+
+function fileOf(epoll: number, { id, tfd }: eventpoll_tfd_entry, holder: Holder): number {
+  return id === 0 ? fileOfNumber(epoll, tfd, holder) : id;
+}
+
+/** Targets that a process has added, by the epoll's id. */
+const attached = perRestore(() => new Map<number, ReadonlySet<string>>());
+
+/**
+ * Who adds a signalfd is whose signals the epoll then hears of (fs/signalfd.c signalfd_poll waits at the caller's): so
+ * that has to be a process of the tree, the first one that has both.
+ */
+function ownSignals(epoll: number, file: number, holder: Holder): boolean {
+  return (
+    signalfds(holder).has(file) &&
+    tables(holder).some(
+      (table) => table.some(({ id }) => id === epoll) && table.some(({ id }) => id === file),
+    )
+  );
+}
+
+const signalfds = perRestore(
+  ({ reader }) => new Set(reader.read('files').flatMap(({ id, sgfd }) => (sgfd === undefined ? [] : [id]))),
+);
 
 /** Images of CRIU say only the number: it is that of a table that has the epoll. */
 function fileOfNumber(epoll: number, tfd: number, holder: Holder): number {
@@ -172,11 +233,6 @@ const tables = perRestore(({ reader }) =>
     .filter((found) => found?.kind === 'fdinfo')
     .map((found) => reader.read('fdinfo', found?.id ?? 0)),
 );
-
-/** The epoll's own slot may be the number that gave way. */
-function movedEpoll<T>(epoll: number, tfd: number, saved: T | undefined): number | T {
-  return epoll === tfd && saved !== undefined ? saved : epoll;
-}
 
 /** struct epoll_event, packed on x86-64: events, then data. */
 function eventOf({ events, data }: eventpoll_tfd_entry, tape: Tape) {

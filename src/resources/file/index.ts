@@ -1,9 +1,12 @@
 import type { FileKind } from '../contract.js';
 import { epoll } from './epoll.js';
 import { eventfd } from './eventfd.js';
+import { fanotify } from './fanotify.js';
 import { fifo } from './fifo.js';
+import { inotify } from './inotify.js';
 import { memfd } from './memfd.js';
 import { namespace } from './namespace.js';
+import { pidfd } from './pidfd.js';
 import { pipe } from './pipe.js';
 import { regular } from './regular.js';
 import { signalfd } from './signalfd.js';
@@ -17,6 +20,9 @@ export const fileKinds: readonly FileKind[] = [
   epoll,
   timerfd,
   signalfd,
+  pidfd,
+  inotify,
+  fanotify,
   namespace,
   tty,
   pipe,
@@ -28,4 +34,4 @@ export { checkDescriptors, checkFiles } from './check.js';
 export { DescriptorCollector } from './collect.js';
 export { restoreFs } from './fs.js';
 export { MissingFileError } from './regular.js';
-export { attachAll, restoreTable } from './table.js';
+export { attachAll, completeTable, restoreTable } from './table.js';

@@ -104,7 +104,11 @@ export const regular: FileKind = {
   },
 
   late(entry) {
-    return procfsPid(regOf(entry).name) !== undefined;
+    const { name } = regOf(entry);
+    if (procfsPid(name) === undefined) return false;
+    // Those of a descriptor, and of a thread that leads no process, are there when that is.
+    const isOfThread = /^\/proc\/(\d+)\/task\/(?!\1(\/|$))/.test(name);
+    return isOfThread || /\/fdinfo\/\d+$/.test(name) ? 'tables' : true;
   },
 };
 

@@ -1,7 +1,7 @@
-import { F_SETFD, FD_CLOEXEC, O_CLOEXEC } from '../../abi/fcntl.js';
+import { F_DUPFD_CLOEXEC, F_SETFD, FD_CLOEXEC, O_CLOEXEC } from '../../abi/fcntl.js';
 import type { fdinfo_entry, file_entry } from '../../image/index.js';
 import type { Tape } from '../../tape/tape.js';
-import type { FileKind, Result } from '../contract.js';
+import type { FileKind, Holder, Result } from '../contract.js';
 import { DescriptorLimitError, descriptorLimit } from '../description/limit.js';
 import type { StemTaker } from '../description/taker.js';
 
@@ -11,7 +11,12 @@ import type { StemTaker } from '../description/taker.js';
  * elsewhere are moved: dup3(n, n) would be EINVAL. The limit in force is still ours, soft and hard the same, since Node
  * raises its own at its start; the task's comes later.
  */
-export function restoreTable(entries: readonly fdinfo_entry[], tape: Tape, taker: StemTaker): void {
+export function restoreTable(
+  entries: readonly fdinfo_entry[],
+  waiting: ReadonlySet<number>,
+  tape: Tape,
+  taker: StemTaker,
+): void {
   const sorted = [...entries].sort((a, b) => a.fd - b.fd);
   checkNumbers(sorted);
   tape.about('descriptors');
@@ -24,12 +29,35 @@ export function restoreTable(entries: readonly fdinfo_entry[], tape: Tape, taker
   const filled = new Filled(own);
   const first = new Map<number, number>();
   for (const entry of sorted) {
+    if (waiting.has(entry.id)) continue;
     tape.about(`descriptor ${entry.fd} (file ${entry.id})`);
     place(entry, first.get(entry.id), filled, tape, taker);
     if (!first.has(entry.id)) first.set(entry.id, entry.fd);
     filled.add(entry.fd);
   }
   tape.about('descriptors');
+  taker.done();
+}
+
+/** Descriptors of files that could not be opened before tables and threads were there. */
+export function completeTable(
+  entries: readonly fdinfo_entry[],
+  waiting: ReadonlySet<number>,
+  tape: Tape,
+  taker: StemTaker,
+): void {
+  // Whatever is lowest may be a number that one of them is to have, so they come by way of one beyond all.
+  const free = Math.max(...entries.map(({ fd }) => fd)) + 1;
+  taker.restart(free);
+  for (const { id, fd, flags } of entries) {
+    if (!waiting.has(id)) continue;
+    tape.about(`descriptor ${fd} (file ${id})`);
+    const taken = taker.take(`file:${id}`);
+    const moved = tape.call('fcntl', [taken, F_DUPFD_CLOEXEC, free]);
+    tape.call('close', [taken]);
+    tape.call('dup3', [moved, fd, (flags & FD_CLOEXEC) === 0 ? 0 : O_CLOEXEC]);
+    tape.call('close', [moved]);
+  }
   taker.done();
 }
 
@@ -84,22 +112,24 @@ function checkNumbers(sorted: readonly fdinfo_entry[]): void {
   });
 }
 
-/** What kinds do where the descriptors are in place; `entries` is the table, `files` the image's by id. */
+/** What kinds do where the descriptors are in place; `entries` is the table, `files` the image's by id, those that `isIts`. */
 export function attachAll(
   kinds: readonly FileKind[],
   entries: readonly fdinfo_entry[],
   files: ReadonlyMap<number, file_entry>,
   tape: Tape,
+  holder: Holder,
+  isIts: (id: number) => boolean,
 ): void {
   const seen = new Set<number>();
   for (const { id, fd } of entries) {
     const entry = files.get(id);
-    if (entry === undefined || seen.has(id)) continue;
+    if (entry === undefined || seen.has(id) || !isIts(id)) continue;
     seen.add(id);
     for (const kind of kinds) {
       if (kind.attach === undefined || entry[kind.member] === undefined) continue;
       tape.about(`descriptor ${fd} (${kind.name})`);
-      kind.attach(entry, fd, tape);
+      kind.attach(entry, fd, tape, entries, holder);
     }
   }
 }

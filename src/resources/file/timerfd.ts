@@ -2,6 +2,7 @@ import { TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET } from '../../abi/event.js';
 import { O_CLOEXEC } from '../../abi/fcntl.js';
 import { TFD_IOC_SET_TICKS } from '../../abi/ioctl.js';
 import { createMessage, ImageError, type timerfd_entry } from '../../image/index.js';
+import type { TimerfdInfo } from '../../kernel/procfs/fdinfo.js';
 import type { FileKind } from '../contract.js';
 import { dumpOwner, restoreOwner } from '../description/owner.js';
 import { setStatusFlags } from '../description/status-flags.js';
@@ -30,7 +31,7 @@ export const timerfd: FileKind = {
       ticks: state.ticks,
       settimeFlags: state.settimeFlags,
       vsec: state.value.sec,
-      vnsec: state.value.nsec,
+      vnsec: standsExpired(state) ? 1n : state.value.nsec,
       isec: state.interval.sec,
       insec: state.interval.nsec,
     };
@@ -61,6 +62,11 @@ export const timerfd: FileKind = {
   },
 };
 
+/** A periodic timer that has expired stands still until it is read (timerfd_read_iter); in the image it is about to. */
+function standsExpired({ value, interval, ticks }: TimerfdInfo): boolean {
+  return value.sec === 0n && value.nsec === 0n && (interval.sec !== 0n || interval.nsec !== 0n) && ticks > 0n;
+}
+
 /** interval and value, each in seconds and nanoseconds. */
 type Times = readonly [bigint, bigint, bigint, bigint];
 
@@ -69,8 +75,8 @@ function settingOf(tfd: timerfd_entry): { flags: number; times: Times } | undefi
   const { isec, insec, vsec, vnsec, settimeFlags } = tfd;
   if (vsec === 0n && vnsec === 0n) {
     if (isec === 0n && insec === 0n) return undefined;
-    // A periodic timer that has expired stands still until it is read (timerfd_read_iter): so let it expire.
-    return { flags: 0, times: [isec, insec, 0n, 1n] };
+    // CRIU's images have no time left for one that has expired; without ticks it was stopped.
+    return { flags: 0, times: [isec, insec, 0n, tfd.ticks === 0n ? 0n : 1n] };
   }
   if ((settimeFlags & TFD_TIMER_CANCEL_ON_SET) === 0) return { flags: 0, times: [isec, insec, vsec, vnsec] };
   // Only absolute timers are cancelled when the clock is set.

@@ -4,6 +4,7 @@ import { mapFilePath } from '../../kernel/procfs/maps.js';
 import { attempt } from '../../kernel/procfs/read.js';
 import type { DetailedMapping } from '../../kernel/procfs/smaps.js';
 import { nameOf, type Process, type Refuse } from '../contract.js';
+import { noteRings } from './aio.js';
 import { readVmas } from './mappings.js';
 import { readSegments } from './sysv.js';
 import { nameOfMapping, USER_END, VMA, type Vma } from './vma.js';
@@ -24,16 +25,13 @@ const FLAG_REASONS: Readonly<Record<string, Reason>> = {
 
 const NAMED: Readonly<Record<string, Reason>> = {
   '[uprobes]': { reason: 'uprobes are active in it', help: 'stop tracing the process' },
-  '/[aio]': {
-    reason: 'it is the ring of an asynchronous I/O context',
-    help: 'let the program io_destroy it',
-  },
   '/secretmem': { reason: 'memory of memfd_secret(2) cannot be read by anybody else' },
   '[mpx]': { reason: 'it is a table of MPX bounds' },
 };
 
 export function checkMemory(process: Process, refuse: Refuse): void {
   const vmas = unlessVanished(() => readVmas(process.pid)) ?? [];
+  noteRings(process.pid, vmas);
   const files = new Set<string>();
   for (const vma of vmas) {
     const found = reasonFor(vma) ?? fileReason(process.pid, vma, files);

@@ -23,6 +23,7 @@ import {
   type Process,
   type Tape,
 } from '../contract.js';
+import { askRings, ringEntries } from './aio.js';
 import { type CopySpan, copyPages } from './copy.js';
 import { writeExtras } from './extras.js';
 import { guardEntry, MappingCollector, readVmas, spanOf, type VmaFields } from './mappings.js';
@@ -86,10 +87,12 @@ export function dumpMemory(
   }
 }
 
-/** fork(2) leaves out DONTFORK, empties WIPEONFORK, and may not have the huge pages for private hugetlb (SIGBUS). */
-function differsInCopy({ madv, flags }: Vma): boolean {
+/** A ring of asynchronous I/O is shared. fork(2) leaves out DONTFORK, empties WIPEONFORK, and may not have the huge pages for private hugetlb (SIGBUS). */
+function differsInCopy({ madv, flags, backing }: Vma): boolean {
   return (
-    (madv & DIFFERENT_IN_FORK) !== 0n || (flags & (MAP_HUGETLB | MAP_PRIVATE)) === (MAP_HUGETLB | MAP_PRIVATE)
+    backing === 'ring' ||
+    (madv & DIFFERENT_IN_FORK) !== 0n ||
+    (flags & (MAP_HUGETLB | MAP_PRIVATE)) === (MAP_HUGETLB | MAP_PRIVATE)
   );
 }
 
@@ -98,12 +101,14 @@ const DIFFERENT_IN_FORK = (1n << BigInt(MADV_DONTFORK)) | (1n << BigInt(MADV_WIP
 const answers = new WeakMap<Process, Answers>();
 
 /** brk(2) with an address below the heap answers where it ends. */
-export function askMemory(tape: Tape): (played: Played, process: Process) => void {
+export function askMemory(tape: Tape, process: Process): (played: Played, process: Process) => void {
   tape.about('memory');
   const brk = tape.call('brk', [0]);
   const dumpable = tape.call('prctl', [PR_GET_DUMPABLE, 0, 0, 0, 0]);
   const thp = tape.call('prctl', [PR_GET_THP_DISABLE, 0, 0, 0, 0], 'any');
+  const rings = askRings(tape, process);
   return (played, process) => {
+    rings(played, process);
     answers.set(process, {
       brk: played.result(brk),
       dumpable: Number(played.result(dumpable)),
@@ -138,6 +143,7 @@ function describe(
     exeFileId: context.files.addLink(process, 'exe', O_RDONLY),
     mmSavedAuxv: auxvOf(process.pid),
     vmas: entries,
+    aios: ringEntries(process, vmas, context),
     dumpable: answers.dumpable,
     thpDisabled: answers.thpDisabled,
   });
@@ -199,8 +205,8 @@ function* savedSpans(process: Process, vmas: readonly Vma[], found: Iterable<Spa
       if (!isPrivate(vma) || (vma.flags & MAP_DROPPABLE) !== 0) continue;
       const { start, end } = spanOf(vma);
       const readable = (vma.prot & PROT_READ) !== 0;
-      // The vDSO is the kernel's, no page of it is the process's own, but another kernel's may differ.
-      if ((vma.status & VMA.VDSO) !== 0) {
+      // The vDSO and rings are the kernel's, no page of them is the process's own.
+      if ((vma.status & (VMA.VDSO | VMA.AIORING)) !== 0) {
         yield { start, end, readable, lazy: false };
         continue;
       }

@@ -4,9 +4,10 @@ import * as P from '../../abi/prctl.js';
 import type { vma_entry } from '../../image/schema/index.js';
 import type { Tape } from '../../tape/tape.js';
 import type { AddressRange, ProcessImage, Taker } from '../contract.js';
+import { restoreRings } from './aio.js';
 import { restoreExtras } from './extras.js';
 import { freeRange } from './gap.js';
-import { isGuard, isKernel, isLate, isShared, isSysv, mmOf, spanOfEntry } from './image-memory.js';
+import { isGuard, isKernel, isLate, isRing, isShared, isSysv, mmOf, spanOfEntry } from './image-memory.js';
 import { cut, loadedOf } from './inherit.js';
 import { earlyVmas, inheritedBy } from './load.js';
 import { mapVma } from './map.js';
@@ -24,6 +25,8 @@ export function finishMemory(image: ProcessImage, tape: Tape, taker: Taker, work
   attachSegments(image, tape, workspace);
   // An old vDSO is patched while it still is writable.
   placeVdso(image, tape, workspace);
+  mapOldRings(image, tape, taken);
+  restoreRings(image, tape, taken);
   protect(image, tape);
   advise(image, tape);
   bounds(image, tape, taken);
@@ -94,6 +97,19 @@ function protect(image: ProcessImage, tape: Tape): void {
     const isFinal = !inherited.has(vma) && (!loaded.has(vma) || (vma.prot & writable) === writable);
     if (!isFinal) setProtection(tape, vma);
   }
+}
+
+/** What a child has of its parent's ring is memory it can look at; with no context it will never change. */
+function mapOldRings(image: ProcessImage, tape: Tape, taken: Taken): void {
+  const { aios, vmas } = mmOf(image);
+  const old = vmas.filter((vma) => isRing(vma) && !aios.some(({ id }) => id === vma.start));
+  if (old.length === 0) return;
+  tape.about('rings without a context');
+  const flags = M.MAP_PRIVATE | M.MAP_ANONYMOUS | M.MAP_FIXED;
+  for (const { start, end } of old)
+    tape.call('mmap', [start, end - start, M.PROT_READ | M.PROT_WRITE, flags, -1, 0], start);
+  const runs = cut(runsOfProcess(image), old.map(spanOfEntry));
+  readRunsTo(tape, runs, (run) => taken.get(keyOfPages(image.reader, run)));
 }
 
 const ADVICE = [

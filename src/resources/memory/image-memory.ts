@@ -20,6 +20,11 @@ export function isGuard({ status }: vma_entry): boolean {
   return (status & VMA.GUARD) !== 0;
 }
 
+/** Of asynchronous I/O; with a context, or what a child has of its parent's. */
+export function isRing({ status }: vma_entry): boolean {
+  return (status & VMA.AIORING) !== 0;
+}
+
 export function isKernel({ status }: vma_entry): boolean {
   return (status & (VMA.VDSO | VMA.VVAR | VMA.VSYSCALL)) !== 0;
 }
@@ -33,13 +38,13 @@ export function isSysv({ status }: vma_entry): boolean {
  * has none reserved, and nothing that fork would treat in a way of its own.
  */
 export function isEarly(vma: vma_entry): boolean {
-  if (!isPrivate(vma) || isKernel(vma) || isGuard(vma)) return false;
+  if (!isPrivate(vma) || isKernel(vma) || isGuard(vma) || isRing(vma)) return false;
   return (vma.flags & (MAP_HUGETLB | MAP_DROPPABLE)) === 0;
 }
 
 /** Private memory that is made when no child can inherit it any more. */
 export function isLate(vma: vma_entry): boolean {
-  return isPrivate(vma) && !isKernel(vma) && !isEarly(vma);
+  return isPrivate(vma) && !isKernel(vma) && !isEarly(vma) && !isRing(vma);
 }
 
 export function isShared(vma: vma_entry): boolean {

@@ -1,4 +1,5 @@
 import type { MemoryResource } from '../contract.js';
+import { variantOfRings } from './aio.js';
 import { checkMemory } from './check.js';
 import { askMemory, dumpMemory } from './dump.js';
 import { finishMemory, restoreDumpable } from './finish.js';
@@ -14,6 +15,7 @@ export const memory: MemoryResource = {
     checkMemory(process, refuse);
   },
   ask: askMemory,
+  variant: variantOfRings,
   dump: dumpMemory,
   hold: holdMemory,
   holdMapped,

@@ -67,7 +67,7 @@ export class MappingCollector {
       fd: NO_FD,
     };
     if (madv !== 0n) fields.madv = madv;
-    if (backing === 'kernel' || backing === 'anonymous') fields.pgoff = 0n;
+    if (backing === 'kernel' || backing === 'anonymous' || backing === 'ring') fields.pgoff = 0n;
     if (backing === 'sysv') fields.shmid = segmentOf(mapping);
     if (backing === 'file' || backing === 'memfd') {
       fields.fdflags = accessOf(this.#process.pid, mapping);

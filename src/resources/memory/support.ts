@@ -24,10 +24,14 @@ export const memoryKinds: readonly MemoryKind[] = [
     support:
       'bounds, brk, arguments and environment where they lie, auxiliary vector, executable, dumpable flag, THP switch',
   },
+  {
+    name: 'asynchronous I/O',
+    support:
+      'contexts by their ids, events that were not taken yet; operations on their way are waited for, if they complete while the process stands still',
+  },
   { name: 'vDSO', support: 'at its old address; another kernel’s is entered through the old one' },
   {
     name: 'refused',
-    support:
-      'asynchronous I/O rings, memfd_secret(2), uprobes, userfaultfd ranges, protection keys, device memory',
+    support: 'memfd_secret(2), uprobes, userfaultfd ranges, protection keys, device memory',
   },
 ];

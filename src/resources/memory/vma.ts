@@ -40,6 +40,8 @@ export type Backing =
   | 'memfd'
   /** A System V segment. */
   | 'sysv'
+  /** The ring of an asynchronous I/O context. */
+  | 'ring'
   /** The kernel's: vDSO, its data, vsyscall. */
   | 'kernel';
 
@@ -109,6 +111,7 @@ const KERNEL: Readonly<Record<string, number>> = {
 function backingOf(mapping: DetailedMapping, shmemDevice: string): Backing {
   const { path, inode, major, minor, perms, vmFlags } = mapping;
   if (KERNEL[path] !== undefined && inode === 0n) return 'kernel';
+  if (path === '/[aio]' && perms[3] === 's') return 'ring';
   if (inode === 0n && !path.startsWith('/') && !path.includes(':[')) return 'anonymous';
   const huge = vmFlags.includes('ht');
   if (huge || `${major}:${minor}` === shmemDevice) {
@@ -131,6 +134,8 @@ function statusOf(backing: Backing, { path, perms }: DetailedMapping): number {
       return VMA.REGULAR | (shared ? VMA.FILE_SHARED : VMA.FILE_PRIVATE);
     case 'memfd':
       return VMA.REGULAR | VMA.MEMFD | (shared ? VMA.FILE_SHARED : VMA.FILE_PRIVATE);
+    case 'ring':
+      return VMA.AIORING;
     case 'sysv':
       return VMA.REGULAR | VMA.SYSVIPC | VMA.ANON_SHARED;
     default:
@@ -155,6 +160,7 @@ export function classify(mapping: DetailedMapping, shmemDevice: string): Vma {
 /** Have pages of it their contents in the process's pages file? */
 export function isPrivate(vma: { status: number }): boolean {
   const { status } = vma;
+  if ((status & VMA.AIORING) !== 0) return true;
   if ((status & (VMA.VVAR | VMA.VSYSCALL)) !== 0 || (status & VMA.REGULAR) === 0) return false;
   return (status & (VMA.ANON_PRIVATE | VMA.FILE_PRIVATE)) !== 0;
 }
