@@ -173,6 +173,11 @@ export interface TaskState {
   /** Entries that rebuild it, on the task's last tape: memory and descriptors are in place, signals blocked, privileges still there. */
   restore?(task: RestoreTask, tape: Tape): void;
   /**
+   * Why entry number `index` of a tape that `restore` put entries on has failed, in words; undefined where it is not
+   * known, or no entry of this kind. `tid` is the task, stopped there.
+   */
+  explain?(task: RestoreTask, tape: Tape, index: number, tid: number): string | undefined;
+  /**
    * From outside, when the task has played its last tape and waits to be let go: what only procfs or ptrace takes.
    * `tid` is its id as this process sees it.
    */
