@@ -1,5 +1,6 @@
 import type { FileKind, TaskState } from '../resources/contract.js';
 import { fileLocks, fileKinds as plainKinds } from '../resources/file/index.js';
+import { ipcStates } from '../resources/ipc/index.js';
 import { memory } from '../resources/memory/index.js';
 import { taskStates as ownStates } from '../resources/process/index.js';
 import { socketKinds } from '../resources/socket/index.js';
@@ -8,7 +9,7 @@ import { socketKinds } from '../resources/socket/index.js';
 const fileKinds: readonly FileKind[] = [...socketKinds, ...plainKinds];
 
 /** Locks first: leases may take privileges that credentials take away. */
-const taskStates: readonly TaskState[] = [fileLocks, ...ownStates];
+const taskStates: readonly TaskState[] = [fileLocks, ...ipcStates, ...ownStates];
 
 /** Every kind of kernel object Stasis knows; the engine knows no other. Task states are in the order of their restore. */
 export { fileKinds, memory, taskStates };

@@ -97,6 +97,12 @@ export interface DumpContext {
    */
   readonly undo?: (entries: (tape: Tape, take: (descriptor: Descriptor) => Result) => void) => Disposable;
   /**
+   * Play tapes on frozen threads now, all at once, for answers that decide what is asked next. Only while tasks and files
+   * are read, and only where there is something to ask: each play is a stop more. What a tape takes away it has to put
+   * back itself: should we die, it is played to its end. Absent where nobody can be asked.
+   */
+  readonly play?: (tapes: ReadonlyMap<Thread, Tape>) => ReadonlyMap<Thread, Played>;
+  /**
    * What stays as it is until the tree goes on or was killed: a connection that must be silent. Released in the reverse
    * order. Whoever keeps something has said how to undo it (`undo`) before; that is no part of this.
    */
