@@ -1,12 +1,12 @@
 import type { FileKind, TaskState } from '../resources/contract.js';
 import { fileLocks, fileKinds as plainKinds } from '../resources/file/index.js';
-import { ipcStates } from '../resources/ipc/index.js';
+import { ipcKinds, ipcStates } from '../resources/ipc/index.js';
 import { memory } from '../resources/memory/index.js';
 import { taskStates as ownStates } from '../resources/process/index.js';
 import { socketKinds } from '../resources/socket/index.js';
 
 /** Every kind of open file, the more particular ones first. */
-const fileKinds: readonly FileKind[] = [...socketKinds, ...plainKinds];
+const fileKinds: readonly FileKind[] = [...socketKinds, ...ipcKinds, ...plainKinds];
 
 /** Locks first: leases may take privileges that credentials take away. */
 const taskStates: readonly TaskState[] = [fileLocks, ...ipcStates, ...ownStates];
