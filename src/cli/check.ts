@@ -15,7 +15,7 @@ interface Flags {
   readonly ghostLimit: number;
   readonly external: string[];
   readonly outsidePipes?: true;
-  readonly fileLocks?: true;
+  readonly fileLocks: boolean;
   readonly json?: true;
 }
 
@@ -29,7 +29,7 @@ export function addCheck(program: Command, done: (status: number) => void): void
     .option('--ghost-limit <size>', 'as for checkpoint', parseBytes, 2 ** 20)
     .option('--external <key>', 'as for checkpoint (repeatable)', collect, [])
     .option('--outside-pipes', 'as for checkpoint')
-    .option('--file-locks', 'as for checkpoint')
+    .option('--no-file-locks', 'as for checkpoint')
     .option('--json', 'print one JSON object')
     .action(async (flags: Flags) => done(await runVerb(flags.json === true, (i) => run(flags, i))));
 }
@@ -42,7 +42,7 @@ async function run(flags: Flags, { signal }: Interrupt): Promise<number> {
     ghost_limit_bytes: flags.ghostLimit,
     external: flags.external,
     outside_pipes: flags.outsidePipes === true,
-    file_locks: flags.fileLocks === true,
+    file_locks: flags.fileLocks,
     signal,
   });
   if (flags.json) printJson(result);

@@ -24,7 +24,7 @@ interface Flags {
   readonly ghostLimit: number;
   readonly external: string[];
   readonly outsidePipes?: true;
-  readonly fileLocks?: true;
+  readonly fileLocks: boolean;
   readonly json?: true;
 }
 
@@ -45,7 +45,7 @@ export function addCheckpoint(program: Command, done: (status: number) => void):
     .option('--ghost-limit <size>', 'largest deleted file that goes into the image', parseBytes, 2 ** 20)
     .option('--external <key>', 'what is outside of the tree and stays there (repeatable)', collect, [])
     .option('--outside-pipes', 'accept pipes whose other end is outside of the tree')
-    .option('--file-locks', 'save file locks')
+    .option('--no-file-locks', 'refuse a tree that holds file locks or leases')
     .option('--json', 'print one JSON object')
     .action(async (flags: Flags) => done(await runVerb(flags.json === true, (i) => run(flags, i))));
 }
@@ -77,7 +77,7 @@ async function save(
     ghost_limit_bytes: flags.ghostLimit,
     external: flags.external,
     outside_pipes: flags.outsidePipes === true,
-    file_locks: flags.fileLocks === true,
+    file_locks: flags.fileLocks,
     signal,
     engine,
     onProgress: progress.update,

@@ -12,6 +12,7 @@ import type {
   PendingMemory,
   Process,
   Refusal,
+  Thread,
 } from '../resources/contract.js';
 import { DescriptorCollector } from '../resources/file/index.js';
 import { MemfdCollector } from '../resources/memory/index.js';
@@ -76,6 +77,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   clock.start('borrow');
   using copies = new Copies();
   using loan = new Loan(processes, guardian);
+  dumping.loan = loan;
 
   clock.start('ask');
   const hear = ask(loan, dumping.context);
@@ -181,6 +183,8 @@ class Dumping implements Disposable {
   readonly context: DumpContext;
   readonly files: DescriptorCollector;
   readonly identities: Identities;
+  /** Who can be asked by tapes, while they are borrowed. */
+  loan: Loan | undefined;
   memory: MemoryReport = { privatePages: 0, sharedPages: 0 };
   #pending: PendingMemory | undefined;
   readonly #kept: Kept[] = [];
@@ -210,6 +214,7 @@ class Dumping implements Disposable {
         guardian.take(duty);
         return { [Symbol.dispose]: () => guardian.drop(duty) };
       },
+      play: (tapes) => playOn(this.loan, tapes),
       keep: (kept) => {
         this.#kept.push(kept);
       },
@@ -249,6 +254,17 @@ class Dumping implements Disposable {
     this.files.write();
     writeTree(this.context.writer, this.context.processes, this.identities);
   }
+}
+
+function playOn(loan: Loan | undefined, tapes: ReadonlyMap<Thread, Tape>): ReadonlyMap<Thread, Played> {
+  if (loan === undefined) throw new Error('nobody is borrowed yet');
+  const threads = [...tapes];
+  const plays = threads.map(([thread, tape]) => {
+    loan.vet(thread, tape);
+    return { actor: loan.actorOf(thread), tape };
+  });
+  const played = play(plays);
+  return new Map(threads.map(([thread], index) => [thread, played[index] as Played]));
 }
 
 function leadersOf(loan: Loan): Map<Process, Actor> {

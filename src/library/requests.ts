@@ -32,7 +32,8 @@ export const checkpointOptions = z.strictObject({
   external: z.array(z.string()).default([]),
   /** Accept pipes whose other end is outside of the tree. */
   outside_pipes: z.boolean().default(false),
-  file_locks: z.boolean().default(false),
+  /** Save locks and leases of files; without it a tree that holds some is refused. */
+  file_locks: z.boolean().default(true),
 });
 
 export const restoreOptions = z.strictObject({
@@ -73,7 +74,7 @@ export const checkOptions = z.strictObject({
   ghost_limit_bytes: z.number().int().nonnegative().default(GHOST_LIMIT_BYTES),
   external: z.array(z.string()).default([]),
   outside_pipes: z.boolean().default(false),
-  file_locks: z.boolean().default(false),
+  file_locks: z.boolean().default(true),
 });
 
 export const METHODS = {

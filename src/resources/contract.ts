@@ -97,6 +97,12 @@ export interface DumpContext {
    */
   readonly undo?: (entries: (tape: Tape, take: (descriptor: Descriptor) => Result) => void) => Disposable;
   /**
+   * Play tapes on frozen threads now, all at once, for answers that decide what is asked next. Only while tasks and files
+   * are read, and only where there is something to ask: each play is a stop more. What a tape takes away it has to put
+   * back itself: should we die, it is played to its end. Absent where nobody can be asked.
+   */
+  readonly play?: (tapes: ReadonlyMap<Thread, Tape>) => ReadonlyMap<Thread, Played>;
+  /**
    * What stays as it is until the tree goes on or was killed: a connection that must be silent. Released in the reverse
    * order. Whoever keeps something has said how to undo it (`undo`) before; that is no part of this.
    */
@@ -178,6 +184,11 @@ export interface TaskState {
   write?(context: DumpContext): void;
   /** Entries that rebuild it, on the task's last tape: memory and descriptors are in place, signals blocked, privileges still there. */
   restore?(task: RestoreTask, tape: Tape): void;
+  /**
+   * Why entry number `index` of a tape that `restore` put entries on has failed, in words; undefined where it is not
+   * known, or no entry of this kind. `tid` is the task, stopped there.
+   */
+  explain?(task: RestoreTask, tape: Tape, index: number, tid: number): string | undefined;
   /**
    * From outside, when the task has played its last tape and waits to be let go: what only procfs or ptrace takes.
    * `tid` is its id as this process sees it.

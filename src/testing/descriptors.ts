@@ -49,7 +49,7 @@ export const options: DumpOptions = {
   ghostLimit: 1 << 20,
   external: [],
   leaveRunning: false,
-  fileLocks: false,
+  fileLocks: true,
   tcpEstablished: false,
 };
 

@@ -141,7 +141,7 @@ function checkpointOptions(): CheckpointOptions {
     linkRemap: false,
     ghostLimit: 1 << 20,
     leaveRunning: order.afterwards === 'run',
-    fileLocks: false,
+    fileLocks: true,
     tcpEstablished: false,
     checksums: false,
     durable: order.durable,

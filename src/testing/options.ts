@@ -14,7 +14,7 @@ export const CHECKPOINT: Omit<CheckpointOptions, 'pid' | 'directory'> = {
   external: [],
   outsidePipes: false,
   leaveRunning: false,
-  fileLocks: false,
+  fileLocks: true,
   tcpEstablished: false,
   hooks: {},
 };

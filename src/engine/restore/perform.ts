@@ -12,7 +12,7 @@ import { describeStatus, isEventStop, waitFor } from '../../kernel/wait.js';
 import { LOOP_SYSCALL } from '../../machine/x86_64.js';
 import { loadRegisters, maskOf, pendingIn } from '../../resources/process/index.js';
 import { maskFor } from '../../tape/borrow.js';
-import { type Actor, isPassing, LostTaskError, type Play, play } from '../../tape/play.js';
+import { type Actor, isPassing, LostTaskError, type Play, play, TapeError } from '../../tape/play.js';
 import { sliceOf, startStem } from '../../tape/stem.js';
 import { SIGSTOP, takeStop } from '../../tape/stops.js';
 import type { Tape } from '../../tape/tape.js';
@@ -61,7 +61,7 @@ export class Performance implements Disposable {
       this.#playAll(this.#plan.additions);
     }
     clock.start('states');
-    play(this.#plan.states.map((plan) => ({ actor: this.#finalActor(plan), tape: plan.tape })));
+    this.#restoreStates();
     this.#settle();
     this.#endHolder();
     clock.start('registers');
@@ -225,6 +225,15 @@ export class Performance implements Disposable {
     return { ...actor, stopSignal };
   }
 
+  #restoreStates(): void {
+    const { states } = this.#plan;
+    try {
+      play(states.map((plan) => ({ actor: this.#finalActor(plan), tape: plan.tape })));
+    } catch (error) {
+      throw error instanceof TapeError ? explainState(error, states) : error;
+    }
+  }
+
   /** What only procfs takes, from outside. */
   #settle(): void {
     for (const { task, tid } of this.#plan.states)
@@ -354,6 +363,17 @@ function waitForTrap(tid: number, what: string): void {
     if (!isPassing(tid, status)) throw new LostTaskError(`${what}: ${describeStatus(status)}`);
     ptrace.resumeToSyscall(tid);
   }
+}
+
+/** What the resource that put the failed entry on the tape says of it. */
+function explainState(error: TapeError, states: readonly ThreadPlan[]): Error {
+  const plan = states.find(({ tape }) => tape === error.played.tape);
+  if (plan === undefined) return error;
+  for (const state of taskStates) {
+    const why = state.explain?.(plan.task, plan.tape, error.index, plan.tid);
+    if (why !== undefined) return new RestoreError(`${plan.task.name}: ${why}`, error.code, { cause: error });
+  }
+  return error;
 }
 
 function explainTaken(error: unknown, pid: number): unknown {

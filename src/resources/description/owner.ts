@@ -74,15 +74,20 @@ export function setOwners(holder: Holder, tape: Tape): void {
   for (const { slot, fown, note } of ownersOf(holder)) {
     tape.about(note);
     if (fown.signum !== 0) tape.call('fcntl', [slot, F_SETSIG, fown.signum]);
-    if (fown.pid === 0) continue;
-    const bytes = new Uint8Array(8);
-    const view = new DataView(bytes.buffer);
-    view.setInt32(0, fown.pidType, true);
-    view.setInt32(4, fown.pid, true);
-    const strangers = fown.uid !== 0 || fown.euid !== 0;
-    // The saved uid stays 0, so that the capabilities come back with the euid (capabilities(7)).
-    if (strangers) tape.call('setresuid', [fown.uid, fown.euid, 0]);
-    tape.call('fcntl', [slot, F_SETOWN_EX, tape.space(bytes)]);
-    if (strangers) tape.call('setresuid', [0, 0, 0]);
+    setOwner(slot, fown, tape);
   }
+}
+
+/** Entries that make whom `fown` says, if anybody, the owner of a description that a privileged task has as `fd`. */
+export function setOwner(fd: number, fown: fown_entry, tape: Tape): void {
+  if (fown.pid === 0) return;
+  const bytes = new Uint8Array(8);
+  const view = new DataView(bytes.buffer);
+  view.setInt32(0, fown.pidType, true);
+  view.setInt32(4, fown.pid, true);
+  const strangers = fown.uid !== 0 || fown.euid !== 0;
+  // The saved uid stays 0, so that the capabilities come back with the euid (capabilities(7)).
+  if (strangers) tape.call('setresuid', [fown.uid, fown.euid, 0]);
+  tape.call('fcntl', [fd, F_SETOWN_EX, tape.space(bytes)]);
+  if (strangers) tape.call('setresuid', [0, 0, 0]);
 }

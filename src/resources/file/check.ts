@@ -11,6 +11,8 @@ import {
   type Refuse,
 } from '../contract.js';
 import { refusalOf } from '../description/described.js';
+import { checkLocks } from './locks.js';
+import { checkUnseenLocks } from './unseen-locks.js';
 
 /** Before the freeze: everything about the files of a tree that could not be saved. */
 export function checkFiles(
@@ -26,6 +28,7 @@ export function checkFiles(
     for (const info of unlessVanished(() => readDescriptors(process.pid)) ?? []) {
       const descriptor = { process, fd: info.fd, info };
       const kind = kinds.find((kind) => kind.recognise(descriptor));
+      checkLocks(descriptor, refuse, options);
       if (kind === undefined) refuse(refusalOf(descriptor, 'files of this kind cannot be saved yet'));
       else {
         kind.check?.(descriptor, refuse, options);
@@ -33,6 +36,7 @@ export function checkFiles(
       }
     }
   }
+  checkUnseenLocks(processes, [...found.values()].flat(), refuse);
   for (const [kind, descriptors] of found) kind.checkAll?.(descriptors, refuse, options);
 }
 

@@ -15,6 +15,7 @@ import type {
 import { openPath, openPidfd, takeDescriptor } from '../description/calls.js';
 import { objectOf, refuseNow } from '../description/described.js';
 import { dumpFs } from './fs.js';
+import { checkLocks, writeLocks } from './locks.js';
 import { abandonRemaps, writeRemaps } from './remap.js';
 import { Descriptions } from './shared.js';
 
@@ -70,6 +71,7 @@ export class DescriptorCollector implements FileCollector {
     for (const kind of this.#kinds) kind.write?.(this.context);
     for (const [id, entries] of this.#tables) writer.write('fdinfo', id, entries);
     writer.write('files', null, this.#entries);
+    writeLocks(this.context);
     writeRemaps(this.context);
   }
 
@@ -108,6 +110,7 @@ export class DescriptorCollector implements FileCollector {
     using pidfd = openPidfd(process.pid);
     return readDescriptors(process.pid).map((info) => {
       const descriptor = { process, fd: info.fd, info };
+      checkLocks(descriptor, this.context.refuse, this.context.options);
       const entry = this.#describe(descriptor, pidfd);
       this.#found.push({ descriptor, id: entry.id });
       return createMessage('fdinfo', {

@@ -1,7 +1,19 @@
 import { readSync } from 'node:fs';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { ERRNO } from '../../abi/errno.js';
-import { S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG, SEEK_DATA, SEEK_HOLE } from '../../abi/fcntl.js';
+import {
+  F_GETFL,
+  O_ACCMODE,
+  O_DIRECT,
+  O_WRONLY,
+  S_IFBLK,
+  S_IFCHR,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  SEEK_DATA,
+  SEEK_HOLE,
+} from '../../abi/fcntl.js';
 import { writeAll } from '../../image/directory.js';
 import {
   createMessage,
@@ -15,7 +27,7 @@ import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
 import type { FileStat } from '../../kernel/stat.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
-import { kernelDevice, reopenForReading } from '../description/calls.js';
+import { fcntl, isPathOnly, kernelDevice, reopenForReading } from '../description/calls.js';
 
 /**
  * A file without a name, whole: ghost-file-N.img. Contents are written with their holes, as chunks, where it has any
@@ -49,9 +61,19 @@ export function writeGhost(writer: ImageWriter, id: number, stat: FileStat, open
   const image = writer.openRaw(fileOf('ghost-file', id));
   writeAll(image, encodeImage('ghost-file', [{ message }]));
   if (type !== S_IFREG) return;
+  if (!sparse && isReadable(opened)) {
+    copyRange(opened, image, 0, Number(stat.size));
+    return;
+  }
   using file = reopenForReading(opened);
   if (!sparse) copyRange(file.fd, image, 0, Number(stat.size));
   else for (const [from, to] of dataRanges(file.fd, Number(stat.size))) writeChunk(file.fd, image, from, to);
+}
+
+/** pread(2) leaves the offset alone. Opening the file anew would break a lease that its owner has. */
+function isReadable(opened: number): boolean {
+  const flags = fcntl(opened, F_GETFL);
+  return !isPathOnly(flags) && (flags & O_DIRECT) === 0 && (flags & O_ACCMODE) !== O_WRONLY;
 }
 
 function timeOf(ns: bigint): { tvSec: bigint; tvUsec: bigint } {

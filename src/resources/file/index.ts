@@ -33,5 +33,6 @@ export const fileKinds: readonly FileKind[] = [
 export { checkDescriptors, checkFiles } from './check.js';
 export { DescriptorCollector } from './collect.js';
 export { restoreFs } from './fs.js';
+export { fileLocks } from './locks.js';
 export { MissingFileError } from './regular.js';
 export { attachAll, completeTable, restoreTable } from './table.js';

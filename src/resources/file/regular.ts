@@ -18,12 +18,12 @@ import {
 import { createMessage, encodeName, ImageError, type reg_file_entry } from '../../image/index.js';
 import type { Descriptor, DumpOptions, FileKind, file_entry, Holder, Result } from '../contract.js';
 import { deviceNumbers, isPathOnly } from '../description/calls.js';
-import { refusalOf } from '../description/described.js';
 import { inherited } from '../description/inherit.js';
 import { dumpOwner, restoreOwner } from '../description/owner.js';
 import { perRestore } from '../description/state.js';
 import { SETTABLE, setStatusFlags } from '../description/status-flags.js';
 import { FD_TYPE, REMAP } from '../description/types.js';
+import { breakLease } from './leases.js';
 import { statOrNone } from './place.js';
 import { checkPlace, nameFor, procfsPid } from './remap.js';
 import { ghostKey, slotPath, takeUnnamed } from './unlinked.js';
@@ -62,8 +62,6 @@ export const regular: FileKind = {
 
   check(descriptor, refuse, options) {
     if (isExternal(descriptor, options)) return;
-    if (descriptor.info.info.locks.length > 0)
-      refuse(refusalOf(descriptor, 'it holds file locks or leases, which cannot be saved yet'));
     checkPlace(descriptor, refuse, options);
   },
 
@@ -101,6 +99,10 @@ export const regular: FileKind = {
     position(reg, fd, holder);
     restoreOwner(`file:${reg.id}`, reg.fown, holder);
     return fd;
+  },
+
+  connect(entry, holder) {
+    breakLease(entry, holder);
   },
 
   late(entry) {

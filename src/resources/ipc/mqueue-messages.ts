@@ -1,0 +1,117 @@
+import { O_ACCMODE, O_CLOEXEC, O_NONBLOCK, O_RDWR } from '../../abi/fcntl.js';
+import { MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE } from '../../abi/mman.js';
+import { readMaps } from '../../kernel/procfs/maps.js';
+import { readRemote } from '../../kernel/remote.js';
+import { Tape } from '../../tape/tape.js';
+import {
+  type Descriptor,
+  type DumpContext,
+  nameOf,
+  type Played,
+  type Result,
+  type Space,
+} from '../contract.js';
+import { refuseNow } from '../description/described.js';
+import type { Message } from './mqueue-codec.js';
+import type { Attributes } from './mqueue-state.js';
+
+/**
+ * The messages of a queue can only be taken out. So a process of the tree takes them all, and puts them back in the same
+ * order, on one tape, which is played to its end whatever becomes of us: messages of one priority stay in their order,
+ * and nobody of the tree runs meanwhile. They are read out of its memory afterwards.
+ */
+const PAGE = 4096n;
+
+/** Two calls and a number each have to fit into the workspace of a thread. */
+export const MESSAGES_MAX = 300;
+/** Bytes of memory that are borrowed for them. */
+export const ROOM_MAX = 256 << 20;
+
+export function readMessages(
+  descriptor: Descriptor,
+  attributes: Attributes,
+  context: DumpContext,
+): Message[] {
+  const { play } = context;
+  const { leader } = descriptor.process;
+  if (play === undefined) return refuseNow(context, descriptor, 'its messages cannot be read here');
+  const { tape, space, received, sent, opened } = tapeOf(descriptor, attributes);
+  const ask = (each: Tape): Played => {
+    const played = play(new Map([[leader, each]])).get(leader);
+    if (played === undefined) throw new Error(`${nameOf(leader)} was not asked`);
+    return played;
+  };
+  const played = ask(tape);
+  const lengths = received.map((result) => Number(played.result(result)));
+  const failed = [...received, ...sent].some((result) => played.result(result) < 0n);
+  const messages = failed
+    ? []
+    : lengths.map((length, index) => ({
+        priority: priorityOf(played, space.priorities[index]),
+        data: readRemote(leader.tid, space.address + BigInt(index * attributes.msgsize), length),
+      }));
+  const back = new Tape(`memory of ${nameOf(leader)} that was used for messages`);
+  back.call('munmap', [space.address, space.size]);
+  ask(back);
+  if (opened !== undefined && played.result(opened) < 0n)
+    refuseNow(
+      context,
+      descriptor,
+      'its messages cannot be read: the process may not open it for reading and writing',
+    );
+  if (failed) refuseNow(context, descriptor, 'others have changed it while its messages were read');
+  return messages;
+}
+
+function priorityOf(played: Played, space: Space | undefined): number {
+  return space === undefined ? 0 : played.view(space).getUint32(0, true);
+}
+
+interface Asked {
+  readonly tape: Tape;
+  readonly space: { readonly address: bigint; readonly size: bigint; readonly priorities: readonly Space[] };
+  readonly opened: Result | undefined;
+  readonly received: readonly Result[];
+  readonly sent: readonly Result[];
+}
+
+function tapeOf({ process, fd, info }: Descriptor, { curmsgs, msgsize }: Attributes): Asked {
+  const size = (BigInt(curmsgs) * BigInt(msgsize) + PAGE - 1n) & ~(PAGE - 1n);
+  const address = freeRange(process.pid, size);
+  const tape = new Tape(`messages of ${info.link}, for ${nameOf(process)}`);
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+  tape.call('mmap', [address, size, PROT_READ | PROT_WRITE, flags, -1, 0], address);
+  tape.cleanup('munmap', [address, size]);
+  const isWhole = (info.info.flags & O_ACCMODE) === O_RDWR;
+  const path = tape.string(`/proc/self/fd/${fd}`);
+  const opened = isWhole ? undefined : tape.call('open', [path, O_RDWR | O_NONBLOCK | O_CLOEXEC, 0], 'any');
+  const queue = opened ?? fd;
+  const past = tape.space(16);
+  const priorities = Array.from({ length: curmsgs }, () => tape.space(8));
+  const at = (index: number) => address + BigInt(index * msgsize);
+  const received = priorities.map((priority, index) =>
+    tape.call('mq_timedreceive', [queue, at(index), msgsize, priority, past], 'any'),
+  );
+  const sent = priorities.map((priority, index) => {
+    const value = { kind: 'value', at: { kind: 'inside', space: priority, at: 0 } } as const;
+    // One that was not received has a length no message can have.
+    return tape.call('mq_timedsend', [queue, at(index), received[index] ?? -1, value, past], 'any');
+  });
+  if (opened !== undefined) tape.call('close', [opened], 'any');
+  return { tape, space: { address, size, priorities }, opened, received, sent };
+}
+
+/** In the middle of the largest gap between mappings, far from whatever grows. */
+function freeRange(pid: number, size: bigint): bigint {
+  let best = { start: 0n, length: 0n };
+  let end = 0x1_0000n;
+  for (const map of readMaps(pid)) {
+    if (map.start > USER_END) break;
+    if (map.start - end > best.length) best = { start: end, length: map.start - end };
+    end = map.end;
+  }
+  if (best.length < size * 2n) throw new Error(`pid ${pid} has no room for ${size} bytes of messages`);
+  return (best.start + (best.length - size) / 2n) & ~(PAGE - 1n);
+}
+
+const USER_END = 0x7fff_ffff_ffffn;
