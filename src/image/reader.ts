@@ -154,6 +154,16 @@ export class ImageReader implements Disposable {
     return this.#store.readAt(name, into, position);
   }
 
+  /** Does every piece of it have a checksum where it is (archives)? */
+  get hasOwnChecksums(): boolean {
+    return this.#store.verify !== undefined;
+  }
+
+  /** Compare everything with those checksums; nothing to do where there are none. @throws ImageError with the first difference */
+  verifyOwn(): void {
+    this.#store.verify?.();
+  }
+
   /** A descriptor of a file for reading, the caller's to close; undefined when there is no such file. */
   open(name: string): number | undefined {
     return this.#store.open(name);

@@ -24,6 +24,8 @@ export interface ImageStore extends Disposable {
   openPages(name: string): number | undefined;
   /** Where a range of a file of pages lies in what `openPages` opens. */
   place(name: string, offset: number, length: number): Iterable<Place>;
+  /** Compare all contents with the checksums they came with; undefined where there are none. @throws ImageError */
+  verify?(): void;
   /** Bytes of a file, from `position` on, until `into` is full or the file ends; answers how many. Nothing is checked. */
   readAt(name: string, into: Uint8Array, position: number): number;
 }
