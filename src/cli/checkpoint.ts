@@ -1,10 +1,13 @@
+import { spawn } from 'node:child_process';
+import type { Readable, Writable } from 'node:stream';
 import { type Command, Option } from 'commander';
 import { checkpoint, createEngine, inspect } from '../library/api.js';
 import type { CheckpointResult, InspectResult } from '../library/results.js';
+import type { StreamDescriptor } from '../library/streams.js';
 import { collect, parseBytes, parsePid, parseSeconds } from './arguments.js';
 import { EXIT } from './exit.js';
 import type { Interrupt } from './interrupt.js';
-import { print } from './output.js';
+import { print, printError } from './output.js';
 import { ProgressLine } from './progress.js';
 import { count, formatBytes, formatTime } from './table.js';
 import { formatTree } from './tree.js';
@@ -12,7 +15,9 @@ import { printJson, runVerb } from './verb.js';
 
 interface Flags {
   readonly pid: number;
-  readonly output: string;
+  readonly output?: string;
+  readonly through?: string;
+  readonly waitReady?: true;
   readonly leaveRunning?: true;
   readonly leaveStopped?: true;
   readonly shellJob?: true;
@@ -31,9 +36,24 @@ interface Flags {
 export function addCheckpoint(program: Command, done: (status: number) => void): void {
   program
     .command('checkpoint')
-    .description('save a process tree into an image directory')
+    .description('save a process tree into an image directory, a file, or a stream')
     .requiredOption('--pid <pid>', 'root of the tree', parsePid)
-    .requiredOption('-o, --output <dir>', 'image directory, made when missing')
+    .option(
+      '-o, --output <place>',
+      'image directory, made when missing; FILE.stasis; or - for standard output',
+    )
+    .addOption(
+      new Option(
+        '--through <command>',
+        'a shell command that takes the stream and answers, as `ssh HOST stasis restore -`',
+      ).conflicts(['output', 'leaveRunning', 'leaveStopped']),
+    )
+    .addOption(
+      new Option(
+        '--wait-ready',
+        'with -o -: kill the tree only when the other end, heard on standard input, runs it',
+      ).conflicts(['leaveRunning', 'leaveStopped']),
+    )
     .option('--leave-running', 'let the tree go on (it is killed otherwise)')
     .addOption(new Option('--leave-stopped', 'leave the tree stopped').conflicts('leaveRunning'))
     .option('--shell-job', "the root's session and terminal are the caller's")
@@ -47,26 +67,66 @@ export function addCheckpoint(program: Command, done: (status: number) => void):
     .option('--outside-pipes', 'accept pipes whose other end is outside of the tree')
     .option('--no-file-locks', 'refuse a tree that holds file locks or leases')
     .option('--json', 'print one JSON object')
-    .action(async (flags: Flags) => done(await runVerb(flags.json === true, (i) => run(flags, i))));
+    .action(async (flags: Flags, command: Command) => {
+      const wrong = complaint(flags);
+      if (wrong !== undefined) command.error(`error: ${wrong}`);
+      done(await runVerb(flags.json === true, (i) => run(flags, i)));
+    });
 }
 
+function complaint({ output, through, waitReady }: Flags): string | undefined {
+  if (output === undefined && through === undefined) return 'where to? -o or --through says it';
+  if (waitReady && output !== STANDARD) return 'only the other end of a stream can be waited for: -o -';
+  return undefined;
+}
+
+const STANDARD = '-';
+
 async function run(flags: Flags, interrupt: Interrupt): Promise<number> {
+  if (flags.through !== undefined) return await runThrough(flags.through, flags, interrupt);
+  if (flags.output === STANDARD) return await runStream(flags, interrupt);
   await using engine = createEngine();
-  const result = await save(flags, interrupt, engine);
+  const result = await save(flags, interrupt, { to: flags.output ?? '', engine });
   if (flags.json) printJson(result);
   else print(summary(result, await inspect({ directory: result.directory, engine })));
   return EXIT.DONE;
 }
 
+/** Standard output has the image, so everything else goes to standard error. */
+async function runStream(flags: Flags, interrupt: Interrupt): Promise<number> {
+  const answers = flags.waitReady ? { answers: STDIN } : {};
+  const result = await save(flags, interrupt, { to: { fd: STDOUT, ...answers } });
+  printError(flags.json ? JSON.stringify(result) : streamSummary(result, flags.waitReady === true));
+  return EXIT.DONE;
+}
+
+const STDIN = 0;
+const STDOUT = 1;
+
+/** The command has both ends of the conversation, so the tree is killed only when it has brought it up. */
+async function runThrough(through: string, flags: Flags, interrupt: Interrupt): Promise<number> {
+  const child = spawn('sh', ['-c', through], { stdio: ['pipe', 'pipe', 'inherit'] });
+  child.stdin.on('error', () => {});
+  const result = await save(flags, interrupt, { to: child.stdin, answers: child.stdout });
+  // It may stay as long as the tree does, on whose behalf it speaks; we do not.
+  child.unref();
+  if (flags.json) printJson(result);
+  else printError(streamSummary(result, true));
+  return EXIT.DONE;
+}
+
+type Destination = Pick<Parameters<typeof checkpoint>[0], 'engine'> &
+  ({ readonly to: string | StreamDescriptor } | { readonly to: Writable; readonly answers: Readable });
+
 async function save(
   flags: Flags,
   { signal }: Interrupt,
-  engine: ReturnType<typeof createEngine>,
+  destination: Destination,
 ): Promise<CheckpointResult> {
   using progress = new ProgressLine(`saving pid ${flags.pid}`);
   return await checkpoint({
+    ...destination,
     pid: flags.pid,
-    directory: flags.output,
     afterwards: flags.leaveRunning ? 'run' : flags.leaveStopped ? 'stop' : 'kill',
     shell_job: flags.shellJob === true,
     timeout_ms: flags.timeout * 1000,
@@ -79,9 +139,18 @@ async function save(
     outside_pipes: flags.outsidePipes === true,
     file_locks: flags.fileLocks,
     signal,
-    engine,
     onProgress: progress.update,
   });
+}
+
+function streamSummary(result: CheckpointResult, isAnswered: boolean): string {
+  const fate = isAnswered
+    ? 'it runs at the other end, and was killed here'
+    : `it was ${FATES[result.afterwards]}`;
+  return (
+    `Sent pid ${result.pid}: ${count(result.processes, 'process', 'processes')}, ${count(result.threads, 'thread')}, ` +
+    `${formatBytes(result.image_bytes)}; frozen for ${formatTime(result.frozen_ms)}; ${fate}`
+  );
 }
 
 const FATES = { kill: 'killed', run: 'left running', stop: 'left stopped' } as const;

@@ -1,4 +1,4 @@
-import { UnsupportedError } from '../engine/errors.js';
+import { MoveError, UnsupportedError } from '../engine/errors.js';
 import { ImageError } from '../image/errors.js';
 import { CancelledError } from '../library/errors.js';
 
@@ -11,6 +11,8 @@ export const EXIT = {
   UNSUPPORTED: 3,
   /** The image cannot be used as it is. */
   IMAGE: 4,
+  /** A tree was sent, and nobody here knows whether it runs at the other end: it is stopped, and whole. */
+  UNDECIDED: 5,
 } as const;
 /** Plus the number of the signal that called it off, or that ended a restored root. */
 export const EXIT_SIGNAL = 128;
@@ -18,6 +20,7 @@ export const EXIT_SIGNAL = 128;
 export function statusOf(error: unknown): number {
   if (error instanceof UnsupportedError) return EXIT.UNSUPPORTED;
   if (error instanceof ImageError) return EXIT.IMAGE;
+  if (error instanceof MoveError && error.sourceState === 'stopped') return EXIT.UNDECIDED;
   return EXIT.FAILED;
 }
 
@@ -29,6 +32,7 @@ export function errorAsJson(error: unknown): object {
   if (error instanceof UnsupportedError) return { error: { ...base, refusals: error.items } };
   if (error instanceof ImageError)
     return { error: { ...base, file: error.file, offset_bytes: error.offset ?? null } };
+  if (error instanceof MoveError) return { error: { ...base, source_state: error.sourceState } };
   return { error: base };
 }
 

@@ -20,7 +20,7 @@ export function addInspect(program: Command, done: (status: number) => void): vo
   program
     .command('inspect')
     .description('show what an image holds: tree, memory, files, and where its size is')
-    .argument('<dir>', 'image directory')
+    .argument('<image>', 'image directory or archive')
     .option('--verify', 'check everything, checksums included')
     .option('--json', 'print one JSON object')
     .action(async (directory: string, flags: Flags) =>

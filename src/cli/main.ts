@@ -3,6 +3,7 @@ import { addCheck } from './check.js';
 import { addCheckpoint } from './checkpoint.js';
 import { stasisVersion } from './criu/version.js';
 import { EXIT } from './exit.js';
+import { addImage } from './image.js';
 import { addInspect } from './inspect.js';
 import { writeTo } from './output.js';
 import { addPlan } from './plan.js';
@@ -20,7 +21,7 @@ export async function main(args: readonly string[]): Promise<number> {
     .showHelpAfterError('(--help says more)')
     .exitOverride()
     .configureOutput(OUTPUT);
-  for (const add of [addCheckpoint, addRestore, addInspect, addPlan, addCheck]) add(program, done);
+  for (const add of [addCheckpoint, addRestore, addInspect, addPlan, addCheck, addImage]) add(program, done);
   try {
     await program.parseAsync([...args], { from: 'user' });
     return status;

@@ -17,7 +17,7 @@ export function addPlan(program: Command, done: (status: number) => void): void 
   program
     .command('plan')
     .description('print the tapes that a restore would play, as strace would')
-    .argument('<dir>', 'image directory')
+    .argument('<image>', 'image directory or archive')
     .option('--shell-job', 'as for restore')
     .option('--external <key>', 'as for restore (repeatable)', collect, [])
     .option('--json', 'print one JSON object')

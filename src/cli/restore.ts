@@ -19,6 +19,7 @@ interface Flags {
   readonly leaveStopped?: true;
   readonly inheritFd: Record<string, number>;
   readonly external: string[];
+  readonly spool?: string;
   readonly json?: true;
 }
 
@@ -26,7 +27,10 @@ export function addRestore(program: Command, done: (status: number) => void): vo
   program
     .command('restore')
     .description('bring a process tree back from its image')
-    .argument('<dir>', 'image directory')
+    .argument(
+      '<image>',
+      'image directory, archive, or - for a stream on standard input (answered on standard output)',
+    )
     .option('--detach', 'return once the tree runs (otherwise when its root ends, with its status)')
     .option('--pidfile <file>', "write the root's pid to a file")
     .option('--verify', 'compare all files with their checksums first')
@@ -40,6 +44,10 @@ export function addRestore(program: Command, done: (status: number) => void): vo
       {},
     )
     .option('--external <key>', 'what is outside of the tree (repeatable)', collect, [])
+    .option(
+      '--spool <dir>',
+      'with -: where the image lies until the tree runs, without a name; $TMPDIR or /var/tmp',
+    )
     .option('--json', 'print one JSON object')
     .action(async (directory: string, flags: Flags) =>
       done(await runVerb(flags.json === true, (interrupt) => run(directory, flags, interrupt))),
@@ -66,10 +74,17 @@ async function run(directory: string, flags: Flags, interrupt: Interrupt): Promi
   return statusAs(status);
 }
 
+const STDIN = 0;
+const STDOUT = 1;
+
 async function bringBack(directory: string, flags: Flags, { signal }: Interrupt): Promise<Restored> {
-  using progress = new ProgressLine(`restoring ${directory}`);
+  const { spool } = flags;
+  using progress = new ProgressLine(`restoring ${directory === '-' ? 'a stream' : directory}`);
   return await restore({
-    directory,
+    from:
+      directory === '-'
+        ? { fd: STDIN, answers: STDOUT, ...(spool === undefined ? {} : { spool }) }
+        : directory,
     detach: flags.detach === true,
     verify: flags.verify === true,
     trust: flags.trust === true,

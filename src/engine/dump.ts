@@ -1,6 +1,5 @@
-import { resolve } from 'node:path';
 import { writeChecksums } from '../image/checksums.js';
-import { ImageWriter, KINDS, type MessageOf } from '../image/index.js';
+import { ImageWriter } from '../image/index.js';
 import { ImageReader } from '../image/reader.js';
 import { sleep_us } from '../kernel/syscall.js';
 import { statistics } from '../kernel/wait.js';
@@ -20,9 +19,10 @@ import { dumpExtendedRegisters } from '../resources/process/index.js';
 import { ask } from './ask.js';
 import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
+import { type Commitment, commitmentOf } from './commitment.js';
 import { Copies } from './copies.js';
 import { commitDuty, undoDuty } from './duties.js';
-import { PassingError, UnsupportedError } from './errors.js';
+import { type MoveError, PassingError, UnsupportedError } from './errors.js';
 import { Frozen } from './freeze.js';
 import { type Duty, Guardian } from './guardian.js';
 import { Identities } from './identity.js';
@@ -61,7 +61,8 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
     rehearse(dump, options);
   }
   const stopsBefore = statistics.stops;
-  using writer = ImageWriter.create(options.directory, { overwrite: options.overwrite });
+  const commitment = commitmentOf(options);
+  using writer = new ImageWriter(commitment.target);
 
   using guardian = Guardian.start();
 
@@ -71,8 +72,11 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   using frozen = Frozen.freeze(options.pid, options.timeout_ms);
   const frozen_start = now_ms();
   const { processes } = frozen;
-  guardian.know(living(processes).map(({ pid }) => pid));
-  using dumping = new Dumping(writer, processes, options, guardian);
+  guardian.know(
+    living(processes).map(({ pid }) => pid),
+    commitment.descriptors,
+  );
+  using dumping = new Dumping(writer, processes, options, guardian, commitment);
 
   clock.start('borrow');
   using copies = new Copies();
@@ -111,17 +115,26 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   clock.start('commit');
   options.hooks.beforeCommit?.();
   // Whoever is to be killed must not run on if we die between the commit and the kill.
-  const duty = options.afterwards === 'run' ? undefined : commitDutyOf(options, processes, guardian);
+  const duty =
+    options.afterwards === 'run' ? undefined : commitDutyOf(options, processes, guardian, commitment);
   if (duty !== undefined) {
     guardian.take(duty);
     if (!guardian.holds) frozen.pin();
   }
   if (options.afterwards === 'kill') dumping.commitKept();
-  commit(writer, inventoryOf(dumping.identities), options.durable);
+  const undecided = commit(commitment, writer, inventoryOf(dumping.identities), guardian);
   dumping.isCommitted = true;
+  if (undecided !== undefined) {
+    // Nothing of it may be heard of from here on, nor be lost.
+    dumping.letGo('killed');
+    frozen.leaveStopped();
+    throw undecided;
+  }
   const afterwards = committed?.() ?? options.afterwards;
-  if (afterwards === 'kill') frozen.kill();
-  else {
+  if (afterwards === 'kill') {
+    frozen.kill();
+    commitment.killed();
+  } else {
     dumping.letGo('goes on');
     if (duty !== undefined && afterwards === 'run') guardian.drop(duty);
     if (afterwards === 'run') frozen.thaw();
@@ -130,7 +143,8 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   dumping.letGo('killed');
   const gone = now_ms();
   clock.stop();
-  const warning = options.checksums ? addChecksums(options.directory) : undefined;
+  // The frames of archives and streams have theirs.
+  const warning = options.checksums && options.to === undefined ? addChecksums(options.directory) : undefined;
 
   const { bytes } = writer;
   return {
@@ -152,25 +166,30 @@ function living(processes: readonly Process[]): Process[] {
   return processes.filter(({ state }) => state !== 'zombie');
 }
 
-function commitDutyOf(options: CheckpointOptions, processes: readonly Process[], guardian: Guardian): Duty {
+function commitDutyOf(
+  options: CheckpointOptions,
+  processes: readonly Process[],
+  guardian: Guardian,
+  commitment: Commitment,
+): Duty {
   const pids = living(processes).map(({ pid }) => pid);
   const alive = processes.filter(({ state }) => state === 'alive').map(({ pid }) => pid);
-  const inventory = inventoryFile(options.directory);
-  return commitDuty(pids, inventory, options.afterwards === 'kill', () => (guardian.holds ? [] : alive));
+  return commitDuty(pids, commitment, options.afterwards === 'kill', () => (guardian.holds ? [] : alive));
 }
 
-/** A commit that fails half-way leaves no inventory, and that before anybody runs on. */
-function commit(writer: ImageWriter, inventory: MessageOf<'inventory'>, durable: boolean): void {
+/** A commit that fails half-way leaves no image, and that before anybody runs on. */
+function commit(
+  commitment: Commitment,
+  writer: ImageWriter,
+  inventory: ReturnType<typeof inventoryOf>,
+  guardian: Guardian,
+): MoveError | undefined {
   try {
-    writer.commit(inventory, { durable });
+    return commitment.commit(writer, inventory, guardian);
   } catch (error) {
     writer.abandon();
     throw error;
   }
-}
-
-function inventoryFile(directory: string): string {
-  return resolve(directory, KINDS.inventory.file);
 }
 
 function refuseAll(items: readonly Refusal[]): void {
@@ -194,6 +213,7 @@ class Dumping implements Disposable {
     processes: readonly Process[],
     options: CheckpointOptions,
     guardian: Guardian,
+    commitment: Commitment,
   ) {
     this.identities = new Identities(processes);
     this.files = new DescriptorCollector(fileKinds, (process) => this.identities.of(process).filesId);
@@ -208,7 +228,7 @@ class Dumping implements Disposable {
         throw new UnsupportedError([refusal], 'changed while it was being frozen and cannot be saved now');
       },
       undo: (entries) => {
-        const duty = undoDuty(inventoryFile(options.directory), (tape, target) =>
+        const duty = undoDuty(commitment, (tape, target) =>
           entries(tape, ({ process, fd }) => tape.call('pidfd_getfd', [target(process.pid), fd, 0], 'any')),
         );
         guardian.take(duty);

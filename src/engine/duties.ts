@@ -1,5 +1,5 @@
-import { AT_FDCWD } from '../abi/fcntl.js';
 import type { Tape } from '../tape/tape.js';
+import type { Commitment } from './commitment.js';
 import type { Duty, Target } from './guardian.js';
 import { go } from './tape-logic.js';
 
@@ -10,37 +10,46 @@ const SIGCONT = 18;
 const SIGSTOP = 19;
 
 /**
- * A dump that will kill, or leave stopped: when the image has its inventory, the tree is killed (stopped); nobody of it
- * has run by then. Otherwise it goes on. Who is `pinned` by a waiting SIGSTOP needs a SIGCONT for that.
+ * A dump that will kill, or leave stopped: when the image counts, the tree is killed (stopped); nobody of it has run by
+ * then. Otherwise it goes on. Who is `pinned` by a waiting SIGSTOP needs a SIGCONT for that.
  */
 export function commitDuty(
   pids: readonly number[],
-  inventory: string,
+  commitment: Commitment,
   kill: boolean,
   pinned: () => readonly number[],
 ): Duty {
   return {
-    whileHeld(tape, target) {
-      const [committed, done] = [tape.label(), tape.label()];
-      tape.about('is there an inventory?');
-      tape.jump('faccessat', [AT_FDCWD, tape.string(inventory), 0], committed);
+    whileHeld(tape, target, descriptor) {
+      const [committed, stop, done] = [tape.label(), tape.label(), tape.label()];
+      tape.about('does the image count?');
+      commitment.ifCommitted(tape, descriptor, committed);
       for (const pid of pinned()) tape.call('pidfd_send_signal', [target(pid), SIGCONT, 0, 0], 'any');
       go(tape, done);
       tape.place(committed);
-      const signal = kill ? SIGKILL : SIGSTOP;
-      for (const pid of pids) tape.call('pidfd_send_signal', [target(pid), signal, 0, 0], 'any');
+      const signalAll = (signal: number): void => {
+        for (const pid of pids) tape.call('pidfd_send_signal', [target(pid), signal, 0, 0], 'any');
+      };
+      if (kill) {
+        commitment.ifUndecided(tape, stop);
+        signalAll(SIGKILL);
+        commitment.afterKill(tape, descriptor);
+        go(tape, done);
+      }
+      tape.place(stop);
+      signalAll(SIGSTOP);
       tape.place(done);
     },
   };
 }
 
-/** Whatever a dump has changed for a while: put back, unless there is an inventory. */
-export function undoDuty(inventory: string, entries: (tape: Tape, target: Target) => void): Duty {
+/** Whatever a dump has changed for a while: put back, unless the image counts. */
+export function undoDuty(commitment: Commitment, entries: (tape: Tape, target: Target) => void): Duty {
   return {
-    whileHeld(tape, target) {
+    whileHeld(tape, target, descriptor) {
       const done = tape.label();
       tape.about('undo');
-      tape.jump('faccessat', [AT_FDCWD, tape.string(inventory), 0], done);
+      commitment.ifCommitted(tape, descriptor, done);
       entries(tape, target);
       tape.place(done);
     },

@@ -31,3 +31,16 @@ export class RestoreError extends Error {
     this.code = code;
   }
 }
+
+/** A tree was to go to the other end of a stream, and has not. */
+export class MoveError extends Error {
+  readonly code = 'EMOVE';
+  /** What the tree at this end does now. */
+  readonly sourceState: 'running' | 'stopped';
+
+  constructor(message: string, sourceState: 'running' | 'stopped', options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'MoveError';
+    this.sourceState = sourceState;
+  }
+}

@@ -24,13 +24,15 @@ import { goIfEqual } from './tape-logic.js';
  */
 export interface Duty {
   /** Before the dying process lets go of its tracees (where `holds`). */
-  whileHeld?(tape: Tape, target: Target): void;
+  whileHeld?(tape: Tape, target: Target, descriptor: DescriptorOf): void;
   /** When they are nobody's tracees any more. */
   afterwards?(tape: Tape, target: Target): void;
 }
 
 /** A pidfd, in the guardian, of a process that it was told of. */
 export type Target = (pid: number) => Operand;
+/** Its duplicate of a descriptor of this process that it was told of. */
+export type DescriptorOf = (fd: number) => Operand;
 
 const WORKSPACE = { address: 0x1000_0000_0000n, size: 0x200_0000n };
 const WATCH_SIZE = 0x20_0000;
@@ -40,6 +42,9 @@ const WATCH_AT = WORKSPACE.address + BigInt(CODE_SIZE);
 const DUTIES_AT = [WATCH_AT + BigInt(WATCH_SIZE), WATCH_AT + BigInt(WATCH_SIZE + DUTIES_SIZE)] as const;
 const O_CLOEXEC = 0x8_0000;
 const SIGKILL = 9;
+const SIGPIPE = 13;
+const SIG_IGN = 1;
+const SIGACTION_SIZE = 32;
 const SIGTRAP = 5;
 const __WALL = 0x4000_0000;
 const POLLIN = 1;
@@ -50,6 +55,7 @@ const WATCH_TIMEOUT_MS = 5000;
 interface Watch {
   readonly tape: Tape;
   readonly targets: ReadonlyMap<number, Result>;
+  readonly descriptors: ReadonlyMap<number, Result>;
   /** The entry after which the duties come. */
   readonly last: Result;
   readonly holds: boolean;
@@ -64,6 +70,7 @@ export class Guardian implements Disposable {
   readonly #tid: number;
   readonly #duties = new Set<Duty>();
   #members: readonly number[] = [];
+  #descriptors: readonly number[] = [];
   #watch: Watch | undefined;
   #turn = 0;
 
@@ -85,6 +92,10 @@ export class Guardian implements Disposable {
       actor = startSpare(taken, 'the guardian', WORKSPACE, WATCH_SIZE);
       const setup = new Tape('guardian: session of its own, and the pipe');
       setup.call('setsid', []);
+      // A stream that nobody reads any more is an answer.
+      const ignore = new Uint8Array(SIGACTION_SIZE);
+      ignore[0] = SIG_IGN;
+      setup.call('rt_sigaction', [SIGPIPE, setup.space(ignore), 0, 8]);
       const controller = setup.call('pidfd_open', [process.pid, 0]);
       const pipe = setup.call('pidfd_getfd', [controller, waiting.fd, 0]);
       const played = playOne(actor, setup);
@@ -100,9 +111,10 @@ export class Guardian implements Disposable {
     return this.#actor.tid;
   }
 
-  /** The processes that duties may be about, as this process sees them. Before the first duty. */
-  know(pids: readonly number[]): void {
+  /** The processes that duties may be about, as this process sees them, and descriptors of it. Before the first duty. */
+  know(pids: readonly number[], descriptors: readonly number[] = []): void {
     this.#members = pids;
+    this.#descriptors = descriptors;
   }
 
   /** Does our death hold everybody still until the duties were done? From the first duty on. */
@@ -117,8 +129,12 @@ export class Guardian implements Disposable {
   }
 
   drop(duty: Duty): void {
-    if (!this.#duties.delete(duty) || this.#watch === undefined) return;
-    this.#write(this.#watch);
+    if (this.#duties.delete(duty)) this.refresh();
+  }
+
+  /** What a duty leads to has changed. From here on it counts. */
+  refresh(): void {
+    if (this.#watch !== undefined) this.#write(this.#watch);
   }
 
   /** Let go of it, so that it watches. */
@@ -126,6 +142,9 @@ export class Guardian implements Disposable {
     if (this.#watch !== undefined) return this.#watch;
     const tape = new Tape('guardian: watch');
     const targets = new Map(this.#members.map((pid) => [pid, tape.call('pidfd_open', [pid, 0], 'any')]));
+    const descriptors = new Map(
+      this.#descriptors.map((fd) => [fd, tape.call('pidfd_getfd', [this.#controller, fd, 0])]),
+    );
     const [hold, death] = [tape.label(), tape.label()];
     tape.jump('ptrace', [PTRACE_SEIZE, this.#tid, 0, PTRACE_O_TRACEEXIT], hold);
     const isPiped = tape.call('getpid', []);
@@ -140,7 +159,7 @@ export class Guardian implements Disposable {
     tape.place(nothing);
     launch(this.#actor, tape);
     const holds = this.#learn(tape, isHeld, isPiped);
-    this.#watch = { tape, targets, last, holds };
+    this.#watch = { tape, targets, descriptors, last, holds };
     return this.#watch;
   }
 
@@ -174,12 +193,14 @@ export class Guardian implements Disposable {
 
   #write(watch: Watch): void {
     const tape = new Tape('guardian: when this process has died');
-    const target: Target = (pid) => {
-      const result = watch.targets.get(pid);
-      if (result === undefined) throw new Error(`the guardian does not know pid ${pid}`);
+    const known = (results: ReadonlyMap<number, Result>, number: number, what: string): Operand => {
+      const result = results.get(number);
+      if (result === undefined) throw new Error(`the guardian does not know ${what} ${number}`);
       return { kind: 'value', at: watch.tape.entryAddress(result.index, WATCH_AT, ENTRY.result) };
     };
-    for (const duty of this.#duties) duty.whileHeld?.(tape, target);
+    const target: Target = (pid) => known(watch.targets, pid, 'pid');
+    const descriptor: DescriptorOf = (fd) => known(watch.descriptors, fd, 'descriptor');
+    for (const duty of this.#duties) duty.whileHeld?.(tape, target, descriptor);
     this.#release(tape, watch);
     for (const duty of this.#duties) duty.afterwards?.(tape, target);
     tape.call('exit_group', [0]);

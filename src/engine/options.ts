@@ -1,13 +1,29 @@
+import type { ImageReader } from '../image/index.js';
 import type { DumpOptions, RestoreOptions } from '../resources/contract.js';
 
 /** What becomes of the tree when its image is complete. */
 export type Afterwards = 'kill' | 'run' | 'stop';
 
+/** A stream that the image goes out on. */
+export interface StreamPlace {
+  readonly kind: 'stream';
+  /** A pipe or socket, open for writing. */
+  readonly fd: number;
+  /** Where the other end answers; with it the tree is killed only when the other end has brought it up. */
+  readonly answers: number | undefined;
+  /** How long nothing may move before it is given up. */
+  readonly stall_ms: number;
+  /** How long the other end may take for each answer. */
+  readonly ready_ms: number;
+}
+
 export interface CheckpointOptions extends DumpOptions {
   /** Root of the tree, as this process sees it. */
   readonly pid: number;
-  /** Where the image goes; made when missing. */
+  /** Where the image goes; made when missing. The file, for an archive; what messages call it, for a stream. */
   readonly directory: string;
+  /** A directory unless it says otherwise. */
+  readonly to?: { readonly kind: 'archive' } | StreamPlace | undefined;
   readonly afterwards: Afterwards;
   /** How long a task may take to stop. */
   readonly timeout_ms: number;
@@ -25,6 +41,8 @@ export interface CheckpointOptions extends DumpOptions {
 /** Called between phases, for progress and for callers' scripts; a throw before the commit undoes the dump. */
 export interface CheckpointHooks {
   readonly phase?: (name: string) => void;
+  /** While the other end of a stream is waited for; a throw before the commit undoes the dump. */
+  readonly interrupt?: () => void;
   /** Everything is written, nothing is committed. */
   readonly beforeCommit?: () => void;
   /** The image is complete and the tree still stands; answers what becomes of it. With this, `run` thaws only after it. */
@@ -57,7 +75,10 @@ export interface CheckpointReport {
 }
 
 export interface RestoreRequest extends RestoreOptions {
+  /** An image directory, or an archive. */
   readonly directory: string;
+  /** The image, where it has been opened already; it is closed with the restore. */
+  readonly reader?: ImageReader | undefined;
   /** Accept an image that others own or may write. */
   readonly trust: boolean;
   /** Make the root a child of this process's parent. */

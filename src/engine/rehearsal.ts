@@ -76,5 +76,6 @@ const REHEARSED = {
   durable: false,
   overwrite: true,
   rehearsed: false,
+  to: undefined,
   hooks: {},
 } as const;

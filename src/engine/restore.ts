@@ -11,7 +11,7 @@ export function restore(request: RestoreRequest): RestoreReport {
   const start = now_ms();
 
   clock.start('plan');
-  using reader = ImageReader.open(request.directory, { trust: request.trust });
+  using reader = request.reader ?? ImageReader.open(request.directory, { trust: request.trust });
   using holder = new StemHolder(reader, request);
   const plan = planRestore(reader, holder);
 

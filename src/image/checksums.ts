@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { closeSync, fstatSync, readSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { ImageDirectory, writeAll } from './directory.js';
 import { ImageError, reason } from './errors.js';
 import { isRawFile, kindOfFile, pagemapOfFile } from './kinds.js';
@@ -55,7 +55,7 @@ function isCovered(name: string): boolean {
 /** One for all files: a tree has hundreds, and the memory of each is only given back by a full collection. */
 let chunkBuffer: Buffer | undefined;
 
-function digestFile(fd: number, name: string): FileChecksum {
+function digestFile(reader: ImageReader, name: string): FileChecksum {
   chunkBuffer ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
   const buffer = chunkBuffer;
   const chunks: string[] = [];
@@ -63,7 +63,7 @@ function digestFile(fd: number, name: string): FileChecksum {
   const pages = isPages(name);
   let bytes = 0;
   for (;;) {
-    const length = readChunk(fd, buffer, bytes);
+    const length = reader.readAt(name, buffer, bytes);
     if (length === 0) break;
     bytes += length;
     const part = buffer.subarray(0, length);
@@ -79,29 +79,11 @@ function digestFile(fd: number, name: string): FileChecksum {
   return pages ? { ...result, chunks } : result;
 }
 
-/** Fills the buffer, but for the last chunk of the file. */
-function readChunk(fd: number, buffer: Uint8Array, position: number): number {
-  let done = 0;
-  while (done < buffer.length) {
-    const count = readSync(fd, buffer, done, buffer.length - done, position + done);
-    if (count === 0) break;
-    done += count;
-  }
-  return done;
-}
-
 /** The digests of an image as it is now. */
 export function computeChecksums(reader: ImageReader): Checksums {
   const sums = new Map<string, FileChecksum>();
-  for (const name of reader.list().filter(isCovered)) {
-    const fd = reader.open(name);
-    if (fd === undefined) continue;
-    try {
-      sums.set(name, digestFile(fd, name));
-    } finally {
-      closeSync(fd);
-    }
-  }
+  for (const name of reader.list().filter(isCovered))
+    if (reader.size(name) !== undefined) sums.set(name, digestFile(reader, name));
   return sums;
 }
 
@@ -164,11 +146,12 @@ export function readChecksums(reader: ImageReader): Checksums | undefined {
   }
 }
 
-function compare(name: string, expected: FileChecksum, fd: number): ChecksumProblem | undefined {
-  const { size } = fstatSync(fd);
+function compare(reader: ImageReader, name: string, expected: FileChecksum): ChecksumProblem | undefined {
+  const size = reader.size(name);
+  if (size === undefined) return { file: name, message: 'is missing' };
   if (size !== expected.bytes)
     return { file: name, message: `has ${size} bytes instead of ${expected.bytes}` };
-  const found = digestFile(fd, name);
+  const found = digestFile(reader, name);
   if (found.digest === expected.digest) return undefined;
   const chunk = found.chunks?.findIndex((sum, index) => sum !== expected.chunks?.[index]) ?? -1;
   const message = 'its contents have changed';
@@ -179,17 +162,8 @@ function compare(name: string, expected: FileChecksum, fd: number): ChecksumProb
 export function verifyChecksums(reader: ImageReader, sums: Checksums): ChecksumProblem[] {
   const problems: ChecksumProblem[] = [];
   for (const [name, expected] of sums) {
-    const fd = reader.open(name);
-    if (fd === undefined) {
-      problems.push({ file: name, message: 'is missing' });
-      continue;
-    }
-    try {
-      const problem = compare(name, expected, fd);
-      if (problem !== undefined) problems.push(problem);
-    } finally {
-      closeSync(fd);
-    }
+    const problem = compare(reader, name, expected);
+    if (problem !== undefined) problems.push(problem);
   }
   for (const name of reader.list().filter(isCovered)) {
     if (!sums.has(name)) problems.push({ file: name, message: 'has no checksum: it was added later' });

@@ -12,7 +12,6 @@ import {
   renameSync,
   rmSync,
   type Stats,
-  statSync,
   unlinkSync,
   writeSync,
 } from 'node:fs';
@@ -25,7 +24,8 @@ import { ImageError, reason } from './errors.js';
  * never followed, so that no file outside can be reached.
  */
 
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,200}$/;
+/** What a file of an image may be called: no path, nothing hidden. */
+export const IMAGE_FILE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,200}$/;
 const FILE_MODE = 0o600;
 const DIRECTORY_MODE = 0o700;
 const OTHERS_WRITE = 0o022;
@@ -62,7 +62,7 @@ export class ImageDirectory implements Disposable {
 
   /** Where a file is reached; only good while this is open. */
   #at(name: string): string {
-    if (!NAME.test(name))
+    if (!IMAGE_FILE_NAME.test(name))
       throw new ImageError(this.path, `${JSON.stringify(name)} is no name of an image file`);
     if (this.#fd < 0) throw new ImageError(this.path, 'the image was closed');
     return `/proc/self/fd/${this.#fd}/${name}`;
@@ -180,9 +180,4 @@ export function writeAll(fd: number, bytes: Uint8Array): void {
   while (done < bytes.length) {
     done += writeSync(fd, bytes, done, Math.min(bytes.length - done, TRANSFER_BYTES_MAX));
   }
-}
-
-/** Whether a path is a directory; false when it is not there. */
-export function isDirectory(directory: string): boolean {
-  return statSync(directory, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }

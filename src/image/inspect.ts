@@ -1,4 +1,3 @@
-import { closeSync, fstatSync } from 'node:fs';
 import { decodeAny } from './codec.js';
 import { ImageError } from './errors.js';
 import { type ImageId, isRawFile, type KindName, kindOfFile, pagemapOfFile } from './kinds.js';
@@ -47,16 +46,6 @@ function countPages(entries: Iterable<PagemapEntry>): PageBytes {
   return bytes;
 }
 
-function lengthOf(reader: ImageReader, name: string): number | undefined {
-  const fd = reader.open(name);
-  if (fd === undefined) return undefined;
-  try {
-    return fstatSync(fd).size;
-  } finally {
-    closeSync(fd);
-  }
-}
-
 /** What a file is by its name and contents. @throws ImageError when a file of a known kind cannot be parsed */
 export function describeFile(reader: ImageReader, name: string): FileDescription {
   const known = kindOfFile(name);
@@ -64,7 +53,7 @@ export function describeFile(reader: ImageReader, name: string): FileDescription
   if (known === undefined && pagemap === undefined && !isRawFile(name)) {
     return { name, bytes: 0, kind: 'other', id: null, records: null };
   }
-  const bytes = lengthOf(reader, name) ?? 0;
+  const bytes = reader.size(name) ?? 0;
   if (pagemap !== undefined) {
     const entries = reader.pagemap(pagemap.id, { shmem: pagemap.shmem })?.entries ?? [];
     const kind = pagemap.shmem ? 'pagemap-shmem' : 'pagemap';

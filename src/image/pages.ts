@@ -1,4 +1,3 @@
-import { closeSync, fstatSync } from 'node:fs';
 import { ImageError } from './errors.js';
 import type { ImageId } from './kinds.js';
 import {
@@ -27,7 +26,7 @@ export interface PageSource {
   /** The image of the chain that has the pages. `reader.openPages(pagesId)` opens the file. */
   readonly reader: ImageReader;
   readonly pagesId: number;
-  /** In bytes from the start of the pages file. */
+  /** In bytes from the start of what `reader.openPages` opens. */
   readonly offset: number;
 }
 
@@ -74,16 +73,32 @@ class Layer {
       const entry_end = endOf(entry);
       const end = entry_end < to ? entry_end : to;
       if ((entry.flags & PE_PARENT) !== 0) yield* this.#parentRuns(entry, vaddr, end);
-      else yield this.#run(entry, index, vaddr, end);
+      else yield* this.#runs(entry, index, vaddr, end);
     }
   }
 
-  #run(entry: PagemapEntry, index: number, vaddr: bigint, end: bigint): PageRun {
+  *#runs(entry: PagemapEntry, index: number, vaddr: bigint, end: bigint): Generator<PageRun> {
     const nrPages = Number((end - vaddr) / BigInt(PAGE_BYTES));
     const lazy = (entry.flags & PE_LAZY) !== 0;
-    if ((entry.flags & PE_PRESENT) === 0) return { vaddr, nrPages, lazy, source: undefined };
+    if ((entry.flags & PE_PRESENT) === 0) {
+      yield { vaddr, nrPages, lazy, source: undefined };
+      return;
+    }
+    const { reader } = this;
+    const { pagesId } = this.pagemap;
     const offset = (this.#offsets[index] ?? 0) + Number(vaddr - entry.vaddr);
-    return { vaddr, nrPages, lazy, source: { reader: this.reader, pagesId: this.pagemap.pagesId, offset } };
+    let at = vaddr;
+    for (const place of reader.placePages(pagesId, offset, nrPages * PAGE_BYTES)) {
+      if (place.length % PAGE_BYTES !== 0)
+        throw new ImageError(this.pagemap.file, `pages-${pagesId}.img is not cut between pages`);
+      yield {
+        vaddr: at,
+        nrPages: place.length / PAGE_BYTES,
+        lazy,
+        source: { reader, pagesId, offset: place.at },
+      };
+      at += BigInt(place.length);
+    }
   }
 
   *#parentRuns(entry: PagemapEntry, from: bigint, to: bigint): Generator<PageRun> {
@@ -123,13 +138,7 @@ class Layer {
 
 /** The length of the pages file of a pagemap; 0 where there is none. */
 export function pagesBytes(reader: ImageReader, pagemap: Pagemap): number {
-  const fd = reader.open(`pages-${pagemap.pagesId}.img`);
-  if (fd === undefined) return 0;
-  try {
-    return fstatSync(fd).size;
-  } finally {
-    closeSync(fd);
-  }
+  return reader.size(`pages-${pagemap.pagesId}.img`) ?? 0;
 }
 
 /**

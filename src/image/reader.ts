@@ -1,10 +1,13 @@
-import { closeSync, fstatSync } from 'node:fs';
+import { statSync } from 'node:fs';
+import { ArchiveStore } from './archive/store.js';
 import { decodeImage, type ImageRecord } from './codec.js';
-import { checkTrust, ImageDirectory, isDirectory, readAll } from './directory.js';
+import { checkTrust } from './directory.js';
+import { DirectoryStore } from './directory-store.js';
 import { ImageError } from './errors.js';
 import { fileOf, type IdArgument, type ImageId, type KindName, type MessageOf } from './kinds.js';
 import { decodePagemap, type Pagemap } from './pagemap.js';
 import type { inventory_entry } from './schema/generated/inventory_pb.js';
+import type { ImageStore, Place } from './store.js';
 
 /** Metadata files are read whole; a longer one is no image of ours or CRIU's. Pages are never read here. */
 export const FILE_BYTES_MAX = 512 * 1024 * 1024;
@@ -18,13 +21,17 @@ export interface ReaderOptions {
   readonly file_bytes_max?: number;
 }
 
-/** Reads an image directory, of ours or of CRIU's. All that can be wrong with one is thrown as an ImageError. */
 /** Files up to this size stay in memory once they were read. */
 const MEMORY_BYTES = 256 * 1024;
 
+/**
+ * Reads an image directory, of ours or of CRIU's, or an archive. All that can be wrong with one is thrown as an
+ * ImageError.
+ */
 export class ImageReader implements Disposable {
+  /** Where it is, as a person knows it. */
   readonly directory: string;
-  readonly #directory: ImageDirectory;
+  readonly #store: ImageStore;
   readonly #options: ReaderOptions;
   readonly #ancestors: readonly string[];
   #inventory: inventory_entry | undefined;
@@ -34,16 +41,24 @@ export class ImageReader implements Disposable {
   /** The pagemap read last: it is looked at several times in a row, and can be large. */
   #recent: { readonly name: string; readonly pagemap: Pagemap } | undefined;
 
-  private constructor(directory: ImageDirectory, options: ReaderOptions, ancestors: readonly string[]) {
-    this.directory = directory.path;
-    this.#directory = directory;
+  private constructor(store: ImageStore, options: ReaderOptions, ancestors: readonly string[]) {
+    this.directory = store.path;
+    this.#store = store;
     this.#options = options;
     this.#ancestors = ancestors;
   }
 
-  /** Opens a directory and reads its inventory, without which there is no image. */
-  static open(directory: string, options: ReaderOptions = {}): ImageReader {
-    const reader = ImageReader.#open(directory, options, []);
+  /** Opens a directory or an archive, and reads its inventory, without which there is no image. */
+  static open(path: string, options: ReaderOptions = {}): ImageReader {
+    return ImageReader.#complete(ImageReader.#open(path, options, []));
+  }
+
+  /** An image that is in our hands already; the store becomes this reader's. */
+  static of(store: ImageStore): ImageReader {
+    return ImageReader.#complete(new ImageReader(store, { trust: true }, []));
+  }
+
+  static #complete(reader: ImageReader): ImageReader {
     try {
       reader.#readInventory();
       return reader;
@@ -53,8 +68,8 @@ export class ImageReader implements Disposable {
     }
   }
 
-  static #open(directory: string, options: ReaderOptions, ancestors: readonly string[]): ImageReader {
-    const held = ImageDirectory.open(directory);
+  static #open(path: string, options: ReaderOptions, ancestors: readonly string[]): ImageReader {
+    const held = storeAt(path, options);
     try {
       if (!options.trust) checkTrust(held.path, held.stat());
       if (ancestors.includes(held.identity())) throw new ImageError(held.path, 'is its own parent');
@@ -68,7 +83,7 @@ export class ImageReader implements Disposable {
   }
 
   #readInventory(): inventory_entry {
-    const file = this.#directory.display('inventory.img');
+    const file = this.#store.display('inventory.img');
     const messages = this.readOptional('inventory');
     if (messages === undefined)
       throw new ImageError(file, 'is missing: there is no image, or only part of one');
@@ -84,7 +99,7 @@ export class ImageReader implements Disposable {
 
   /** The names of the files in the directory, sorted. */
   list(): string[] {
-    return this.#directory.list();
+    return this.#store.list();
   }
 
   /** The messages of a file that has to be there. */
@@ -102,7 +117,7 @@ export class ImageReader implements Disposable {
     const messages = this.read(kind, ...id);
     const [message] = messages;
     if (message !== undefined && messages.length === 1) return message;
-    const file = this.#directory.display(fileOf(kind, (id as ImageId[])[0] ?? null));
+    const file = this.#store.display(fileOf(kind, (id as ImageId[])[0] ?? null));
     throw new ImageError(file, `has ${messages.length} entries instead of one`);
   }
 
@@ -110,7 +125,7 @@ export class ImageReader implements Disposable {
   records<K extends KindName>(kind: K, ...id: IdArgument<K>): ImageRecord<K>[] {
     const records = this.recordsOptional(kind, ...id);
     if (records !== undefined) return records;
-    throw new ImageError(this.#directory.display(fileOf(kind, (id as ImageId[])[0] ?? null)), 'is missing');
+    throw new ImageError(this.#store.display(fileOf(kind, (id as ImageId[])[0] ?? null)), 'is missing');
   }
 
   recordsOptional<K extends KindName>(kind: K, ...id: IdArgument<K>): ImageRecord<K>[] | undefined {
@@ -119,41 +134,52 @@ export class ImageReader implements Disposable {
     if (known !== undefined) return known as ImageRecord<K>[];
     const bytes = this.bytes(name);
     if (bytes === undefined) return undefined;
-    const records = decodeImage(kind, bytes, this.#directory.display(name));
+    const records = decodeImage(kind, bytes, this.#store.display(name));
     if (bytes.length <= MEMORY_BYTES) this.#decoded.set(name, records);
     return records;
   }
 
   /** A file's bytes; undefined when it is missing. */
   bytes(name: string): Uint8Array | undefined {
-    const fd = this.open(name);
-    if (fd === undefined) return undefined;
-    try {
-      return readAll(this.#directory.display(name), fd, this.#options.file_bytes_max ?? FILE_BYTES_MAX);
-    } finally {
-      closeSync(fd);
-    }
+    return this.#store.read(name, this.#options.file_bytes_max ?? FILE_BYTES_MAX);
   }
 
-  /** A descriptor for reading, the caller's to close; undefined when there is no such file. */
+  /** A file's length in bytes; undefined when it is missing. */
+  size(name: string): number | undefined {
+    return this.#store.size(name);
+  }
+
+  /** Bytes of a file from `position` on, as many as there are and fit. Checksums are the caller's to look after. */
+  readAt(name: string, into: Uint8Array, position: number): number {
+    return this.#store.readAt(name, into, position);
+  }
+
+  /** Does every piece of it have a checksum where it is (archives)? */
+  get hasOwnChecksums(): boolean {
+    return this.#store.verify !== undefined;
+  }
+
+  /** Compare everything with those checksums; nothing to do where there are none. @throws ImageError with the first difference */
+  verifyOwn(): void {
+    this.#store.verify?.();
+  }
+
+  /** A descriptor of a file for reading, the caller's to close; undefined when there is no such file. */
   open(name: string): number | undefined {
-    const fd = this.#directory.openFile(name);
-    if (fd === undefined) return undefined;
-    try {
-      if (!this.#options.trust) checkTrust(this.#directory.display(name), fstatSync(fd));
-      return fd;
-    } catch (error) {
-      closeSync(fd);
-      throw error;
-    }
+    return this.#store.open(name);
   }
 
-  /** A descriptor of pages-ID.img, the caller's to close. */
+  /** A descriptor, the caller's to close, in which pages-ID.img lies as `placePages` says. */
   openPages(id: number): number {
     const name = `pages-${id}.img`;
-    const fd = this.open(name);
-    if (fd === undefined) throw new ImageError(this.#directory.display(name), 'is missing');
+    const fd = this.#store.openPages(name);
+    if (fd === undefined) throw new ImageError(this.#store.display(name), 'is missing');
     return fd;
+  }
+
+  /** Where a range of pages-ID.img is: in one piece in a directory, in several in an archive. */
+  placePages(id: number, offset: number, length: number): Iterable<Place> {
+    return this.#store.place(`pages-${id}.img`, offset, length);
   }
 
   /** Which pages of a process (or, with `shmem`, of a shared mapping) the image has; undefined without a pagemap. */
@@ -162,7 +188,7 @@ export class ImageReader implements Disposable {
     if (this.#recent?.name === name) return this.#recent.pagemap;
     const bytes = this.bytes(name);
     if (bytes === undefined) return undefined;
-    const pagemap = decodePagemap(bytes, this.#directory.display(name));
+    const pagemap = decodePagemap(bytes, this.#store.display(name));
     this.#recent = { name, pagemap };
     return pagemap;
   }
@@ -170,11 +196,11 @@ export class ImageReader implements Disposable {
   /** The image this one is an increment of. It is closed together with this one. */
   parent(): ImageReader | undefined {
     if (this.#parent !== undefined) return this.#parent;
-    const target = this.#directory.parent();
+    const target = this.#store.parent();
     if (target === undefined) return undefined;
-    if (!isDirectory(target))
-      throw new ImageError(this.#directory.display('parent'), `${target} is no directory`);
-    const ancestors = [...this.#ancestors, this.#directory.identity()];
+    if (statSync(target, { throwIfNoEntry: false }) === undefined)
+      throw new ImageError(this.#store.display('parent'), `${target} is no directory, and no archive`);
+    const ancestors = [...this.#ancestors, this.#store.identity()];
     this.#parent = ImageReader.#open(target, this.#options, ancestors);
     return this.#parent;
   }
@@ -182,6 +208,11 @@ export class ImageReader implements Disposable {
   [Symbol.dispose](): void {
     this.#parent?.[Symbol.dispose]();
     this.#parent = undefined;
-    this.#directory[Symbol.dispose]();
+    this.#store[Symbol.dispose]();
   }
+}
+
+function storeAt(path: string, options: ReaderOptions): ImageStore {
+  if (statSync(path, { throwIfNoEntry: false })?.isFile() === true) return ArchiveStore.open(path);
+  return DirectoryStore.open(path, options.trust === true);
 }

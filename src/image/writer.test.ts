@@ -9,7 +9,6 @@ import {
   symlinkSync,
   truncateSync,
   writeFileSync,
-  writeSync,
 } from 'node:fs';
 import path from 'node:path';
 import { describe, it } from 'node:test';
@@ -57,7 +56,7 @@ describe('writing an image', () => {
     {
       using writer = ImageWriter.create(temporary.path);
       writer.write('pstree', null, [task]);
-      writeSync(writer.openRaw('pages-1.img'), Buffer.alloc(4096));
+      writer.openRaw('pages-1.img').write(Buffer.alloc(4096));
       writer.linkParent(path.join(temporary.path, '../other'));
       assert.equal(readlinkSync(path.join(temporary.path, 'parent')), '../other');
       assert.equal(writer.bytes.get('pages-1.img'), 4096);

@@ -1,52 +1,33 @@
-import { closeSync, fstatSync, fsyncSync, lstatSync, openSync, symlinkSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import path from 'node:path';
 import { encodeImage, type RecordInput } from './codec.js';
-import { ImageDirectory, writeAll } from './directory.js';
+import { writeAll } from './directory.js';
+import { DirectoryTarget } from './directory-target.js';
 import { ImageError, reason } from './errors.js';
-import {
-  fileOf,
-  type IdOf,
-  type ImageId,
-  isRawFile,
-  KINDS,
-  type KindName,
-  kindOfFile,
-  type MessageOf,
-  pagemapOfFile,
-} from './kinds.js';
+import { fileOf, type IdOf, type ImageId, KINDS, type KindName, type MessageOf } from './kinds.js';
 import type { inventory_entry } from './schema/generated/inventory_pb.js';
+import type { CommitOptions, ImageFile, ImageTarget } from './target.js';
 
 const INVENTORY_FILE = KINDS.inventory.file;
-const INVENTORY_TEMPORARY = 'inventory.img.new';
 export const CHECKSUMS_FILE = 'stasis-checksums.json';
-/** Files beside CRIU's: checksums, what CRIU's format has no field for. */
-const OWN_FILE = /^stasis-[a-z0-9-]+\.json$/;
-
-/** Statistics and logs may share the directory with the image, and outlive it. */
-const KEPT = new Set<string>([KINDS['stats-dump'].file, KINDS['stats-restore'].file]);
-
-function isStale(name: string): boolean {
-  if (KEPT.has(name)) return false;
-  if (name === INVENTORY_TEMPORARY || OWN_FILE.test(name) || name === 'parent') return true;
-  return kindOfFile(name) !== undefined || isRawFile(name) || pagemapOfFile(name) !== undefined;
-}
 
 /**
- * Writes an image into a directory. Nothing counts until `commit`, whose last act is the inventory's appearance;
- * disposing before that removes every file written, so a failed dump leaves nothing.
+ * Writes an image to wherever it goes. Nothing counts until `commit`, whose last act is the inventory's appearance (or
+ * the end of a stream); disposing before that removes every file written, so a failed dump leaves nothing.
  */
 export class ImageWriter implements Disposable {
+  /** Where it goes, as a person knows it. */
   readonly directory: string;
-  readonly #directory: ImageDirectory;
-  /** Files written so far; a number is a descriptor still open. */
-  readonly #files = new Map<string, { fd: number | undefined; bytes: number }>();
+  readonly #target: ImageTarget;
+  readonly #files = new Map<string, ImageFile>();
   #state: 'open' | 'committed' | 'abandoned' = 'open';
   /** Files to be written by `release`, in order; undefined while nothing is held back. */
   #held: (() => void)[] | undefined;
 
-  private constructor(directory: ImageDirectory) {
-    this.#directory = directory;
-    this.directory = directory.path;
+  /** The target becomes this writer's. */
+  constructor(target: ImageTarget) {
+    this.#target = target;
+    this.directory = target.path;
   }
 
   /**
@@ -55,20 +36,7 @@ export class ImageWriter implements Disposable {
    * a stale file of an optional kind would be read as a part of the new image.
    */
   static create(directory: string, options: { overwrite?: boolean } = {}): ImageWriter {
-    const held = ImageDirectory.create(directory);
-    try {
-      const names = held.list();
-      if (names.includes(INVENTORY_FILE)) {
-        if (!options.overwrite) throw new ImageError(held.path, 'already holds an image');
-        held.remove(INVENTORY_FILE);
-        held.sync();
-      }
-      for (const name of names) if (isStale(name)) held.remove(name);
-      return new ImageWriter(held);
-    } catch (error) {
-      held[Symbol.dispose]();
-      throw error;
-    }
+    return new ImageWriter(DirectoryTarget.create(directory, options));
   }
 
   /**
@@ -106,106 +74,66 @@ export class ImageWriter implements Disposable {
 
   /** Writes one whole file of bytes that are already encoded. */
   writeBytes(name: string, parts: readonly Uint8Array[]): void {
-    const fd = this.#create(name);
-    let bytes = 0;
+    const file = this.openRaw(name);
     try {
-      for (const part of parts) {
-        writeAll(fd, part);
-        bytes += part.length;
-      }
-    } catch (error) {
-      throw new ImageError(this.#directory.display(name), `cannot be written: ${reason(error)}`, {
-        cause: error,
-      });
+      for (const part of parts) file.write(part);
     } finally {
-      this.#files.set(name, { fd: undefined, bytes });
-      closeSync(fd);
+      file.close();
     }
   }
 
-  /** A new file that the caller fills, such as pages-1.img. The descriptor stays this writer's, which closes it. */
-  openRaw(name: string): number {
-    return this.#create(name);
-  }
-
-  /** Closes a file of `openRaw` that is complete, so that its descriptor is free for others. */
-  closeRaw(name: string): void {
-    const file = this.#files.get(name);
-    if (file?.fd === undefined) return;
-    const { fd } = file;
-    this.#files.set(name, { fd: undefined, bytes: fstatSync(fd).size });
-    closeSync(fd);
+  /** A new file that the caller fills, such as pages-1.img, and closes when it is complete. */
+  openRaw(name: string): ImageFile {
+    this.#assertOpen();
+    const file = this.#target.create(name);
+    this.#files.set(name, file);
+    return file;
   }
 
   /** Makes this image an increment of another one: the link `parent`, relative as CRIU wants it. */
   linkParent(parent: string): void {
     this.#assertOpen();
     const target = path.relative(this.directory, path.resolve(parent));
-    const link = path.join(this.directory, 'parent');
-    if (lstatSync(link, { throwIfNoEntry: false }) !== undefined)
-      throw new ImageError(link, 'is there already');
-    symlinkSync(target === '' ? '.' : target, link);
-    this.#files.set('parent', { fd: undefined, bytes: 0 });
+    this.#target.link(target === '' ? '.' : target);
+    this.#files.set('parent', { bytes: 0, write() {}, close() {} });
   }
 
   /** Bytes by file name, of what has been written so far. */
   get bytes(): ReadonlyMap<string, number> {
-    return new Map(
-      [...this.#files].map(([name, file]) => [
-        name,
-        file.fd === undefined ? file.bytes : fstatSync(file.fd).size,
-      ]),
-    );
+    return new Map([...this.#files].map(([name, file]) => [name, file.bytes]));
   }
 
   /**
-   * Makes the image valid: everything else reaches the disk, then the inventory appears at once. With `durable`
+   * Makes the image valid: everything else reaches its place, then the inventory appears at once. With `durable`
    * false (tmpfs, or an image about to be sent on) nothing is waited for, but the order of appearance is the same.
-   * On failure the image can still be abandoned.
+   * On failure the image can still be abandoned. `publish` is for who has to do something around that very moment.
    */
-  commit(inventory: inventory_entry, options: { durable?: boolean } = {}): void {
+  commit(inventory: inventory_entry, options: Partial<CommitOptions> = {}): void {
     this.#assertOpen();
     this.release();
-    const durable = options.durable ?? true;
-    this.writeBytes(INVENTORY_TEMPORARY, [encodeImage('inventory', [{ message: inventory }])]);
-    try {
-      if (durable) this.#syncFiles();
-      this.#directory.rename(INVENTORY_TEMPORARY, INVENTORY_FILE);
-    } catch (error) {
-      if (error instanceof ImageError) throw error;
-      throw new ImageError(this.directory, `cannot be committed: ${reason(error)}`, { cause: error });
-    }
-    // From here on the image is valid, and must not be removed: a failing fsync of the directory changes no more
-    // than when the name becomes durable, but the caller has to hear of it before it kills the source.
-    const written = this.#files.get(INVENTORY_TEMPORARY);
-    this.#files.delete(INVENTORY_TEMPORARY);
-    if (written !== undefined) this.#files.set(INVENTORY_FILE, written);
-    try {
-      if (durable) this.#directory.sync();
-    } catch (error) {
-      throw new ImageError(this.directory, `cannot be committed: ${reason(error)}`, { cause: error });
-    }
+    const { durable = true, publish = (act) => act() } = options;
+    const bytes = encodeImage('inventory', [{ message: inventory }]);
+    for (const [name, file] of this.#files) if (name !== 'parent') file.close();
+    this.#target.commit(bytes, { durable, publish });
+    this.#files.set(INVENTORY_FILE, { bytes: bytes.length, write() {}, close() {} });
     this.#state = 'committed';
-    this.#close();
+    this.#target[Symbol.dispose]();
   }
 
   /** Removes every file this writer made. The directory stays. Does nothing once committed or abandoned. */
   abandon(): void {
     if (this.#state !== 'open') return;
     this.#state = 'abandoned';
-    // The inventory first, should a failed commit have left one: what remains must never look valid.
-    const names = [...this.#files.keys()].sort(
-      (a, b) => Number(b === INVENTORY_FILE) - Number(a === INVENTORY_FILE),
-    );
     const failures: unknown[] = [];
-    for (const name of names) {
+    for (const [name, file] of this.#files) {
       try {
-        this.#directory.remove(name);
+        file.close();
+        this.#target.remove(name);
       } catch (error) {
         failures.push(error);
       }
     }
-    this.#close();
+    this.#target[Symbol.dispose]();
     if (failures.length > 0) {
       throw new ImageError(this.directory, `cannot be emptied: ${reason(failures[0])}`, {
         cause: failures[0],
@@ -219,41 +147,6 @@ export class ImageWriter implements Disposable {
 
   #assertOpen(): void {
     if (this.#state !== 'open') throw new ImageError(this.directory, `the image was ${this.#state} already`);
-  }
-
-  #create(name: string): number {
-    this.#assertOpen();
-    const fd = this.#directory.createFile(name);
-    this.#files.set(name, { fd, bytes: 0 });
-    return fd;
-  }
-
-  #syncFiles(): void {
-    for (const [name, file] of this.#files) {
-      if (name === 'parent') continue;
-      if (file.fd !== undefined) {
-        fsyncSync(file.fd);
-        continue;
-      }
-      // A write error is reported to the first fsync after it, through whichever descriptor.
-      const fd = this.#directory.openFile(name);
-      if (fd === undefined) throw new ImageError(this.#directory.display(name), 'has disappeared');
-      try {
-        fsyncSync(fd);
-      } finally {
-        closeSync(fd);
-      }
-    }
-  }
-
-  #close(): void {
-    for (const file of this.#files.values()) {
-      if (file.fd === undefined) continue;
-      file.bytes = fstatSync(file.fd).size;
-      closeSync(file.fd);
-      file.fd = undefined;
-    }
-    this.#directory[Symbol.dispose]();
   }
 }
 

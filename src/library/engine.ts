@@ -25,8 +25,11 @@ export interface CallControl {
 export interface EngineOptions {
   /** `inherit` gives the engine, and trees restored with `shell_job`, the caller's standard descriptors and terminal. */
   readonly stdio?: 'ignore' | 'inherit';
-  /** Further descriptors of the caller; in the engine they are numbered from ENGINE_FIRST_FD on, in this order. */
-  readonly fds?: readonly number[];
+  /**
+   * Further descriptors of the caller; in the engine they are numbered from ENGINE_FIRST_FD on, in this order. A `pipe` is
+   * a new socket, whose other end `channel` answers.
+   */
+  readonly fds?: readonly (number | 'pipe')[];
 }
 
 export const ENGINE_FIRST_FD = 4;
@@ -85,6 +88,11 @@ export class Engine implements Disposable, AsyncDisposable {
   /** Its process, for whoever watches it. */
   get pid(): number | undefined {
     return this.#child.pid;
+  }
+
+  /** The other end of a `pipe`, by its number in the engine. */
+  channel(fd: number): Socket {
+    return this.#child.stdio[fd as 4] as unknown as Socket;
   }
 
   /** Ask for something; the answer, or the error, is the engine's. */

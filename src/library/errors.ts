@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { RestoreError, UnsupportedError } from '../engine/errors.js';
+import { MoveError, RestoreError, UnsupportedError } from '../engine/errors.js';
 import { ImageError } from '../image/errors.js';
 import { SyscallError } from '../kernel/errors.js';
 
@@ -53,6 +53,7 @@ export type EncodedError = Common &
     | { readonly kind: 'unsupported'; readonly items: readonly z.infer<typeof refusal>[] }
     | { readonly kind: 'image'; readonly file: string; readonly offset?: number | undefined }
     | { readonly kind: 'restore'; readonly code: string }
+    | { readonly kind: 'move'; readonly source_state: 'running' | 'stopped' }
     | { readonly kind: 'cancelled' }
     | { readonly kind: 'other'; readonly name: string; readonly code?: string | undefined }
   );
@@ -70,6 +71,7 @@ export const encodedError: z.ZodType<EncodedError> = z.lazy(() => {
     z.object({ kind: z.literal('unsupported'), ...common, items: z.array(refusal) }),
     z.object({ kind: z.literal('image'), ...common, file: z.string(), offset: z.number().optional() }),
     z.object({ kind: z.literal('restore'), ...common, code: z.string() }),
+    z.object({ kind: z.literal('move'), ...common, source_state: z.enum(['running', 'stopped']) }),
     z.object({ kind: z.literal('cancelled'), ...common }),
     z.object({ kind: z.literal('other'), ...common, name: z.string(), code: z.string().optional() }),
   ]);
@@ -90,6 +92,7 @@ export function encodeError(error: unknown, depth = 0): EncodedError {
   if (error instanceof ImageError)
     return { kind: 'image', ...common, file: error.file, offset: error.offset };
   if (error instanceof RestoreError) return { kind: 'restore', ...common, code: error.code };
+  if (error instanceof MoveError) return { kind: 'move', ...common, source_state: error.sourceState };
   if (error instanceof CancelledError) return { kind: 'cancelled', ...common };
   const code = 'code' in error && typeof error.code === 'string' ? error.code : undefined;
   return { kind: 'other', ...common, name: error.name, code };
@@ -120,6 +123,8 @@ function construct(encoded: EncodedError): Error {
       );
     case 'restore':
       return new RestoreError(encoded.message, encoded.code);
+    case 'move':
+      return new MoveError(encoded.message, encoded.source_state);
     case 'cancelled':
       return new CancelledError(encoded.message);
     case 'other':

@@ -6,12 +6,37 @@ const pid = z.number().int().positive();
 const directory = z.string().min(1);
 const GHOST_LIMIT_BYTES = 2 ** 20;
 const TIMEOUT_MS = 10_000;
+const STALL_MS = 60_000;
+const READY_MS = 120_000;
+
+/** A pipe or socket of the caller, by its number there; the engine takes a duplicate. */
+const descriptor = z.number().int().nonnegative();
+const patience = {
+  /** The numbers are the engine's own. */
+  inherited: z.boolean().default(false),
+  /** How long nothing may move on a stream, and how long the other end may take for an answer. */
+  stall_ms: z.number().positive().default(STALL_MS),
+  ready_ms: z.number().positive().default(READY_MS),
+};
 
 export const checkpointOptions = z.strictObject({
   /** Root of the tree, as the caller sees it. */
   pid,
-  /** Where the image goes; made (0700) when missing. */
+  /** Where the image goes; made (0700) when missing. The file, for an archive; what it is called, for a stream. */
   directory,
+  /** One file, made 0600; or a stream, whose image is never on this host's disk. */
+  to: z
+    .discriminatedUnion('kind', [
+      z.strictObject({ kind: z.literal('archive') }),
+      z.strictObject({
+        kind: z.literal('stream'),
+        fd: descriptor,
+        /** Where the other end reports: the tree is killed only when it has been brought up there. */
+        answers: descriptor.optional(),
+        ...patience,
+      }),
+    ])
+    .optional(),
   /** What becomes of the tree once its image is complete. */
   afterwards: z.enum(['kill', 'run', 'stop']).default('kill'),
   /** Accept a root whose session and terminal are those of whoever restores it. */
@@ -37,7 +62,18 @@ export const checkpointOptions = z.strictObject({
 });
 
 export const restoreOptions = z.strictObject({
+  /** An image directory, or an archive; what it is called, for a stream. */
   directory,
+  stream: z
+    .strictObject({
+      fd: descriptor,
+      /** Where a source that asks for it is answered. */
+      answers: descriptor.optional(),
+      /** Directory in whose file system the image lies meanwhile, without a name. */
+      spool: z.string().min(1).optional(),
+      ...patience,
+    })
+    .optional(),
   /** Let the tree outlive the engine. Without it `Restored.exit` tells how the root ends, and the engine is kept for that. */
   detach: z.boolean().default(false),
   /** Accept an image that another user owns or could change. */
@@ -77,12 +113,27 @@ export const checkOptions = z.strictObject({
   file_locks: z.boolean().default(true),
 });
 
+const packing = {
+  directory,
+  /** The archive. */
+  file: z.string().min(1),
+  /** Accept files that another user owns or could change. */
+  trust: z.boolean().default(false),
+  overwrite: z.boolean().default(false),
+  /** Wait for the disk. */
+  durable: z.boolean().default(true),
+};
+export const packOptions = z.strictObject(packing);
+export const unpackOptions = z.strictObject(packing);
+
 export const METHODS = {
   checkpoint: checkpointOptions,
   restore: restoreOptions,
   inspect: inspectOptions,
   plan: planOptions,
   check: checkOptions,
+  pack: packOptions,
+  unpack: unpackOptions,
 } as const;
 
 export type Method = keyof typeof METHODS;

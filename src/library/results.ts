@@ -127,10 +127,20 @@ export interface CheckResult {
   readonly refusals: readonly Refusal[] | null;
 }
 
+/** Of pack and unpack: what was copied. */
+export interface PackResult {
+  readonly directory: string;
+  readonly file: string;
+  readonly files: number;
+  readonly bytes: number;
+}
+
 export interface Results {
   readonly checkpoint: CheckpointResult;
   readonly restore: RestoreResult;
   readonly inspect: InspectResult;
   readonly plan: PlanResult;
   readonly check: CheckResult;
+  readonly pack: PackResult;
+  readonly unpack: PackResult;
 }

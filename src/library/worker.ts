@@ -58,16 +58,18 @@ class Worker {
 
   #answer({ id, method, options }: Extract<ToEngine, { type: 'call' }>): void {
     const start = performance.now();
-    const onPhase = (name: string): void => {
-      this.#send({ type: 'phase', id, name, elapsed_ms: performance.now() - start });
-      if (UNDOING.has(name)) return;
+    const interrupt = (): void => {
       if (this.#isOpen) for (const _ of poll([ENGINE_FD], 0)) this.#read();
       if (!this.#isOpen) throw new CancelledError('the caller has ended');
       if (this.#cancelled.has(id)) throw new CancelledError();
     };
+    const onPhase = (name: string): void => {
+      this.#send({ type: 'phase', id, name, elapsed_ms: performance.now() - start });
+      if (!UNDOING.has(name)) interrupt();
+    };
     try {
       if (this.#cancelled.has(id)) throw new CancelledError();
-      const value = handle(method, options, onPhase);
+      const value = handle(method, options, { onPhase, interrupt });
       if (method === 'restore' && 'pid' in value && value.pid !== null) this.#roots.add(value.pid);
       this.#send({ type: 'result', id, value });
     } catch (error) {

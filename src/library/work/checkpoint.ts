@@ -1,17 +1,29 @@
 import { dump } from '../../engine/dump.js';
+import type { StreamPlace } from '../../engine/options.js';
 import type { ParsedOptions } from '../requests.js';
 import type { CheckpointResult } from '../results.js';
-import type { OnPhase } from './handlers.js';
+import type { Surroundings } from './handlers.js';
 import { assertProcess } from './process.js';
+import { Taken } from './taken.js';
 
 /** A checkpoint of a tree; `onPhase` may throw before the commit to call it off. */
-export function checkpointTree(options: ParsedOptions<'checkpoint'>, onPhase: OnPhase): CheckpointResult {
+export function checkpointTree(
+  options: ParsedOptions<'checkpoint'>,
+  { onPhase, interrupt }: Surroundings,
+): CheckpointResult {
   const start = performance.now();
   const { pid, directory, afterwards } = options;
   assertProcess(pid);
+  using taken = new Taken(options.to?.kind === 'stream' && options.to.inherited);
+  const to = options.to?.kind === 'stream' ? streamPlace(options.to, taken) : options.to;
+  if (to?.kind === 'stream' && to.answers !== undefined && afterwards !== 'kill')
+    throw new TypeError(
+      'a tree that is to go on here cannot wait for the other end: that would make two of it',
+    );
   const report = dump({
     pid,
     directory,
+    to,
     afterwards,
     timeout_ms: options.timeout_ms,
     checksums: options.checksums,
@@ -26,7 +38,7 @@ export function checkpointTree(options: ParsedOptions<'checkpoint'>, onPhase: On
     leaveRunning: afterwards === 'run',
     fileLocks: options.file_locks,
     tcpEstablished: false,
-    hooks: { phase: onPhase },
+    hooks: { phase: onPhase, interrupt },
   });
   return {
     directory: report.directory,
@@ -44,4 +56,13 @@ export function checkpointTree(options: ParsedOptions<'checkpoint'>, onPhase: On
     image_bytes: report.image_bytes,
     files: Object.fromEntries(report.files),
   };
+}
+
+function streamPlace(
+  to: Extract<ParsedOptions<'checkpoint'>['to'], { kind: 'stream' }>,
+  taken: Taken,
+): StreamPlace {
+  const answers =
+    to.answers === undefined ? undefined : taken.take(to.answers, 'where the other end answers');
+  return { ...to, fd: taken.take(to.fd, 'the stream of the image'), answers };
 }

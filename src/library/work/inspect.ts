@@ -2,6 +2,8 @@ import {
   describe,
   type fdinfo_entry,
   type file_entry,
+  ImageError,
+  type ImageProblem,
   ImageReader,
   type mm_entry,
   PAGE_BYTES,
@@ -89,7 +91,7 @@ export function inspectImage({ directory, trust, verify }: ParsedOptions<'inspec
     files: description.files
       .map(({ name, bytes, kind, records }) => ({ name, bytes, kind, records }))
       .sort((a, b) => b.bytes - a.bytes || (a.name < b.name ? -1 : 1)),
-    checksums: reader.list().includes('stasis-checksums.json'),
+    checksums: reader.hasOwnChecksums || reader.list().includes('stasis-checksums.json'),
     problems,
   };
 }
@@ -97,9 +99,25 @@ export function inspectImage({ directory, trust, verify }: ParsedOptions<'inspec
 /** All that is wrong with an image, its checksums included where it has some. */
 export function problemsOf(reader: ImageReader): InspectProblem[] {
   const sums = readChecksums(reader);
-  return [...verifyImage(reader), ...(sums === undefined ? [] : verifyChecksums(reader, sums))].map(
-    (problem) => ({ file: problem.file, offset_bytes: problem.offset ?? null, message: problem.message }),
-  );
+  const own = attempt(() => reader.verifyOwn());
+  const named = sums === undefined ? [] : verifyChecksums(reader, sums);
+  return [...verifyImage(reader), ...own, ...named].map((problem) => ({
+    file: problem.file,
+    offset_bytes: problem.offset ?? null,
+    message: problem.message,
+  }));
+}
+
+function attempt(step: () => void): ImageProblem[] {
+  try {
+    step();
+    return [];
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    const { file, offset } = error;
+    const message = error.message.slice(error.message.indexOf(': ') + 2);
+    return [offset === undefined ? { file, message } : { file, offset, message }];
+  }
 }
 
 function memoryOf(reader: ImageReader, pid: number): InspectedMemory {

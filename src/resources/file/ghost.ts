@@ -14,13 +14,13 @@ import {
   SEEK_DATA,
   SEEK_HOLE,
 } from '../../abi/fcntl.js';
-import { writeAll } from '../../image/directory.js';
 import {
   createMessage,
   decodeName,
   encodeImage,
   fileOf,
   ghost_chunk_entrySchema,
+  type ImageFile,
   type ImageWriter,
 } from '../../image/index.js';
 import { SyscallError } from '../../kernel/errors.js';
@@ -59,15 +59,19 @@ export function writeGhost(writer: ImageWriter, id: number, stat: FileStat, open
     ...(type === S_IFLNK ? { symlnkTarget: linkTarget(opened) } : {}),
   });
   const image = writer.openRaw(fileOf('ghost-file', id));
-  writeAll(image, encodeImage('ghost-file', [{ message }]));
-  if (type !== S_IFREG) return;
+  image.write(encodeImage('ghost-file', [{ message }]));
+  if (type === S_IFREG) writeContents(opened, image, Number(stat.size), sparse);
+  image.close();
+}
+
+function writeContents(opened: number, image: ImageFile, size: number, sparse: boolean): void {
   if (!sparse && isReadable(opened)) {
-    copyRange(opened, image, 0, Number(stat.size));
+    copyRange(opened, image, 0, size);
     return;
   }
   using file = reopenForReading(opened);
-  if (!sparse) copyRange(file.fd, image, 0, Number(stat.size));
-  else for (const [from, to] of dataRanges(file.fd, Number(stat.size))) writeChunk(file.fd, image, from, to);
+  if (!sparse) copyRange(file.fd, image, 0, size);
+  else for (const [from, to] of dataRanges(file.fd, size)) writeChunk(file.fd, image, from, to);
 }
 
 /** pread(2) leaves the offset alone. Opening the file anew would break a lease that its owner has. */
@@ -106,23 +110,23 @@ export function dataRanges(fd: number, size: number): [number, number][] {
   return ranges;
 }
 
-function writeChunk(file: number, image: number, from: number, to: number): void {
+function writeChunk(file: number, image: ImageFile, from: number, to: number): void {
   const chunk = toBinary(
     ghost_chunk_entrySchema,
     create(ghost_chunk_entrySchema, { len: BigInt(to - from), off: BigInt(from) }),
   );
   const length = Buffer.alloc(4);
   length.writeUInt32LE(chunk.length);
-  writeAll(image, Buffer.concat([length, chunk]));
+  image.write(Buffer.concat([length, chunk]));
   copyRange(file, image, from, to);
 }
 
-function copyRange(file: number, image: number, from: number, to: number): void {
+function copyRange(file: number, image: ImageFile, from: number, to: number): void {
   const buffer = Buffer.allocUnsafe(Math.min(BUFFER, Math.max(to - from, 1)));
   for (let at = from; at < to; ) {
     const count = readSync(file, buffer, 0, Math.min(buffer.length, to - at), at);
     if (count === 0) throw new Error(`a deleted file ends at byte ${at} instead of ${to}`);
-    writeAll(image, buffer.subarray(0, count));
+    image.write(buffer.subarray(0, count));
     at += count;
   }
 }

@@ -1,6 +1,7 @@
 import { ERRNO } from '../../abi/errno.js';
 import { SEEK_DATA, SEEK_HOLE } from '../../abi/fcntl.js';
 import { PAGE_BYTES, type PagemapEntry, PE_PRESENT } from '../../image/pagemap.js';
+import type { ImageFile } from '../../image/target.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
 import { copyBuffer } from './copy.js';
@@ -53,7 +54,7 @@ class Collected {
 export function copyContents(
   source: number,
   size: number,
-  target: number,
+  target: ImageFile,
   object: string,
   tell: (run: PagemapEntry) => void,
 ): void {
@@ -72,7 +73,7 @@ function copyPart(
   source: number,
   at: number,
   end: number,
-  target: number,
+  target: ImageFile,
   object: string,
   collected: Collected,
 ): number {
@@ -84,11 +85,11 @@ function copyPart(
   let from = 0;
   for (let page = 0; page < length; page += PAGE_BYTES) {
     if (isZero(buffer.bytes, page)) {
-      write(target, from, page, object);
+      write(target, from, page);
       from = page + PAGE_BYTES;
     } else collected.page(at + page);
   }
-  write(target, from, length, object);
+  write(target, from, length);
   // What lies behind the end of the file reads as nothing.
   return got === 0 ? wanted : length;
 }
@@ -98,7 +99,6 @@ function isZero(bytes: Uint8Array, at: number): boolean {
   return ZEROS.equals(bytes.subarray(at, at + PAGE_BYTES));
 }
 
-function write(fd: number, from: number, to: number, object: string): void {
-  const { address } = copyBuffer();
-  for (let at = from; at < to; ) at += syscall('write', [fd, address + BigInt(at), to - at], object);
+function write(file: ImageFile, from: number, to: number): void {
+  if (to > from) file.write(copyBuffer().bytes.subarray(from, to));
 }

@@ -1,7 +1,8 @@
 import { closeSync, openSync, readSync } from 'node:fs';
+import type { ImageFile } from '../../image/target.js';
 import { NativeMemory } from '../../kernel/memory.js';
 import { IOV_MAX } from '../../kernel/remote.js';
-import { attempt, syscall } from '../../kernel/syscall.js';
+import { attempt } from '../../kernel/syscall.js';
 import type { Span } from './scan.js';
 
 /** Pages to be copied one after the other into a pages file. */
@@ -22,19 +23,17 @@ export function copyBuffer(): NativeMemory {
   return buffer;
 }
 
-/** Write the first `length` bytes of the copy buffer at the position of `fd`. */
-export function writeBuffer(fd: number, length: number, object: string): void {
-  const { address } = copyBuffer();
-  for (let done = 0; done < length; )
-    done += syscall('write', [fd, address + BigInt(done), length - done], object);
+/** Append the first `length` bytes of the copy buffer to a file of the image. */
+function writeBuffer(file: ImageFile, length: number): void {
+  file.write(copyBuffer().bytes.subarray(0, length));
 }
 
 /**
- * Append the contents of `spans` of the process `pid`, whose threads are stopped, to the file `fd`.
+ * Append the contents of `spans` of the process `pid`, whose threads are stopped, to a file of the image.
  * `task` is for messages. Throws when a page is not there (any more), and when the disk is full.
  */
-export function copyPages(pid: number, spans: Iterable<CopySpan>, fd: number, task: string): void {
-  const batch = new Batch(pid, fd, task);
+export function copyPages(pid: number, spans: Iterable<CopySpan>, file: ImageFile, task: string): void {
+  const batch = new Batch(pid, file, task);
   try {
     for (const span of spans) batch.add(span);
     batch.flush();
@@ -60,16 +59,16 @@ function getNumber(at: number): number {
 /** Pieces are written down as numbers, not objects: a process can have hundreds of thousands. */
 class Batch implements Disposable {
   readonly #pid: number;
-  readonly #fd: number;
+  readonly #file: ImageFile;
   readonly #task: string;
   #pieces = 0;
   #length = 0;
   #readable = true;
   #memory = -1;
 
-  constructor(pid: number, fd: number, task: string) {
+  constructor(pid: number, file: ImageFile, task: string) {
     this.#pid = pid;
-    this.#fd = fd;
+    this.#file = file;
     this.#task = task;
   }
 
@@ -91,7 +90,7 @@ class Batch implements Disposable {
     if (this.#length === 0) return;
     const got = this.#readable ? this.#gather() : 0;
     if (got !== this.#length) this.#readMemory();
-    writeBuffer(this.#fd, this.#length, `pages of ${this.#task}`);
+    writeBuffer(this.#file, this.#length);
     this.#pieces = 0;
     this.#length = 0;
   }

@@ -170,8 +170,8 @@ function writePages(
   scan: PageScan,
   pages: PagesFiles,
 ): number {
-  return pages.add(process.insidePid, {}, (fd, tell) => {
-    copyPages(source, telling(savedSpans(process, vmas, scan.pages), tell), fd, nameOf(process));
+  return pages.add(process.insidePid, {}, (file, tell) => {
+    copyPages(source, telling(savedSpans(process, vmas, scan.pages), tell), file, nameOf(process));
   });
 }
 

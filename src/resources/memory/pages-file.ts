@@ -1,7 +1,6 @@
-import { writeAll } from '../../image/directory.js';
-import { ImageError, reason } from '../../image/errors.js';
 import type { ImageId } from '../../image/kinds.js';
 import { PagemapEncoder, type PagemapEntry, pagemapFile } from '../../image/pagemap.js';
+import type { ImageFile } from '../../image/target.js';
 import type { ImageWriter } from '../../image/writer.js';
 
 /** pages-N.img and the pagemaps that say what is in them: one N for each process and each piece of shared memory. */
@@ -20,23 +19,16 @@ export class PagesFiles {
   add(
     id: ImageId,
     options: { shmem?: boolean },
-    fill: (fd: number, tell: (run: PagemapEntry) => void) => void,
+    fill: (file: ImageFile, tell: (run: PagemapEntry) => void) => void,
   ): number {
     const pagesId = ++this.#last;
-    const pages = `pages-${pagesId}.img`;
-    const pagemap = pagemapFile(id, options);
-    const fd = this.#writer.openRaw(pagemap);
-    const encoder = new PagemapEncoder(pagesId, (bytes) => {
-      try {
-        writeAll(fd, bytes);
-      } catch (error) {
-        throw new ImageError(pagemap, `cannot be written: ${reason(error)}`, { cause: error });
-      }
-    });
-    fill(this.#writer.openRaw(pages), (run) => encoder.add(run));
+    const pagemap = this.#writer.openRaw(pagemapFile(id, options));
+    const encoder = new PagemapEncoder(pagesId, (bytes) => pagemap.write(bytes));
+    const pages = this.#writer.openRaw(`pages-${pagesId}.img`);
+    fill(pages, (run) => encoder.add(run));
     encoder.flush();
-    this.#writer.closeRaw(pagemap);
-    this.#writer.closeRaw(pages);
+    pagemap.close();
+    pages.close();
     return encoder.pages;
   }
 }
