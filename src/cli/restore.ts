@@ -19,6 +19,7 @@ interface Flags {
   readonly leaveStopped?: true;
   readonly inheritFd: Record<string, number>;
   readonly external: string[];
+  readonly extUnixSk?: true;
   readonly json?: true;
 }
 
@@ -40,6 +41,7 @@ export function addRestore(program: Command, done: (status: number) => void): vo
       {},
     )
     .option('--external <key>', 'what is outside of the tree (repeatable)', collect, [])
+    .option('--ext-unix-sk', 'connect to named datagram sockets outside of the tree again')
     .option('--json', 'print one JSON object')
     .action(async (directory: string, flags: Flags) =>
       done(await runVerb(flags.json === true, (interrupt) => run(directory, flags, interrupt))),
@@ -77,6 +79,7 @@ async function bringBack(directory: string, flags: Flags, { signal }: Interrupt)
     leave_stopped: flags.leaveStopped === true,
     inherit_fds: flags.inheritFd,
     external: flags.external,
+    ext_unix_sk: flags.extUnixSk === true,
     signal,
     onProgress: progress.update,
     ...(flags.shellJob ? { stdio: 'inherit' as const } : {}),

@@ -29,7 +29,7 @@ export interface Duty {
   afterwards?(tape: Tape, target: Target): void;
 }
 
-/** A pidfd, in the guardian, of a process that it was told of. */
+/** A pidfd, in the guardian, of a process that it was told of, or of this one (open as long as it `holds`). */
 export type Target = (pid: number) => Operand;
 
 const WORKSPACE = { address: 0x1000_0000_0000n, size: 0x200_0000n };
@@ -176,6 +176,7 @@ export class Guardian implements Disposable {
     const tape = new Tape('guardian: when this process has died');
     const target: Target = (pid) => {
       const result = watch.targets.get(pid);
+      if (pid === process.pid) return this.#controller;
       if (result === undefined) throw new Error(`the guardian does not know pid ${pid}`);
       return { kind: 'value', at: watch.tape.entryAddress(result.index, WATCH_AT, ENTRY.result) };
     };

@@ -33,6 +33,8 @@ export const checkpointOptions = z.strictObject({
   /** Accept pipes whose other end is outside of the tree. */
   outside_pipes: z.boolean().default(false),
   file_locks: z.boolean().default(false),
+  /** Accept datagram sockets connected to named ones outside of the tree; restore connects them again. */
+  ext_unix_sk: z.boolean().default(false),
 });
 
 export const restoreOptions = z.strictObject({
@@ -49,6 +51,8 @@ export const restoreOptions = z.strictObject({
   /** Descriptors of the caller that stand in for outside files, by key: `pipe:[4711]`, `tty[8801:5]`. */
   inherit_fds: z.record(z.string(), z.number().int().nonnegative()).default({}),
   external: z.array(z.string()).default([]),
+  /** Connect datagram sockets to named ones outside of the tree again. */
+  ext_unix_sk: z.boolean().default(false),
 });
 
 export const inspectOptions = z.strictObject({
@@ -63,6 +67,7 @@ export const planOptions = z.strictObject({
   trust: z.boolean().default(true),
   shell_job: z.boolean().default(false),
   external: z.array(z.string()).default([]),
+  ext_unix_sk: z.boolean().default(false),
 });
 
 export const checkOptions = z.strictObject({
@@ -74,6 +79,8 @@ export const checkOptions = z.strictObject({
   external: z.array(z.string()).default([]),
   outside_pipes: z.boolean().default(false),
   file_locks: z.boolean().default(false),
+  /** Accept datagram sockets connected to named ones outside of the tree; restore connects them again. */
+  ext_unix_sk: z.boolean().default(false),
 });
 
 export const METHODS = {

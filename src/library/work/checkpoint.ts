@@ -26,6 +26,7 @@ export function checkpointTree(options: ParsedOptions<'checkpoint'>, onPhase: On
     leaveRunning: afterwards === 'run',
     fileLocks: options.file_locks,
     tcpEstablished: false,
+    extUnixSk: options.ext_unix_sk,
     hooks: { phase: onPhase },
   });
   return {

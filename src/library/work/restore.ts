@@ -26,6 +26,7 @@ export function restoreTree(options: ParsedOptions<'restore'>, onPhase: OnPhase)
     leaveStopped: options.leave_stopped,
     shellJob: options.shell_job,
     external: options.external,
+    extUnixSk: options.ext_unix_sk,
     inheritFds: new Map(Object.entries(options.inherit_fds)),
     hooks: {
       phase: onPhase,
