@@ -14,6 +14,7 @@ interface Flags {
   readonly linkRemap?: true;
   readonly ghostLimit: number;
   readonly external: string[];
+  readonly extUnixSk?: true;
   readonly outsidePipes?: true;
   readonly fileLocks: boolean;
   readonly json?: true;
@@ -28,6 +29,7 @@ export function addCheck(program: Command, done: (status: number) => void): void
     .option('--link-remap', 'as for checkpoint')
     .option('--ghost-limit <size>', 'as for checkpoint', parseBytes, 2 ** 20)
     .option('--external <key>', 'as for checkpoint (repeatable)', collect, [])
+    .option('--ext-unix-sk', 'as for checkpoint')
     .option('--outside-pipes', 'as for checkpoint')
     .option('--no-file-locks', 'as for checkpoint')
     .option('--json', 'print one JSON object')
@@ -41,6 +43,7 @@ async function run(flags: Flags, { signal }: Interrupt): Promise<number> {
     link_remap: flags.linkRemap === true,
     ghost_limit_bytes: flags.ghostLimit,
     external: flags.external,
+    ext_unix_sk: flags.extUnixSk === true,
     outside_pipes: flags.outsidePipes === true,
     file_locks: flags.fileLocks,
     signal,

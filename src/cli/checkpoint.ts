@@ -28,6 +28,7 @@ interface Flags {
   readonly linkRemap?: true;
   readonly ghostLimit: number;
   readonly external: string[];
+  readonly extUnixSk?: true;
   readonly outsidePipes?: true;
   readonly fileLocks: boolean;
   readonly json?: true;
@@ -64,6 +65,7 @@ export function addCheckpoint(program: Command, done: (status: number) => void):
     .option('--link-remap', 'give deleted files that have other names a name until they are restored')
     .option('--ghost-limit <size>', 'largest deleted file that goes into the image', parseBytes, 2 ** 20)
     .option('--external <key>', 'what is outside of the tree and stays there (repeatable)', collect, [])
+    .option('--ext-unix-sk', 'accept datagram sockets connected to named ones outside of the tree')
     .option('--outside-pipes', 'accept pipes whose other end is outside of the tree')
     .option('--no-file-locks', 'refuse a tree that holds file locks or leases')
     .option('--json', 'print one JSON object')
@@ -136,6 +138,7 @@ async function save(
     link_remap: flags.linkRemap === true,
     ghost_limit_bytes: flags.ghostLimit,
     external: flags.external,
+    ext_unix_sk: flags.extUnixSk === true,
     outside_pipes: flags.outsidePipes === true,
     file_locks: flags.fileLocks,
     signal,

@@ -10,6 +10,7 @@ import { printJson, runVerb } from './verb.js';
 interface Flags {
   readonly shellJob?: true;
   readonly external: string[];
+  readonly extUnixSk?: true;
   readonly json?: true;
 }
 
@@ -20,6 +21,7 @@ export function addPlan(program: Command, done: (status: number) => void): void 
     .argument('<image>', 'image directory or archive')
     .option('--shell-job', 'as for restore')
     .option('--external <key>', 'as for restore (repeatable)', collect, [])
+    .option('--ext-unix-sk', 'as for restore')
     .option('--json', 'print one JSON object')
     .action(async (directory: string, flags: Flags) =>
       done(await runVerb(flags.json === true, (interrupt) => run(directory, flags, interrupt))),
@@ -32,6 +34,7 @@ async function run(directory: string, flags: Flags, { signal }: Interrupt): Prom
     directory,
     shell_job: flags.shellJob === true,
     external: flags.external,
+    ext_unix_sk: flags.extUnixSk === true,
     signal,
     onProgress: progress.update,
   });

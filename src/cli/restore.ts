@@ -20,6 +20,7 @@ interface Flags {
   readonly inheritFd: Record<string, number>;
   readonly external: string[];
   readonly spool?: string;
+  readonly extUnixSk?: true;
   readonly json?: true;
 }
 
@@ -48,6 +49,7 @@ export function addRestore(program: Command, done: (status: number) => void): vo
       '--spool <dir>',
       'with -: where the image lies until the tree runs, without a name; $TMPDIR or /var/tmp',
     )
+    .option('--ext-unix-sk', 'connect to named datagram sockets outside of the tree again')
     .option('--json', 'print one JSON object')
     .action(async (directory: string, flags: Flags) =>
       done(await runVerb(flags.json === true, (interrupt) => run(directory, flags, interrupt))),
@@ -92,6 +94,7 @@ async function bringBack(directory: string, flags: Flags, { signal }: Interrupt)
     leave_stopped: flags.leaveStopped === true,
     inherit_fds: flags.inheritFd,
     external: flags.external,
+    ext_unix_sk: flags.extUnixSk === true,
     signal,
     onProgress: progress.update,
     ...(flags.shellJob ? { stdio: 'inherit' as const } : {}),

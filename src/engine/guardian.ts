@@ -29,7 +29,7 @@ export interface Duty {
   afterwards?(tape: Tape, target: Target): void;
 }
 
-/** A pidfd, in the guardian, of a process that it was told of. */
+/** A pidfd, in the guardian, of a process that it was told of, or of this one (open as long as it `holds`). */
 export type Target = (pid: number) => Operand;
 /** Its duplicate of a descriptor of this process that it was told of. */
 export type DescriptorOf = (fd: number) => Operand;
@@ -198,7 +198,8 @@ export class Guardian implements Disposable {
       if (result === undefined) throw new Error(`the guardian does not know ${what} ${number}`);
       return { kind: 'value', at: watch.tape.entryAddress(result.index, WATCH_AT, ENTRY.result) };
     };
-    const target: Target = (pid) => known(watch.targets, pid, 'pid');
+    const target: Target = (pid) =>
+      pid === process.pid ? this.#controller : known(watch.targets, pid, 'pid');
     const descriptor: DescriptorOf = (fd) => known(watch.descriptors, fd, 'descriptor');
     for (const duty of this.#duties) duty.whileHeld?.(tape, target, descriptor);
     this.#release(tape, watch);

@@ -59,6 +59,8 @@ export const checkpointOptions = z.strictObject({
   outside_pipes: z.boolean().default(false),
   /** Save locks and leases of files; without it a tree that holds some is refused. */
   file_locks: z.boolean().default(true),
+  /** Accept datagram sockets connected to named ones outside of the tree; restore connects them again. */
+  ext_unix_sk: z.boolean().default(false),
 });
 
 export const restoreOptions = z.strictObject({
@@ -86,6 +88,8 @@ export const restoreOptions = z.strictObject({
   /** Descriptors of the caller that stand in for outside files, by key: `pipe:[4711]`, `tty[8801:5]`. */
   inherit_fds: z.record(z.string(), z.number().int().nonnegative()).default({}),
   external: z.array(z.string()).default([]),
+  /** Connect datagram sockets to named ones outside of the tree again. */
+  ext_unix_sk: z.boolean().default(false),
 });
 
 export const inspectOptions = z.strictObject({
@@ -100,6 +104,7 @@ export const planOptions = z.strictObject({
   trust: z.boolean().default(true),
   shell_job: z.boolean().default(false),
   external: z.array(z.string()).default([]),
+  ext_unix_sk: z.boolean().default(false),
 });
 
 export const checkOptions = z.strictObject({
@@ -111,6 +116,8 @@ export const checkOptions = z.strictObject({
   external: z.array(z.string()).default([]),
   outside_pipes: z.boolean().default(false),
   file_locks: z.boolean().default(true),
+  /** Accept datagram sockets connected to named ones outside of the tree; restore connects them again. */
+  ext_unix_sk: z.boolean().default(false),
 });
 
 const packing = {

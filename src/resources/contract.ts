@@ -142,6 +142,8 @@ export interface DumpOptions {
   readonly irmapScanPaths?: readonly string[];
   /** Look for them even where a handle would do. */
   readonly forceIrmap?: boolean;
+  /** Accept datagram sockets connected to named ones outside of the tree, which are connected to again at restore. */
+  readonly extUnixSk?: boolean;
 }
 
 /** A task being rebuilt, on whose tape entries are put. */
@@ -204,6 +206,8 @@ export interface Descriptor {
   readonly fd: number;
   /** Link, stat and fdinfo, see kernel/procfs/descriptors.ts. */
   readonly info: DescriptorInfo;
+  /** It is in flight to a descriptor of `process`, whose pid is that of this process then, and `fd` a duplicate here. */
+  readonly isInFlight?: true;
 }
 
 /** Gives ids to files and sees to it that they are in files.img. */
@@ -215,6 +219,13 @@ export interface FileCollector {
   addLink(process: Process, link: string, flags: number): number;
   /** An entry that a resource makes by itself (the memfd behind a mapping); the id is unique over files.img. */
   add(entry: (id: number) => file_entry): number;
+  /**
+   * The id of the description behind `fd`, a descriptor of this process: one that some process of the tree has open too,
+   * or that only is in flight in a socket's queue, `from`, and dumped here. `fd` is the collector's from now on.
+   */
+  addTaken(fd: number, from: Descriptor): number;
+  /** Do this when all tables were read, still frozen: what is reached by way of descriptors only. */
+  defer(step: () => void): void;
   /** All descriptors of the tree with their files' ids; complete once kinds are asked to `write`. */
   readonly found: readonly { readonly descriptor: Descriptor; readonly id: number }[];
 }
@@ -289,12 +300,14 @@ export interface Holder {
   /** The slot of a key: a descriptor number of the holder that is, or will be by the end of its tape, filled. */
   slot(key: string): number;
   /** Move a fresh descriptor to the slot of `key` (dup3 and close). */
-  hold(key: string, fd: Result): void;
+  hold(key: string, fd: Result | number): void;
   /**
    * Entries that bring a duplicate of a descriptor of this (the controller's) process into the holder. It is given
    * away: the engine closes it once the tape was played.
    */
   bring(fd: number): Result;
+  /** A path that only serves the restore: should it be there when the restore has ended, however, it is removed with all below. */
+  leaves(path: string): void;
   /** State of a kind over all its entries (both ends of a pipe); made by `initial` when first asked for. */
   state<T>(owner: object, initial: () => T): T;
 }
@@ -310,6 +323,8 @@ export interface RestoreOptions {
   /** `--inherit-fd fd[N]:KEY`: descriptors of the caller that stand in for outside files. */
   readonly inheritFds: ReadonlyMap<string, number>;
   readonly external: readonly string[];
+  /** Connect datagram sockets to named ones outside of the tree again. */
+  readonly extUnixSk?: boolean;
   /** Compare page contents with their checksums. */
   readonly verify: boolean;
 }

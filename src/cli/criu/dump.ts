@@ -92,6 +92,7 @@ function dumpOptions({ options, log, imagesDir }: Session, pid: number, verdict:
     leaveRunning: afterwards === 'run',
     fileLocks: options.fileLocks,
     tcpEstablished: options.tcpEstablished,
+    extUnixSk: options.extUnixSk,
     hooks,
   };
 }

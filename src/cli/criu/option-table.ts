@@ -76,6 +76,16 @@ function laterValue(
   );
 }
 
+/** With inodes, those sockets are external; they may be given as one list. */
+function applyExtUnixSk(options: CriuOptions, value: string): void {
+  options.extUnixSk = true;
+  if (value === '') return;
+  for (const inode of value.split(',')) {
+    if (!/^\d+$/.test(inode)) throw new UsageError(`invalid argument for --ext-unix-sk: ${value}`);
+    options.external.push(`unix[${inode}]`);
+  }
+}
+
 function plain(name: string, apply: (options: CriuOptions) => void, short?: string): CriuOption {
   return {
     name,
@@ -171,7 +181,12 @@ const RESOURCES: readonly CriuOption[] = [
   flag('tcp-established', 'tcpEstablished'),
   laterFlag('skip-in-flight'),
   laterFlag('tcp-close'),
-  { name: 'ext-unix-sk', short: 'x', value: 'optional', apply: note('ext-unix-sk') },
+  {
+    name: 'ext-unix-sk',
+    short: 'x',
+    value: 'optional',
+    apply: (o, { value }) => applyExtUnixSk(o, value),
+  },
   laterValue('network-lock', (value) => V.oneOf(V.NETWORK_LOCKS, value, 'network-lock')),
 ];
 

@@ -36,6 +36,7 @@ export interface CriuOptions {
   shellJob: boolean;
   fileLocks: boolean;
   tcpEstablished: boolean;
+  extUnixSk: boolean;
   linkRemap: boolean;
   ghostLimit_bytes: number;
   manageCgroups: CgroupMode | undefined;
@@ -83,6 +84,7 @@ export function defaultOptions(): CriuOptions {
     shellJob: false,
     fileLocks: false,
     tcpEstablished: false,
+    extUnixSk: false,
     linkRemap: false,
     ghostLimit_bytes: GHOST_LIMIT_BYTES,
     manageCgroups: undefined,

@@ -51,6 +51,7 @@ function restoreRequest(session: Session): RestoreRequest {
     shellJob: options.shellJob,
     inheritFds: options.inheritFds,
     external: options.external,
+    extUnixSk: options.extUnixSk,
     hooks: {
       phase: (name) => log.info(`Restore phase: ${name}`),
       beforeResume: (pid) => beforeResume(session, pid),

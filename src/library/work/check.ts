@@ -27,5 +27,6 @@ function treeRefusals(pid: number, options: ParsedOptions<'check'>): Refusal[] {
     leaveRunning: false,
     fileLocks: options.file_locks,
     tcpEstablished: false,
+    extUnixSk: options.ext_unix_sk,
   });
 }

@@ -38,6 +38,7 @@ export function checkpointTree(
     leaveRunning: afterwards === 'run',
     fileLocks: options.file_locks,
     tcpEstablished: false,
+    extUnixSk: options.ext_unix_sk,
     hooks: { phase: onPhase, interrupt },
   });
   return {

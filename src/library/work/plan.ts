@@ -7,13 +7,15 @@ import type { ParsedOptions } from '../requests.js';
 import type { PlannedTape, PlanResult } from '../results.js';
 
 /** The tapes a restore would play, in the order of its barriers. Nothing is started. */
-export function planImage({ directory, trust, shell_job, external }: ParsedOptions<'plan'>): PlanResult {
+export function planImage(options: ParsedOptions<'plan'>): PlanResult {
+  const { directory, trust, shell_job, external } = options;
   using reader = ImageReader.open(directory, { trust });
   const request = {
     directory,
     trust,
     shellJob: shell_job,
     external,
+    extUnixSk: options.ext_unix_sk,
     inheritFds: new Map(),
     verify: false,
     sibling: false,

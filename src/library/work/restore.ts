@@ -47,6 +47,7 @@ function perform(
     leaveStopped: options.leave_stopped,
     shellJob: options.shell_job,
     external: options.external,
+    extUnixSk: options.ext_unix_sk,
     inheritFds: new Map(Object.entries(options.inherit_fds)),
     hooks: { phase: onPhase, beforeResume },
   });

@@ -2,7 +2,8 @@ import type { Descriptor, DumpContext, Refusal } from '../contract.js';
 import { nameOf } from '../contract.js';
 
 /** "descriptor 7 (/tmp/log)"; links without a descriptor number (cwd, exe) have −1. */
-export function objectOf({ fd, info }: Descriptor): string {
+export function objectOf({ fd, info, isInFlight }: Descriptor): string {
+  if (isInFlight === true) return `descriptor in flight (${info.link})`;
   return fd < 0 ? info.link : `descriptor ${fd} (${info.link})`;
 }
 

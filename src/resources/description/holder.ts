@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { F_DUPFD_CLOEXEC, O_CLOEXEC } from '../../abi/fcntl.js';
 import { RLIMIT_NOFILE } from '../../abi/process.js';
 import type { ImageReader } from '../../image/index.js';
@@ -36,6 +37,7 @@ export class StemHolder implements Holder, Disposable {
   readonly #slots = new Map<string, number>();
   readonly #held = new Set<string>();
   readonly #states = new Map<object, unknown>();
+  readonly #leftovers: string[] = [];
   #tape: Tape;
   #next = FIRST_SLOT;
   readonly #limit: number;
@@ -80,7 +82,7 @@ export class StemHolder implements Holder, Disposable {
     return [...this.#slots.keys()].filter((key) => !this.#held.has(key));
   }
 
-  hold(key: string, fd: Result): void {
+  hold(key: string, fd: Result | number): void {
     this.tape.call('dup3', [fd, this.slot(key), O_CLOEXEC]);
     this.tape.call('close', [fd]);
     this.#held.add(key);
@@ -91,6 +93,10 @@ export class StemHolder implements Holder, Disposable {
     if (!this.#held.has(key)) this.hold(key, this.tape.call('pidfd_open', [this.controller, 0]));
     this.brought.push(fd);
     return this.tape.call('pidfd_getfd', [this.slot(key), fd, 0]);
+  }
+
+  leaves(path: string): void {
+    this.#leftovers.push(path);
   }
 
   state<T>(owner: object, initial: () => T): T {
@@ -159,6 +165,7 @@ export class StemHolder implements Holder, Disposable {
 
   [Symbol.dispose](): void {
     this.closeBrought();
+    for (const path of this.#leftovers) rmSync(path, { recursive: true, force: true });
   }
 
   /** Close what `bring` was given. To be called when the openings were played, or will not be. */

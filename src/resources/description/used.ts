@@ -1,10 +1,17 @@
 import type { file_entry, ImageReader } from '../../image/index.js';
 import { REMAP } from './types.js';
 
-/** Entries of files.img that only name something: the path of a FIFO or a terminal, the other name of a file. */
+/** `uflags` of a Unix socket that is outside of the tree, and only named for those connected to it. */
+export const USK_EXTERN = 1;
+
+/**
+ * Entries of files.img that only name something: the path of a FIFO or a terminal, the other name of a file, a socket
+ * outside of the tree.
+ */
 export function namesOnly(reader: ImageReader, entries: readonly file_entry[]): Set<number> {
   const names = new Set<number>();
-  for (const { fifo, tty } of entries) {
+  for (const { id, fifo, tty, usk } of entries) {
+    if (usk !== undefined && (usk.uflags & USK_EXTERN) !== 0) names.add(id);
     if (fifo !== undefined) names.add(fifo.regfId);
     if (tty !== undefined) names.add(tty.regfId);
   }

@@ -32,12 +32,22 @@ export function checkFiles(
       if (kind === undefined) refuse(refusalOf(descriptor, 'files of this kind cannot be saved yet'));
       else {
         kind.check?.(descriptor, refuse, options);
-        found.set(kind, [...(found.get(kind) ?? []), descriptor]);
+        const others = found.get(kind);
+        if (others === undefined) found.set(kind, [descriptor]);
+        else others.push(descriptor);
       }
     }
   }
   checkUnseenLocks(processes, [...found.values()].flat(), refuse);
+  // What is in flight may be the other end of anything; it is looked at in the freeze, and these questions asked again.
+  if (isAnythingInFlight(found)) return;
   for (const [kind, descriptors] of found) kind.checkAll?.(descriptors, refuse, options);
+}
+
+function isAnythingInFlight(found: ReadonlyMap<FileKind, readonly Descriptor[]>): boolean {
+  return [...found.values()].some((descriptors) =>
+    descriptors.some(({ info }) => (info.info.scmFds ?? 0) > 0),
+  );
 }
 
 /** As `checkFiles` for one process by itself, whose pipes to others of the tree would be refused. */

@@ -1,7 +1,7 @@
 import { FD_CLOEXEC, O_CLOEXEC, O_PATH } from '../../abi/fcntl.js';
 import { createMessage, type fdinfo_entry } from '../../image/index.js';
-import type { OwnedFd } from '../../kernel/fd.js';
-import { readDescriptors, statAt } from '../../kernel/procfs/descriptors.js';
+import { OwnedFd } from '../../kernel/fd.js';
+import { readDescriptor, readDescriptors, statAt } from '../../kernel/procfs/descriptors.js';
 import { readLink } from '../../kernel/procfs/read.js';
 import type {
   Descriptor,
@@ -31,6 +31,10 @@ export class DescriptorCollector implements FileCollector {
   readonly #links = new Map<string, number>();
   readonly #descriptions = new Descriptions();
   readonly #found: { descriptor: Descriptor; id: number }[] = [];
+  /** What is in flight is compared with what turns up later, and looked at by the kinds' last questions. */
+  readonly #inFlight: OwnedFd[] = [];
+  readonly #steps: (() => void)[] = [];
+  readonly #byKind = new Map<FileKind, Descriptor[]>();
   #context: DumpContext | undefined;
   #lastId = 0;
 
@@ -60,6 +64,9 @@ export class DescriptorCollector implements FileCollector {
       const id = this.#filesIdOf(process);
       if (!this.#tables.has(id)) this.#tables.set(id, this.#dumpTable(process));
     }
+    for (let step = this.#steps.shift(); step !== undefined; step = this.#steps.shift()) step();
+    const { refuse, options } = this.context;
+    for (const [kind, descriptors] of this.#byKind) kind.checkAll?.(descriptors, refuse, options);
     for (const process of this.context.processes)
       if (process.state !== 'zombie')
         this.context.writer.write('fs', process.insidePid, [dumpFs(process, this)]);
@@ -73,11 +80,40 @@ export class DescriptorCollector implements FileCollector {
     writer.write('files', null, this.#entries);
     writeLocks(this.context);
     writeRemaps(this.context);
+    this.close();
   }
 
   /** Take back what was made outside of the image. */
   abandon(): void {
+    this.close();
     if (this.#context !== undefined) abandonRemaps(this.#context);
+  }
+
+  addTaken(fd: number, from: Descriptor): number {
+    this.#inFlight.push(new OwnedFd(fd));
+    // Whoever looks at it looks at this process, but speaks of the one that would receive it.
+    const holder = { ...from.process, pid: process.pid };
+    const descriptor = {
+      process: holder,
+      fd,
+      info: readDescriptor(process.pid, fd),
+      isInFlight: true,
+    } as const;
+    const { id } = this.#descriptions.intern(descriptor, () => {
+      const id = this.#nextId();
+      return { id, type: this.#dumpAs(id, descriptor, fd).type };
+    });
+    this.#found.push({ descriptor, id });
+    return id;
+  }
+
+  defer(step: () => void): void {
+    this.#steps.push(step);
+  }
+
+  /** Nobody asks about descriptors any more. */
+  close(): void {
+    for (const fd of this.#inFlight.splice(0)) fd[Symbol.dispose]();
   }
 
   add(entry: (id: number) => file_entry): number {
@@ -137,6 +173,11 @@ export class DescriptorCollector implements FileCollector {
       return refuseNow(this.context, descriptor, 'files of this kind cannot be saved yet');
     // Looked at again: what the check before the freeze saw may have changed.
     if (descriptor.fd >= 0) kind.check?.(descriptor, this.context.refuse, this.context.options);
+    if (descriptor.fd >= 0) {
+      const others = this.#byKind.get(kind);
+      if (others === undefined) this.#byKind.set(kind, [descriptor]);
+      else others.push(descriptor);
+    }
     const entry = kind.dump(descriptor, id, taken, this.context);
     this.#entries.push(entry);
     return entry;

@@ -1,5 +1,5 @@
 import type { FileKind } from '../contract.js';
-import { unixPair } from './unix.js';
+import { unix } from './unix.js';
 
-/** Every kind of socket, the more particular ones first. */
-export const socketKinds: readonly FileKind[] = [unixPair];
+/** Every kind of socket, the more particular ones first; what is in flight in Unix sockets is dumped by those after them. */
+export const socketKinds: readonly FileKind[] = [unix];

@@ -1,128 +1,170 @@
-import { ERRNO } from '../../abi/errno.js';
 import { FIONREAD } from '../../abi/ioctl.js';
 import * as S from '../../abi/socket.js';
-import { SyscallError } from '../../kernel/errors.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
 import type { Descriptor, DumpContext } from '../contract.js';
+import { closeAll, type Peeked, peek } from './unix-peek.js';
 
 /**
- * What waits in the receive queue of a Unix socket, by MSG_PEEK: nothing is taken out. Packets are walked by
- * SO_PEEK_OFF, which is put back; descriptors in flight (SCM_RIGHTS) cannot be saved and are said to be there.
+ * What waits in the receive queue of a Unix socket, by MSG_PEEK: nothing is taken out. SO_PEEK_OFF leads through it and
+ * SO_PASSCRED shows who sent; both are put back. A packet of a stream is what was sent with its own descriptors or by
+ * somebody else (net/unix/af_unix.c unix_stream_read_generic); other bounds do not count there.
  */
-export interface Queue {
-  readonly packets: readonly Uint8Array[];
-  /** Why it is not complete. */
-  readonly problem: string | undefined;
+export interface Packet {
+  readonly bytes: Uint8Array;
+  /** Descriptors in flight, as duplicates of this process. */
+  readonly rights: readonly number[];
+  /** Who sent it: pid as this process sees it, uid, gid; undefined where the packet does not say. */
+  readonly sender: readonly [pid: number, uid: number, gid: number] | undefined;
+  /** The sender's address, of datagrams. */
+  readonly from: Uint8Array | undefined;
 }
 
-const CONTROL_SIZE = 8192;
-/** Largest datagram that a default wmem_max lets through, several times over. */
+export interface Queue {
+  readonly packets: readonly Packet[];
+  /** Why it is not complete. */
+  readonly problem: string | undefined;
+  /** SO_PEEK_OFF of the program; −1 where it has none. */
+  readonly peekOffset: number;
+  /** ECONNRESET waits to be told: the peer was closed before it had read everything. */
+  readonly hasError: boolean;
+}
+
+/** Largest packet that the default wmem_max lets through, several times over; room grows where it does not do. */
 const PACKET_MAX = 1 << 20;
+const POLLIN = 1;
+const POLLERR = 8;
 
 /** `fd` is a duplicate of `descriptor`. */
 export function peekQueue(fd: number, type: number, descriptor: Descriptor, context: DumpContext): Queue {
-  const before = peekOffset(fd);
+  const peekOffset = getNumber(fd, S.SO_PEEK_OFF);
+  const ready = poll(fd);
+  const hasError = (ready & POLLERR) !== 0;
   const isStream = type === S.SOCK_STREAM;
-  // Without an offset a look changes nothing, and tells of the first packet, or the whole stream.
-  if (before < 0 && isStream) return peekStream(fd);
-  if (before < 0 && isEmpty(fd)) return { packets: [], problem: undefined };
+  const none = { packets: [], problem: undefined, peekOffset, hasError };
+  if ((ready & POLLIN) === 0 || (bytesIn(fd) === 0 && (isStream || hasError))) return none;
+  if (hasError && !isStream)
+    return { ...none, problem: 'an error is pending that a look into its queue would take away' };
+  const passes = getNumber(fd, S.SO_PASSCRED);
   using _undo = context.undo?.((tape, take) => {
-    const offset = new Uint8Array(4);
-    new DataView(offset.buffer).setInt32(0, before, true);
-    const option = [S.SOL_SOCKET, S.SO_PEEK_OFF, tape.space(offset), offset.length] as const;
-    tape.call('setsockopt', [take(descriptor), ...option], 'any');
+    for (const [option, value] of [
+      [S.SO_PEEK_OFF, peekOffset],
+      [S.SO_PASSCRED, passes],
+    ] as const) {
+      const bytes = new Uint8Array(4);
+      new DataView(bytes.buffer).setInt32(0, value, true);
+      tape.call('setsockopt', [take(descriptor), S.SOL_SOCKET, option, tape.space(bytes), 4], 'any');
+    }
   });
-  setPeekOffset(fd, 0);
+  setNumber(fd, S.SO_PASSCRED, 1);
   try {
-    return isStream ? peekStream(fd) : peekPackets(fd);
+    const read = isStream ? peekStream(fd) : peekPackets(fd);
+    return { ...none, ...read };
   } finally {
-    setPeekOffset(fd, before);
+    setNumber(fd, S.SO_PEEK_OFF, peekOffset);
+    setNumber(fd, S.SO_PASSCRED, passes);
   }
 }
 
-function isEmpty(fd: number): boolean {
-  return attempt('recvfrom', [fd, scratch.address, 1, S.MSG_PEEK | S.MSG_DONTWAIT, 0, 0]) === -ERRNO.EAGAIN;
+function poll(fd: number): number {
+  scratch.view.setInt32(0, fd, true);
+  scratch.view.setInt16(4, POLLIN, true);
+  scratch.view.setInt16(6, 0, true);
+  attempt('poll', [scratch.address, 1, 0]);
+  return scratch.view.getInt16(6, true);
 }
 
-function peekStream(fd: number): Queue {
-  syscall('ioctl', [fd, FIONREAD, scratch.address], 'a Unix socket');
-  const length = scratch.view.getInt32(0, true);
-  if (length === 0) return { packets: [], problem: undefined };
+/** Of a stream all bytes, of others those of the first packet. */
+function bytesIn(fd: number): number {
+  return attempt('ioctl', [fd, FIONREAD, scratch.address]) < 0 ? 0 : scratch.view.getInt32(0, true);
+}
+
+type Read = Pick<Queue, 'packets' | 'problem'>;
+
+function peekStream(fd: number): Read {
+  const length = bytesIn(fd);
   using memory = new NativeMemory(length);
-  const peeked = peek(fd, memory, length);
-  if (peeked === 'empty') return { packets: [], problem: `its queue of ${length} bytes cannot be read` };
-  if (peeked.hasDescriptors) return { packets: [], problem: 'descriptors are in flight in its queue' };
-  if (peeked.length !== length)
-    return {
-      packets: [],
-      problem: `only ${peeked.length} of ${length} bytes in its queue can be read at once`,
-    };
-  return { packets: [memory.bytes.slice(0, length)], problem: undefined };
+  if (attempt('recvfrom', [fd, memory.address, 1, S.MSG_PEEK | S.MSG_OOB | S.MSG_DONTWAIT, 0, 0]) >= 0)
+    return { packets: [], problem: 'an out-of-band byte is in its queue' };
+  const packets: Packet[] = [];
+  for (let at = 0; at < length; ) {
+    const found = peekAt(fd, at, memory, length - at);
+    if (found === 'empty' || found.length === 0)
+      return { packets, problem: `only ${at} of ${length} bytes in its queue can be read` };
+    const bytes = memory.bytes.slice(0, found.length);
+    const plain = found.rights.length === 0 ? found.length : bytesBefore(fd, at, memory, found.length);
+    const common = { sender: found.sender, from: undefined };
+    if (plain > 0) packets.push({ bytes: bytes.slice(0, plain), rights: [], ...common });
+    if (found.rights.length > 0) packets.push({ bytes: bytes.slice(plain), rights: found.rights, ...common });
+    at += found.length;
+  }
+  return { packets, problem: undefined };
 }
 
-function peekPackets(fd: number): Queue {
-  using memory = new NativeMemory(PACKET_MAX);
-  const packets: Uint8Array[] = [];
-  for (;;) {
-    const peeked = peek(fd, memory, PACKET_MAX);
-    if (peeked === 'empty') return { packets, problem: undefined };
-    if (peeked.hasDescriptors) return { packets, problem: 'descriptors are in flight in its queue' };
-    // The offset does not move past a packet without bytes.
-    if (peeked.length === 0) return { packets, problem: 'a packet without bytes is in its queue' };
-    packets.push(memory.bytes.slice(0, peeked.length));
+/** Descriptors come with the first byte that was sent with them; how many bytes of a look were sent before that? */
+function bytesBefore(fd: number, at: number, memory: NativeMemory, length: number): number {
+  let [without, withThem] = [0, length];
+  while (withThem - without > 1) {
+    const middle = (without + withThem) >>> 1;
+    const found = peekAt(fd, at, memory, middle);
+    const isIn = found !== 'empty' && found.rights.length > 0;
+    if (found !== 'empty') closeAll(found.rights);
+    if (isIn) withThem = middle;
+    else without = middle;
+  }
+  return without;
+}
+
+function peekAt(fd: number, at: number, memory: NativeMemory, length: number): Peeked | 'empty' {
+  setNumber(fd, S.SO_PEEK_OFF, at);
+  return peek(fd, memory, length);
+}
+
+function peekPackets(fd: number): Read {
+  const packets: Packet[] = [];
+  let memory = new NativeMemory(PACKET_MAX);
+  try {
+    setNumber(fd, S.SO_PEEK_OFF, 0);
+    for (let at = 0; ; ) {
+      const found = peek(fd, memory, memory.length);
+      // The end of packets reads as an empty one, but nobody sent it (with SO_PASSCRED every packet says who).
+      if (found === 'empty' || !found.hasSender) return { packets, problem: hiddenIn(fd, memory, packets) };
+      if (found.isCut) {
+        closeAll(found.rights);
+        const { length } = memory;
+        memory[Symbol.dispose]();
+        memory = new NativeMemory(length * 4);
+        setNumber(fd, S.SO_PEEK_OFF, at);
+        continue;
+      }
+      const { rights, sender, from } = found;
+      packets.push({ bytes: memory.bytes.slice(0, found.length), rights, sender, from });
+      at += found.length;
+    }
+  } finally {
+    memory[Symbol.dispose]();
   }
 }
 
-function peekOffset(fd: number): number {
+/**
+ * A packet without bytes is found by offset once in its life (net/core/datagram.c __skb_try_recv_from_queue looks at
+ * skb->peeked); without an offset the first packet always is.
+ */
+function hiddenIn(fd: number, memory: NativeMemory, packets: readonly Packet[]): string | undefined {
+  setNumber(fd, S.SO_PEEK_OFF, -1);
+  const first = peek(fd, memory, memory.length);
+  if (first !== 'empty') closeAll(first.rights);
+  const isHidden = first !== 'empty' && first.hasSender && first.length !== packets[0]?.bytes.length;
+  return isHidden ? 'packets without bytes that were looked at before are in its queue' : undefined;
+}
+
+function getNumber(fd: number, option: number): number {
   scratch.view.setUint32(8, 4, true);
-  syscall('getsockopt', [fd, S.SOL_SOCKET, S.SO_PEEK_OFF, scratch.address, scratch.address + 8n]);
+  syscall('getsockopt', [fd, S.SOL_SOCKET, option, scratch.address, scratch.address + 8n], 'a Unix socket');
   return scratch.view.getInt32(0, true);
 }
 
-function setPeekOffset(fd: number, offset: number): void {
-  scratch.view.setInt32(0, offset, true);
-  syscall('setsockopt', [fd, S.SOL_SOCKET, S.SO_PEEK_OFF, scratch.address, 4], 'SO_PEEK_OFF');
-}
-
-/** One recvmsg(2); descriptors that come along are closed. */
-function peek(
-  fd: number,
-  memory: NativeMemory,
-  length: number,
-): { length: number; hasDescriptors: boolean } | 'empty' {
-  const { view, address } = scratch;
-  const iov = 64;
-  const control = 128;
-  scratch.bytes.fill(0, 0, control);
-  view.setBigUint64(16, address + BigInt(iov), true);
-  view.setBigUint64(24, 1n, true);
-  view.setBigUint64(32, address + BigInt(control), true);
-  view.setBigUint64(40, BigInt(CONTROL_SIZE), true);
-  view.setBigUint64(iov, memory.address, true);
-  view.setBigUint64(iov + 8, BigInt(length), true);
-  const flags = S.MSG_PEEK | S.MSG_DONTWAIT | S.MSG_CMSG_CLOEXEC;
-  const result = attempt('recvmsg', [fd, address, flags]);
-  if (result === -ERRNO.EAGAIN) return 'empty';
-  if (result < 0) throw new SyscallError('recvmsg', -result, 'a Unix socket');
-  return { length: result, hasDescriptors: closeDescriptors(control, Number(view.getBigUint64(40, true))) };
-}
-
-function closeDescriptors(start: number, length: number): boolean {
-  const { view } = scratch;
-  let found = false;
-  for (let at = start; at + 16 <= start + length; ) {
-    const size = Number(view.getBigUint64(at, true));
-    if (size < 16) break;
-    const isRights =
-      view.getInt32(at + 8, true) === S.SOL_SOCKET && view.getInt32(at + 12, true) === S.SCM_RIGHTS;
-    if (isRights) {
-      found = true;
-      const fds: number[] = [];
-      for (let each = at + 16; each + 4 <= at + size; each += 4) fds.push(view.getInt32(each, true));
-      for (const fd of fds) syscall('close', [fd]);
-    }
-    at += (size + 7) & ~7;
-  }
-  return found;
+function setNumber(fd: number, option: number, value: number): void {
+  scratch.view.setInt32(0, value, true);
+  syscall('setsockopt', [fd, S.SOL_SOCKET, option, scratch.address, 4], 'a Unix socket');
 }

@@ -1,201 +1,249 @@
 import { O_CLOEXEC } from '../../abi/fcntl.js';
 import * as S from '../../abi/socket.js';
-import { createMessage, ImageError, type MessageOf, type unix_sk_entry } from '../../image/index.js';
-import type { FileKind, file_entry, Holder, Result, Tape } from '../contract.js';
-import { refusalOf, refuseNow } from '../description/described.js';
-import { inherited } from '../description/inherit.js';
-import { dumpOwner, restoreOwner } from '../description/owner.js';
-import { freshPair } from '../description/pair.js';
-import { perDump, perRestore } from '../description/state.js';
-import { setStatusFlags } from '../description/status-flags.js';
+import { createMessage, ImageError, type unix_sk_entry } from '../../image/index.js';
+import { readNamespace } from '../../kernel/procfs/ns.js';
+import type { Descriptor, DumpContext, FileKind, file_entry } from '../contract.js';
+import { refuseNow } from '../description/described.js';
+import { dumpOwner } from '../description/owner.js';
+import { perDump } from '../description/state.js';
 import { FD_TYPE } from '../description/types.js';
-import { dumpOptions, restoreOptions } from './options.js';
-import { type UnixDiag, unixDiag } from './unix-diag.js';
-import { peekQueue } from './unix-queue.js';
+import { USK_EXTERN } from '../description/used.js';
+import { identify } from './identify.js';
+import { dumpOptions } from './options.js';
+import { build } from './unix-build.js';
+import { allUnix, STATE, type UnixDiag } from './unix-diag.js';
+import { type UnixExtras, writeExtras } from './unix-extras.js';
+import { fill } from './unix-fill.js';
+import { isExternal, judge, surround } from './unix-judge.js';
+import { boundFile, isPath } from './unix-name.js';
+import { insidePid, peerName, peerOf, selfOf } from './unix-peer.js';
+import { type Packet, peekQueue } from './unix-queue.js';
 
 /**
- * Pairs of Unix sockets without addresses, as socketpair(2) makes them: type, options, queued bytes and packets, what is
- * shut down, ends that were closed. Not kept is the peer's pid of SO_PEERCRED, which is of whoever made the pair.
- * Sockets with addresses, listening ones and descriptors in flight are refused.
+ * Unix sockets, unix(7): addresses, peers, queues and what is in flight in them. The kernel shows them by sock_diag(7),
+ * SIOCUNIXFILE and MSG_PEEK. Bytes that were sent to a socket that has not been accepted are readable by nobody, so such
+ * a connection is waited for, then refused. A restore makes all sockets at once (unix-build.ts), before any process of the
+ * image exists, and fills their queues (unix-fill.ts) when every description is there to be in flight.
  */
-const LINK = /^socket:\[(\d+)\]$/;
-const ESTABLISHED = 1;
-const SHUT_BOTH = 3;
+interface Dumped {
+  readonly descriptor: Descriptor;
+  readonly id: number;
+  readonly diag: UnixDiag;
+  readonly entry: unix_sk_entry;
+  readonly extras: { -readonly [K in keyof UnixExtras]: UnixExtras[K] };
+  readonly packets: readonly Packet[];
+  /** Ids of the files in flight, packet by packet. */
+  rights: readonly (readonly number[])[];
+}
 
-const queues = perDump(() => new Map<number, readonly Uint8Array[]>());
+class Sockets {
+  /** Everything that is asked of the kernel at once, when the first socket is met. */
+  readonly all = allUnix();
+  readonly byInode = new Map<number, Dumped>();
+  readonly unread: Dumped[] = [];
+}
 
-export const unixPair: FileKind = {
-  name: 'unix socket pair',
+const state = perDump<{ sockets?: Sockets }>(() => ({}));
+
+export const unix: FileKind = {
+  name: 'Unix socket',
   support:
-    'socketpair(2): queued bytes and packets, options, shutdown; no addresses, no descriptors in flight',
+    'stream, datagram, seqpacket: pairs, listening (with connections not accepted yet, while nothing was sent to them), named, deleted, renamed, relative, abstract; queues with senders, descriptors and credentials in flight; shutdown, peek offset, options, SO_PEERCRED (a peer that lives has the pid, but SO_PEERPIDFD does not lead to it); peers outside the tree by --ext-unix-sk or --inherit-fd; no out-of-band bytes',
   member: 'usk',
 
-  recognise: ({ info }) => LINK.test(info.link) && diagOf(info.link) !== undefined,
+  recognise: (descriptor) => identify(descriptor)?.family === S.AF_UNIX,
 
-  check(descriptor, refuse) {
-    const diag = diagOf(descriptor.info.link);
-    const reason = diag === undefined ? undefined : problemOf(diag);
-    if (reason !== undefined) refuse(refusalOf(descriptor, reason));
-  },
-
-  checkAll(descriptors, refuse, { external }) {
-    const inside = new Set(descriptors.map(({ info }) => inodeOf(info.link)));
+  checkAll(descriptors, refuse, options) {
+    const inside = new Set(descriptors.map(inodeOf));
+    const surroundings = surround(allUnix(), inside);
     for (const descriptor of descriptors) {
-      const { link } = descriptor.info;
-      const diag = diagOf(link);
-      if (diag === undefined || problemOf(diag) !== undefined || external.includes(link)) continue;
-      if (diag.peer !== undefined && diag.peer !== 0 && !inside.has(diag.peer))
-        refuse(
-          refusalOf(
-            descriptor,
-            'it is connected to a socket outside of the tree',
-            `--external ${link}, and --inherit-fd fd[N]:${link} at restore`,
-          ),
-        );
+      const found = judge(descriptor, inodeOf(descriptor), surroundings, options);
+      if (found !== undefined && !found.passes) refuse(found.refusal);
     }
   },
 
   dump(descriptor, id, taken, context) {
-    const { link, info } = descriptor.info;
-    const diag = diagOf(link);
-    if (diag === undefined) return refuseNow(context, descriptor, 'it is no Unix socket any more');
-    const problem = problemOf(diag);
-    if (problem !== undefined) refuseNow(context, descriptor, problem);
-    const queue = peekQueue(taken, diag.type, descriptor, context);
-    if (queue.problem !== undefined) refuseNow(context, descriptor, queue.problem);
-    queues(context).set(id, queue.packets);
-    const usk = {
-      id,
-      ino: inodeOf(link),
-      type: diag.type,
-      state: diag.state,
-      flags: info.flags & ~O_CLOEXEC,
-      uflags: 0,
-      backlog: 0,
-      peer: diag.peer ?? 0,
-      fown: dumpOwner(descriptor, taken, context),
-      opts: dumpOptions(taken),
-      name: new Uint8Array(),
-      ...(diag.shutdown === 0 ? {} : { shutdown: diag.shutdown }),
-    };
-    return createMessage('files', { type: FD_TYPE.usk, id, usk });
+    const sockets = socketsOf(context);
+    const inode = inodeOf(descriptor);
+    const diag = sockets.all.get(inode);
+    if (diag === undefined)
+      return refuseNow(context, descriptor, 'it is a Unix socket of another network namespace');
+    const external = isExternal(diag, context.options);
+    const queue =
+      diag.state === STATE.listen || external ? undefined : peekQueue(taken, diag.type, descriptor, context);
+    if (queue?.problem !== undefined) refuseNow(context, descriptor, queue.problem);
+    const { entry, extras } = entryOf(descriptor, id, taken, diag, context);
+    if (queue !== undefined && queue.peekOffset >= 0) extras.peekOffset = queue.peekOffset;
+    if (queue?.hasError === true) extras.hasError = true;
+    const dumped = { descriptor, id, diag, entry, extras, packets: queue?.packets ?? [], rights: [] };
+    sockets.byInode.set(inode, dumped);
+    if (dumped.packets.length > 0) sockets.unread.push(dumped);
+    return createMessage('files', { type: FD_TYPE.usk, id, usk: entry });
   },
 
   write(context) {
-    const records = [...queues(context)].flatMap(([idFor, packets]) =>
-      packets.map((packet) => ({
-        message: createMessage('sk-queues', { idFor, length: packet.length }),
-        raw: [packet],
+    const { sockets } = state(context);
+    if (sockets === undefined) return;
+    const dumped = [...sockets.byInode.values()];
+    const records = dumped.flatMap(({ id, packets, rights }) =>
+      packets.map(({ bytes }, index) => ({
+        message: createMessage('sk-queues', {
+          idFor: id,
+          length: bytes.length,
+          scm:
+            (rights[index] ?? []).length === 0
+              ? []
+              : [{ type: S.SCM_RIGHTS, rights: [...(rights[index] ?? [])] }],
+        }),
+        raw: [bytes],
       })),
     );
     if (records.length > 0) context.writer.writeRecords('sk-queues', null, records);
+    writeExtras(new Map(dumped.map(({ id, extras }) => [id, extras])), context.writer);
   },
 
   open(entry, holder) {
-    const socket = socketOf(entry);
-    const given = inherited(holder, [`socket:[${socket.ino}]`]);
-    if (given !== undefined) return given;
-    const fd = endOf(socket, holder);
-    restoreOwner(`file:${entry.id}`, socket.fown, holder);
-    return fd;
+    if (entry.usk === undefined) throw new ImageError('files.img', `file ${entry.id} is no Unix socket`);
+    build(holder);
+    return holder.tape.call('dup', [holder.slot(`file:${entry.id}`)]);
+  },
+
+  connect(_entry, holder) {
+    fill(holder);
   },
 };
 
-function inodeOf(link: string): number {
-  return Number(LINK.exec(link)?.[1] ?? 0);
+function inodeOf({ info }: Descriptor): number {
+  return Number(info.stat.ino);
 }
 
-function diagOf(link: string): UnixDiag | undefined {
-  return unixDiag(inodeOf(link));
-}
-
-function problemOf(diag: UnixDiag): string | undefined {
-  if (diag.name !== undefined) return 'Unix sockets with an address cannot be saved yet';
-  if (diag.state !== ESTABLISHED || diag.peer === undefined)
-    return 'Unix sockets that are not connected cannot be saved yet';
-  if (diag.peer === 0 && diag.shutdown !== SHUT_BOTH)
-    return 'its peer is a socket nobody has a descriptor of';
-  return undefined;
-}
-
-function socketOf(entry: file_entry): unix_sk_entry {
-  const { usk } = entry;
-  if (usk === undefined) throw new ImageError('files.img', `file ${entry.id} is no Unix socket`);
-  if (usk.name.length > 0 || usk.state !== ESTABLISHED)
-    throw new ImageError(
-      'files.img',
-      `file ${entry.id}: Unix sockets with an address cannot be restored yet`,
-    );
-  return usk;
-}
-
-/** Ends made ahead of their turn, by the file's id. */
-const waiting = perRestore(() => new Map<number, string>());
-
-function endOf(socket: unix_sk_entry, holder: Holder): Result {
-  const { tape } = holder;
-  const key = waiting(holder).get(socket.id) ?? makePair(socket, holder);
-  return tape.call('dup', [holder.slot(key)]);
-}
-
-/** Both ends, filled; answers the key of this one. */
-function makePair(socket: unix_sk_entry, holder: Holder): string {
-  const { tape } = holder;
-  const peer = socket.peer === 0 ? undefined : byInode(holder).get(socket.peer);
-  const [mine, theirs] = freshPair(holder, (pair) =>
-    tape.call('socketpair', [S.AF_UNIX, socket.type | S.SOCK_CLOEXEC, 0, pair]),
-  );
-  send(theirs, queueOf(socket.id, holder), tape);
-  if (peer !== undefined) send(mine, queueOf(peer.id, holder), tape);
-  const key = `unix:${socket.id}`;
-  settle(mine, socket, holder);
-  if (peer === undefined) tape.call('close', [theirs]);
-  else {
-    settle(theirs, peer, holder);
-    holder.hold(`unix:${peer.id}`, theirs);
-    waiting(holder).set(peer.id, `unix:${peer.id}`);
-  }
-  holder.hold(key, mine);
-  return key;
-}
-
-const byInode = perRestore(({ reader }) => {
-  const sockets = new Map<number, unix_sk_entry>();
-  for (const { usk } of reader.read('files')) if (usk !== undefined) sockets.set(usk.ino, usk);
+/** The sockets of this dump; what is in flight in them, and what they are to each other, is seen to after all tables. */
+function socketsOf(context: DumpContext): Sockets {
+  const held = state(context);
+  if (held.sockets !== undefined) return held.sockets;
+  const sockets = new Sockets();
+  held.sockets = sockets;
+  context.files.defer(() => {
+    for (let next = sockets.unread.shift(); next !== undefined; next = sockets.unread.shift())
+      collectInFlight(next, context);
+    relate(sockets, context);
+  });
   return sockets;
-});
+}
 
-const allQueues = perRestore(({ reader }) => {
-  const queues = new Map<number, { message: MessageOf<'sk-queues'>; bytes: Uint8Array }[]>();
-  for (const { message, raw } of reader.recordsOptional('sk-queues') ?? []) {
-    const queue = queues.get(message.idFor) ?? [];
-    queue.push({ message, bytes: raw[0] ?? new Uint8Array() });
-    queues.set(message.idFor, queue);
+function entryOf(
+  descriptor: Descriptor,
+  id: number,
+  taken: number,
+  diag: UnixDiag,
+  context: DumpContext,
+): Pick<Dumped, 'entry' | 'extras'> {
+  const name = diag.name ?? new Uint8Array();
+  const file = isPath(name) ? boundFile(taken, name) : undefined;
+  const namespace = context.namespaceId?.('net', readNamespace(descriptor.process.pid, 'net').inode);
+  const made = createMessage('files', {
+    type: FD_TYPE.usk,
+    id,
+    usk: {
+      id,
+      ino: diag.inode,
+      type: diag.type,
+      state: diag.state,
+      flags: descriptor.info.info.flags & ~O_CLOEXEC,
+      uflags: 0,
+      backlog: diag.state === STATE.listen ? diag.queues[1] : 0,
+      peer: diag.peer ?? 0,
+      fown: dumpOwner(descriptor, taken, context),
+      opts: dumpOptions(taken),
+      name,
+      ...(diag.shutdown === 0 ? {} : { shutdown: diag.shutdown }),
+      ...(file === undefined ? {} : { filePerms: { mode: file.mode, uid: file.uid, gid: file.gid } }),
+      ...(file?.directory === undefined ? {} : { nameDir: file.directory }),
+      ...(file?.isDeleted === true ? { deleted: true } : {}),
+      ...(namespace === undefined ? {} : { nsId: namespace }),
+    },
+  });
+  const { usk } = made;
+  if (usk === undefined) throw new Error('a message without its member');
+  const peer = peerOf(taken, context);
+  const left = diag.peer === 0 ? peerName(taken) : undefined;
+  const extras = {
+    ...(peer === undefined ? {} : { peer }),
+    ...(left === undefined ? {} : { peerName: left }),
+    ...(file?.movedTo === undefined ? {} : { movedTo: file.movedTo }),
+  };
+  return { entry: usk, extras };
+}
+
+/** Files in flight get their ids; one that only is in flight is dumped here, with what is in flight in it. */
+function collectInFlight(dumped: Dumped, context: DumpContext): void {
+  dumped.rights = dumped.packets.map(({ rights }) =>
+    rights.map((fd) => context.files.addTaken(fd, dumped.descriptor)),
+  );
+  const packets = dumped.packets.map(({ from, sender }) => ({
+    ...(from === undefined ? {} : { from }),
+    ...(sender === undefined
+      ? {}
+      : { sender: [insidePid(sender[0], context), sender[1], sender[2]] as const }),
+  }));
+  if (packets.some((packet) => Object.keys(packet).length > 0)) dumped.extras.packets = packets;
+}
+
+/** Every socket of the tree is known: who waits for whom, and who is outside. */
+function relate(sockets: Sockets, context: DumpContext): void {
+  const surroundings = surround(sockets.all, sockets.byInode);
+  for (const dumped of sockets.byInode.values()) {
+    const { descriptor, diag, entry, extras } = dumped;
+    const found = judge(descriptor, diag.inode, surroundings, context.options);
+    if (found?.passes === true) context.retry(found.refusal);
+    if (found !== undefined) {
+      const { reason, help } = found.refusal;
+      refuseNow(context, descriptor, reason, help);
+    }
+    const listener = surroundings.listeners.get(diag.inode);
+    if (listener !== undefined) {
+      entry.peer = listener.inode;
+      extras.self = selfOf(descriptor);
+    }
+    if (diag.waiting.length > 0)
+      extras.waiting = diag.waiting.map((inode) => sockets.byInode.get(inode)?.id ?? 0);
   }
-  return queues;
-});
-
-function queueOf(id: number, holder: Holder): readonly Uint8Array[] {
-  const queue = allQueues(holder).get(id) ?? [];
-  if (queue.some(({ message }) => message.scm.length > 0))
-    throw new ImageError('sk-queues.img', `descriptors in flight to file ${id} cannot be restored yet`);
-  return queue.map(({ bytes }) => bytes);
+  nameOutside(sockets, context);
 }
 
-/** Into the queue of the other end, with room for all of it; the sizes of the image are set after that. */
-function send(from: Result, packets: readonly Uint8Array[], tape: Tape): void {
-  if (packets.length === 0) return;
-  const ROOM = 1 << 29;
-  const room = new Uint8Array(4);
-  new DataView(room.buffer).setInt32(0, ROOM, true);
-  tape.call('setsockopt', [from, S.SOL_SOCKET, S.SO_SNDBUFFORCE, tape.space(room), 4]);
-  for (const packet of packets)
-    tape.call('sendto', [from, tape.space(packet), packet.length, S.MSG_DONTWAIT, 0, 0], packet.length);
-}
-
-function settle(fd: Result, socket: unix_sk_entry, { tape }: Holder): void {
-  if (socket.opts !== undefined) restoreOptions(tape, fd, socket.opts);
-  setStatusFlags(tape, fd, socket.flags);
-  // What one end shuts down, the other cannot use either; so both say it, and saying it twice is no error.
-  if (socket.shutdown !== 0 && socket.peer !== 0) tape.call('shutdown', [fd, socket.shutdown - 1]);
+/** Sockets outside of the tree that those of it are connected to by name, as CRIU notes them. */
+function nameOutside(sockets: Sockets, context: DumpContext): void {
+  const outside = new Set<UnixDiag>();
+  for (const { diag } of sockets.byInode.values()) {
+    const peer = sockets.all.get(diag.peer ?? 0);
+    if (peer !== undefined && !sockets.byInode.has(peer.inode)) outside.add(peer);
+  }
+  for (const { inode, name } of outside)
+    context.files.add(
+      (id): file_entry =>
+        createMessage('files', {
+          type: FD_TYPE.usk,
+          id,
+          usk: {
+            id,
+            ino: inode,
+            type: S.SOCK_DGRAM,
+            state: STATE.listen,
+            flags: 0,
+            uflags: USK_EXTERN,
+            backlog: 0,
+            peer: 0,
+            fown: { uid: 0, euid: 0, signum: 0, pidType: 0, pid: 0 },
+            opts: {
+              soSndbuf: 0,
+              soRcvbuf: 0,
+              soSndTmoSec: 0n,
+              soSndTmoUsec: 0n,
+              soRcvTmoSec: 0n,
+              soRcvTmoUsec: 0n,
+            },
+            name: name ?? new Uint8Array(),
+          },
+        }),
+    );
 }
