@@ -13,6 +13,7 @@ import { LOOP_SYSCALL } from '../../machine/x86_64.js';
 import { loadRegisters, maskOf, pendingIn } from '../../resources/process/index.js';
 import { maskFor } from '../../tape/borrow.js';
 import { type Actor, isPassing, LostTaskError, type Play, play } from '../../tape/play.js';
+import { insist } from '../../tape/insist.js';
 import { sliceOf, startStem } from '../../tape/stem.js';
 import { SIGSTOP, takeStop } from '../../tape/stops.js';
 import type { Tape } from '../../tape/tape.js';
@@ -295,17 +296,21 @@ export class Performance implements Disposable {
   }
 
   #end(tid: number): void {
-    attempt('kill', [tid, SIGKILL]);
-    waitOut(tid);
+    insist(() => {
+      attempt('kill', [tid, SIGKILL]);
+      waitOut(tid);
+    });
     this.#started.delete(tid);
   }
 
   /** Ends whatever was started, if it was not released. */
   [Symbol.dispose](): void {
-    for (const tid of this.#started) attempt('kill', [tid, SIGKILL]);
     const leaders = new Set(this.#plan.family.persons.map(({ pid }) => pid));
-    for (const tid of this.#started) if (!leaders.has(tid)) waitOut(tid);
-    for (const tid of this.#started) if (leaders.has(tid)) waitOut(tid);
+    insist(() => {
+      for (const tid of this.#started) attempt('kill', [tid, SIGKILL]);
+      for (const tid of this.#started) if (!leaders.has(tid)) waitOut(tid);
+      for (const tid of this.#started) if (leaders.has(tid)) waitOut(tid);
+    });
     this.#started.clear();
     this.#endGuardian();
   }
