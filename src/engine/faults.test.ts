@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -56,37 +56,46 @@ else {
   });
 
   test('a disk that is full', async () => {
+    using mount = new Mounted(DISK);
     await using trials = new DumpTrials({ confinement: 'none', small: true });
-    const mount = mkdtempSync(join(tmpdir(), 'stasis-full-'));
-    try {
-      for (const size of ['8k', '64k', '512k', '2m']) {
-        execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'none', mount]);
-        const image = join(mount, 'image');
-        const { answer, done, harm } = await trials.run('kill', { kind: 'none' }, image);
-        assert.deepEqual({ size, done, harm }, { size, done: false, harm: [] });
-        assert.match(answer?.error ?? '', /ENOSPC/);
-        assert.deepEqual(readdirSync(image), []);
-        execFileSync('umount', [mount]);
-      }
-    } finally {
-      rmSync(mount, { recursive: true, force: true });
+    const image = join(mount.path, 'image');
+    const filler = join(mount.path, 'filler');
+    for (const room of [8 << 10, 64 << 10, 512 << 10, 2 << 20, 6 << 20]) {
+      writeFileSync(filler, Buffer.alloc(DISK - room - OVERHEAD));
+      const { answer, done, harm } = await trials.run('kill', { kind: 'none' }, image);
+      assert.deepEqual({ room, done, harm }, { room, done: false, harm: [] });
+      assert.match(answer?.error ?? '', /ENOSPC/);
+      assert.deepEqual(readdirSync(image), []);
     }
   });
 
   test('a directory that cannot be written', async () => {
+    using mount = new Mounted(DISK);
+    const image = join(mount.path, 'image');
+    mkdirSync(image);
+    execFileSync('mount', ['-o', 'remount,ro', mount.path]);
     await using trials = new DumpTrials({ confinement: 'none', small: true });
-    const mount = mkdtempSync(join(tmpdir(), 'stasis-readonly-'));
-    execFileSync('mount', ['-t', 'tmpfs', 'none', mount]);
-    try {
-      const image = join(mount, 'image');
-      mkdirSync(image);
-      execFileSync('mount', ['-o', 'remount,ro', mount]);
-      const { answer, done, harm } = await trials.run('kill', { kind: 'none' }, image);
-      assert.deepEqual({ done, harm }, { done: false, harm: [] });
-      assert.match(answer?.error ?? '', /EROFS/);
-    } finally {
-      execFileSync('umount', [mount]);
-      rmSync(mount, { recursive: true, force: true });
-    }
+    const { answer, done, harm } = await trials.run('kill', { kind: 'none' }, image);
+    assert.deepEqual({ done, harm }, { done: false, harm: [] });
+    assert.match(answer?.error ?? '', /EROFS/);
   });
 }
+
+/** A tmpfs of so many bytes, in this test's own mount namespace. */
+class Mounted implements Disposable {
+  readonly path = mkdtempSync(join(tmpdir(), 'stasis-mounted-'));
+
+  constructor(size: number) {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'none', this.path]);
+  }
+
+  [Symbol.dispose](): void {
+    execFileSync('umount', ['-l', this.path]);
+    rmSync(this.path, { recursive: true, force: true });
+  }
+}
+
+/** Less than an image of the small tree takes. */
+const DISK = 8 << 20;
+/** What the directory takes. */
+const OVERHEAD = 8 << 10;

@@ -21,6 +21,7 @@ import {
 } from '../kernel/wait.js';
 import { type FrozenThread, nameOf, type Process, type Thread } from '../resources/contract.js';
 import { cureForThaw, outsideCriticalSection, registersForImage } from '../resources/process/index.js';
+import { insist } from '../tape/insist.js';
 import { SIGSTOP, takeStop } from '../tape/stops.js';
 import { look, type Sighting, sightings } from './look.js';
 
@@ -90,11 +91,15 @@ export class Frozen implements Disposable {
   kill(): void {
     if (!this.#held) return;
     this.#held = false;
-    for (const process of this.processes) if (process.state !== 'zombie') kill(process.pid, SIGKILL);
+    insist(() => {
+      for (const process of this.processes) if (process.state !== 'zombie') kill(process.pid, SIGKILL);
+    });
     // A leader cannot be waited for before its threads are: each of them is a zombie of ours until then.
     const leaders = new Set(this.processes.map(({ pid }) => pid));
-    for (const tid of this.#tids) if (!leaders.has(tid)) reap(tid);
-    for (const tid of this.#tids) if (leaders.has(tid)) reap(tid);
+    insist(() => {
+      for (const tid of this.#tids) if (!leaders.has(tid)) reap(tid);
+      for (const tid of this.#tids) if (leaders.has(tid)) reap(tid);
+    });
   }
 
   /**
@@ -115,9 +120,11 @@ export class Frozen implements Disposable {
 
   /** Let go of a pinned tree: it stays stopped until somebody continues it. */
   leaveStopped(): void {
-    if (this.#pinned.size === 0) this.pin();
+    insist(() => {
+      if (this.#pinned.size === 0) this.pin();
+    });
     this.#pinned.clear();
-    this.thaw();
+    insist(() => this.thaw());
   }
 
   [Symbol.dispose](): void {

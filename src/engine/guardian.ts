@@ -2,11 +2,10 @@ import { PTRACE_CONT, PTRACE_EVENT_EXIT, PTRACE_O_TRACEEXIT, PTRACE_SEIZE } from
 import { OwnedFd } from '../kernel/fd.js';
 import { scratch } from '../kernel/memory.js';
 import { readRemote, writeRemote } from '../kernel/remote.js';
-import { attempt, sleep_us, syscall } from '../kernel/syscall.js';
-import { waitFor } from '../kernel/wait.js';
+import { sleep_us, syscall } from '../kernel/syscall.js';
 import { CODE_SIZE, ENTRY } from '../tape/layout.js';
 import { type Actor, LostTaskError, launch, playOne } from '../tape/play.js';
-import { startStem } from '../tape/stem.js';
+import { endStem, startStem } from '../tape/stem.js';
 import { type Operand, type Result, Tape } from '../tape/tape.js';
 import { goIfEqual } from './tape-logic.js';
 
@@ -41,7 +40,6 @@ const WATCH_AT = WORKSPACE.address + BigInt(CODE_SIZE);
 /** Two places for tapes of duties, one of which counts. */
 const DUTIES_AT = [WATCH_AT + BigInt(WATCH_SIZE), WATCH_AT + BigInt(WATCH_SIZE + DUTIES_SIZE)] as const;
 const O_CLOEXEC = 0x8_0000;
-const SIGKILL = 9;
 const SIGPIPE = 13;
 const SIG_IGN = 1;
 const SIGACTION_SIZE = 32;
@@ -101,7 +99,7 @@ export class Guardian implements Disposable {
       const played = playOne(actor, setup);
       return new Guardian(actor, alive, Number(played.result(pipe)), Number(played.result(controller)));
     } catch (error) {
-      if (actor !== undefined) end(actor);
+      if (actor !== undefined) endStem(actor.tid);
       alive[Symbol.dispose]();
       throw error;
     }
@@ -235,14 +233,9 @@ export class Guardian implements Disposable {
 
   /** Nothing is left to guard. SIGKILL, so that none of its tapes plays on. */
   [Symbol.dispose](): void {
-    end(this.#actor);
+    endStem(this.#actor.tid);
     this.#alive[Symbol.dispose]();
   }
-}
-
-function end({ tid }: Actor): void {
-  attempt('kill', [tid, SIGKILL]);
-  while (waitFor(tid).kind === 'stopped');
 }
 
 /** Start a stem whose pid is none that a tree needs. */
@@ -261,6 +254,6 @@ export function startSpare(
       rejected.push(actor);
     }
   } finally {
-    for (const actor of rejected) end(actor);
+    for (const actor of rejected) endStem(actor.tid);
   }
 }

@@ -81,10 +81,17 @@ export function spawnFrom(
   return Number(spawn(cloneArgs, size, fd, empty, argv, envp));
 }
 
-/** Address of a buffer's bytes. Backing stores of at least 64 bytes lie outside V8's moving heap and stay put. */
+/**
+ * Address of a buffer's bytes. Backing stores of at least 64 bytes lie outside V8's moving heap and stay put. The buffer
+ * lives at least until this is asked of another: compiled code forgets what it only needs the address of.
+ */
 export function addressOf(bytes: Uint8Array): bigint {
+  asked = bytes;
   return BigInt(koffi.address(bytes));
 }
+
+/** Kept from the garbage collector; see `addressOf`. */
+export let asked: Uint8Array | undefined;
 
 /** A view of `length` bytes of this process's memory at `address`. */
 export function viewOf(address: bigint, length: number): ArrayBuffer {

@@ -7,10 +7,11 @@ import { OwnedFd } from '../kernel/fd.js';
 import { addressOf, spawnFrom } from '../kernel/ffi.js';
 import { NativeMemory, scratch, scratchString } from '../kernel/memory.js';
 import * as ptrace from '../kernel/ptrace.js';
-import { sleep_us, syscall } from '../kernel/syscall.js';
+import { attempt, sleep_us, syscall } from '../kernel/syscall.js';
 import { describeStatus, isEventStop, waitFor } from '../kernel/wait.js';
 import { STEM_PAGES_SIZE, stemElf } from '../machine/stem.js';
 import { LOOP_IDLE } from '../machine/x86_64.js';
+import { insist } from './insist.js';
 import { CODE_SIZE, PAGE_SIZE, type Slice } from './layout.js';
 import { type Actor, LostTaskError } from './play.js';
 
@@ -42,6 +43,7 @@ export interface StemOptions {
 }
 
 const CLONE_ARGS_SIZE = 88;
+const SIGKILL = 9;
 const STACK_SIZE = 16 * 1024;
 
 /**
@@ -70,7 +72,20 @@ export function startStem(options: StemOptions): Actor {
   const base = memory.address + BigInt(at);
   const pid = spawnFrom(base, CLONE_ARGS_SIZE, file.fd, base + 208n, base + 192n, base + 200n);
   if (pid < 0) throw new SyscallError('clone3', -pid, `${options.name}, pid ${options.pid ?? 'any'}`);
-  return adopt(pid, options);
+  try {
+    return adopt(pid, options);
+  } catch (error) {
+    endStem(pid);
+    throw error;
+  }
+}
+
+/** SIGKILL a stem, and wait until it is gone. */
+export function endStem(pid: number): void {
+  insist(() => {
+    attempt('kill', [pid, SIGKILL]);
+    while (waitFor(pid).kind === 'stopped');
+  });
 }
 
 function stemFile(workspace: Workspace): OwnedFd {

@@ -1,4 +1,4 @@
-import type { Fault, FaultOrder, Victim } from './fault-run.js';
+import type { Fault, FaultOrder, Victim } from './fault-order.js';
 import type { Confinement, SubjectOptions } from './fault-subject.js';
 import { DumpTrials, RestoreTrials, type Trial } from './fault-trial.js';
 
@@ -45,6 +45,7 @@ function campaign(
 }
 
 const LARGE: SubjectOptions = { confinement: 'none' };
+const CONTINUED: SubjectOptions = { confinement: 'none', small: true, continued: true };
 const SIGINT = 2;
 const SIGTERM = 15;
 
@@ -53,7 +54,8 @@ export const CAMPAIGNS: readonly Campaign[] = [
   campaign('run', 'kill', 6, { subject: LARGE }),
   campaign('kill', 'kill', 8, { from: 0.95 }),
   campaign('kill', 'kill', 4, { subject: LARGE, from: 0.97 }),
-  campaign('stop', 'kill', 3, { from: 0.97 }),
+  campaign('stop', 'kill', 3, { from: 0.97, subject: CONTINUED }),
+  campaign('stop', 'throw', 3, { from: 0.97, subject: CONTINUED }),
   campaign('run', 'throw', 8),
   campaign('kill', 'throw', 5, { from: 0.9 }),
   campaign('run', 'throw', 3, { subject: LARGE }),

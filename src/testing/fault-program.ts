@@ -44,7 +44,7 @@ import ctypes, mmap, os, select, signal, socket, struct, sys, threading, time, z
 libc = ctypes.CDLL(None, use_errno=True)
 state = mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 4096)
 os.close(3)
-confinement, small, deaf = sys.argv[2], 'small' in sys.argv[3:], 'deaf' in sys.argv[3:]
+confinement, small, deaf, continued = sys.argv[2], *(word in sys.argv[3:] for word in ('small', 'deaf', 'continued'))
 COUNTER = {name: 64 + 8 * i for i, name in enumerate(
   'main registers ping nanosleep poll epoll_wait futex calls alarms confined'.split())}
 base = ctypes.addressof(ctypes.c_char.from_buffer(state))
@@ -126,8 +126,9 @@ def settings():
   return found
 
 # Strictly confined tasks are held by a SIGSTOP when the dump dies; their parent hears of that. Restored ones are stopped anew.
-told = [] if deaf or confinement in ('harsh', 'strict') else [signal.SIGCHLD]
-signals = {number: 0 for number in [*told, signal.SIGCONT, signal.SIGURG, signal.SIGUSR1]}
+told = [] if deaf or continued or confinement in ('harsh', 'strict') else [signal.SIGCHLD]
+# What is left stopped is continued by a SIGCONT, and its parent hears of both; a handler ends epoll_wait in the thread it runs in.
+signals = {number: 0 for number in [*told, *([] if continued else [signal.SIGCONT]), signal.SIGURG, signal.SIGUSR1]}
 def on_signal(number, frame): signals[number] += 1
 
 def child(body):

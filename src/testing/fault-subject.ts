@@ -41,6 +41,8 @@ export interface SubjectOptions {
   readonly small?: boolean;
   /** Without a handler for SIGCHLD. */
   readonly deaf?: boolean;
+  /** It will be continued by a SIGCONT: without a handler for that. */
+  readonly continued?: boolean;
 }
 
 /** Those that a small one has. */
@@ -73,13 +75,17 @@ export class FaultSubject implements Disposable {
 
   /** Starts one and waits until all of it runs. */
   static async start(options: SubjectOptions): Promise<FaultSubject> {
-    const { confinement, small = false, deaf = false } = options;
+    const { confinement, small = false, deaf = false, continued = false } = options;
     const directory = mkdtempSync(join(tmpdir(), 'stasis-fault-'));
     const program = join(directory, 'subject.py');
     const stateFile = join(directory, 'state');
     writeFileSync(program, FAULT_PROGRAM);
     writeFileSync(stateFile, new Uint8Array(STATE_SIZE));
-    const flags = [...(small ? ['small'] : []), ...(deaf ? ['deaf'] : [])];
+    const flags = [
+      ...(small ? ['small'] : []),
+      ...(deaf ? ['deaf'] : []),
+      ...(continued ? ['continued'] : []),
+    ];
     const command = ['/usr/bin/python3', program, stateFile, confinement, ...flags];
     const subject = Subject.start(command, directory);
     await subject.expect(/ready\n/);

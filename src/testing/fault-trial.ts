@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readTree } from '../kernel/procfs/tree.js';
 import { attempt } from '../kernel/syscall.js';
-import type { Fault, FaultAnswer, FaultOrder } from './fault-run.js';
-import { type FaultRunner, RunnerPool } from './fault-runner.js';
+import type { Fault, FaultAnswer, FaultOrder } from './fault-order.js';
+import { type Runner, RunnerPool } from './fault-runner.js';
 import { FaultSubject, type SubjectOptions } from './fault-subject.js';
 import { differences, type Snapshot, snapshotHost, snapshotTree, strangers } from './faults.js';
 
@@ -29,24 +29,39 @@ const pause = (duration_ms: number): Promise<void> =>
 
 /** Trials of dumps on one tree, which is replaced when it was killed or harmed. */
 export class DumpTrials implements AsyncDisposable {
-  readonly #pool = new RunnerPool();
+  readonly #pool: RunnerPool;
   readonly #options: SubjectOptions;
   readonly directory = mkdtempSync(join(tmpdir(), 'stasis-fault-image-'));
   #subject: FaultSubject | undefined;
   #baseline: Snapshot = new Map();
   readonly #host = [snapshotHost(false), snapshotHost(true)] as const;
   #trials = 0;
+  #isWarm = false;
 
-  constructor(options: SubjectOptions) {
+  /** `isFresh`: each in a Node process of its own. */
+  constructor(options: SubjectOptions, isFresh = false) {
     this.#options = options;
+    this.#pool = new RunnerPool(isFresh);
   }
 
   async subject(): Promise<FaultSubject> {
     if (this.#subject !== undefined) return this.#subject;
     const subject = await FaultSubject.start(this.#options);
     this.#subject = subject;
+    await this.#warmUp(subject);
     this.#baseline = await settled(subject.pid);
     return subject;
+  }
+
+  async #warmUp(subject: FaultSubject): Promise<void> {
+    if (this.#isWarm) return;
+    this.#isWarm = true;
+    const order = orderFor('dump', subject.pid, this.directory, { kind: 'none' });
+    await this.#pool.warmUp({ ...order, afterwards: 'run' }, async () =>
+      rmSync(join(this.directory, 'inventory.img'), { force: true }),
+    );
+    await subject.advance(SETTLE_MS);
+    subject.absolve();
   }
 
   async run(afterwards: FaultOrder['afterwards'], fault: Fault, image = this.directory): Promise<Trial> {
@@ -62,6 +77,7 @@ export class DumpTrials implements AsyncDisposable {
       afterwards,
       durable: false,
       fault,
+      isWarmUp: false,
       stateFile: join(subject.directory, 'state'),
       frozenStateFile,
       phaseFile,
@@ -107,7 +123,7 @@ export class DumpTrials implements AsyncDisposable {
   }
 
   /** As before, with nothing of ours left, and everything going on. */
-  async #unharmed(subject: FaultSubject, runner: FaultRunner): Promise<string[]> {
+  async #unharmed(subject: FaultSubject, runner: Runner): Promise<string[]> {
     const deadline = Date.now() + SETTLE_MS;
     for (;;) {
       const found = [
@@ -128,12 +144,12 @@ export class DumpTrials implements AsyncDisposable {
     return errors === 0 ? found : [`the program found ${errors} errors: ${text}`, ...found];
   }
 
-  #leftOver(tree: readonly number[], runner: FaultRunner): string[] {
-    return strangers(new Set([1, process.pid, this.#pool.idle, runner.pid, ...tree]));
+  #leftOver(tree: readonly number[], runner: Runner): string[] {
+    return strangers(new Set([1, process.pid, ...this.#pool.pids, ...runner.pids, ...tree]));
   }
 
   /** Nobody of the tree is there any more, nobody ran again, and nothing of ours is left. */
-  async #gone(subject: FaultSubject, runner: FaultRunner, frozenStateFile: string): Promise<string[]> {
+  async #gone(subject: FaultSubject, runner: Runner, frozenStateFile: string): Promise<string[]> {
     const deadline = Date.now() + SETTLE_MS;
     for (;;) {
       const left = this.#leftOver([], runner);
@@ -157,7 +173,9 @@ export class DumpTrials implements AsyncDisposable {
     while (runs().length > 0 && Date.now() < deadline) await pause(2);
     const found = runs().map(([key]) => `${key}: not stopped after the commit`);
     for (const pid of subject.pids) attempt('kill', [pid, 18]);
-    return [...found, ...(await subject.advance(SETTLE_MS)).map((name) => `${name} does not go on`)];
+    found.push(...(await subject.advance(SETTLE_MS)).map((name) => `${name} does not go on`));
+    const { errors, text } = subject.state;
+    return errors === 0 ? found : [...found, `the program found ${errors} errors: ${text}`];
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -187,7 +205,7 @@ async function settled(pid: number): Promise<Snapshot> {
 
 /** Trials of restores from one image. */
 export class RestoreTrials implements AsyncDisposable {
-  readonly #pool = new RunnerPool();
+  readonly #pool: RunnerPool;
   readonly #directory: string;
   readonly #subject: FaultSubject;
   readonly #pids: readonly number[];
@@ -195,7 +213,14 @@ export class RestoreTrials implements AsyncDisposable {
   /** Of the tree, which `strangers` does not count. */
   readonly #zombies: number;
 
-  private constructor(subject: FaultSubject, pids: readonly number[], directory: string, zombies: number) {
+  private constructor(
+    pool: RunnerPool,
+    subject: FaultSubject,
+    pids: readonly number[],
+    directory: string,
+    zombies: number,
+  ) {
+    this.#pool = pool;
     this.#subject = subject;
     this.#pids = pids;
     this.#directory = directory;
@@ -203,13 +228,18 @@ export class RestoreTrials implements AsyncDisposable {
     this.#zombies = zombies;
   }
 
-  static async start(options: SubjectOptions): Promise<RestoreTrials> {
+  static async start(options: SubjectOptions, isFresh = false): Promise<RestoreTrials> {
     const subject = await FaultSubject.start({ ...options, deaf: true });
     const { pids } = subject;
     const directory = mkdtempSync(join(tmpdir(), 'stasis-fault-image-'));
     const made = await dumpFor(subject, directory);
     if (made?.error !== undefined) throw new Error(made.error);
-    return new RestoreTrials(subject, pids, directory, options.small === true ? 0 : 1);
+    const pool = new RunnerPool(isFresh);
+    await pool.warmUp(orderFor('restore', subject.pid, directory, { kind: 'none' }), async () => {
+      for (const pid of pids) attempt('kill', [pid, 9]);
+      while (pids.some((pid) => existsSync(`/proc/${pid}`))) await pause(2);
+    });
+    return new RestoreTrials(pool, subject, pids, directory, options.small === true ? 0 : 1);
   }
 
   async run(fault: Fault): Promise<Trial> {
@@ -237,7 +267,7 @@ export class RestoreTrials implements AsyncDisposable {
   }
 
   /** Answers whether the tree is there; anything between all and nothing is harm. */
-  async #allOrNothing(runner: FaultRunner, harm: string[]): Promise<boolean> {
+  async #allOrNothing(runner: Runner, harm: string[]): Promise<boolean> {
     const deadline = Date.now() + SETTLE_MS;
     for (;;) {
       const left = this.#left(runner);
@@ -245,7 +275,8 @@ export class RestoreTrials implements AsyncDisposable {
       const present = treeOf(this.#subject.pid);
       const isWhole =
         this.#pids.every((pid) => present.includes(pid)) && left.length === this.#pids.length - this.#zombies;
-      const stuck = isWhole ? await this.#subject.advance(1000) : [];
+      // Those who are about to be killed do not advance; so it is asked again and again.
+      const stuck = isWhole ? await this.#subject.advance(100) : [];
       if (isWhole && stuck.length === 0) {
         const { errors, text } = this.#subject.state;
         const { interrupted } = this.#subject.state;
@@ -264,11 +295,11 @@ export class RestoreTrials implements AsyncDisposable {
     }
   }
 
-  #left(runner: FaultRunner): string[] {
-    return strangers(new Set([1, process.pid, this.#pool.idle, runner.pid]));
+  #left(runner: Runner): string[] {
+    return strangers(new Set([1, process.pid, ...this.#pool.pids, ...runner.pids]));
   }
 
-  async #empty(runner: FaultRunner, harm: string[]): Promise<void> {
+  async #empty(runner: Runner, harm: string[]): Promise<void> {
     const deadline = Date.now() + SETTLE_MS;
     while (this.#left(runner).length > 0 || this.#pids.some((pid) => existsSync(`/proc/${pid}`))) {
       if (Date.now() > deadline) {
@@ -296,7 +327,7 @@ function treeOf(root: number): number[] {
 
 function orderFor(what: 'dump' | 'restore', pid: number, directory: string, fault: Fault): FaultOrder {
   const none = { stateFile: undefined, frozenStateFile: undefined, phaseFile: undefined };
-  return { what, pid, directory, afterwards: 'kill', durable: false, fault, ...none };
+  return { what, pid, directory, afterwards: 'kill', durable: false, fault, isWarmUp: false, ...none };
 }
 
 async function dumpFor(subject: FaultSubject, directory: string): Promise<FaultAnswer | undefined> {

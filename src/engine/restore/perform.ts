@@ -12,6 +12,7 @@ import { describeStatus, isEventStop, waitFor } from '../../kernel/wait.js';
 import { LOOP_SYSCALL } from '../../machine/x86_64.js';
 import { loadRegisters, maskOf, pendingIn } from '../../resources/process/index.js';
 import { maskFor } from '../../tape/borrow.js';
+import { insist } from '../../tape/insist.js';
 import { type Actor, isPassing, LostTaskError, type Play, play, TapeError } from '../../tape/play.js';
 import { sliceOf, startStem } from '../../tape/stem.js';
 import { SIGSTOP, takeStop } from '../../tape/stops.js';
@@ -308,17 +309,21 @@ export class Performance implements Disposable {
   }
 
   #end(tid: number): void {
-    attempt('kill', [tid, SIGKILL]);
-    waitOut(tid);
+    insist(() => {
+      attempt('kill', [tid, SIGKILL]);
+      waitOut(tid);
+    });
     this.#started.delete(tid);
   }
 
   /** Ends whatever was started, if it was not released. */
   [Symbol.dispose](): void {
-    for (const tid of this.#started) attempt('kill', [tid, SIGKILL]);
     const leaders = new Set(this.#plan.family.persons.map(({ pid }) => pid));
-    for (const tid of this.#started) if (!leaders.has(tid)) waitOut(tid);
-    for (const tid of this.#started) if (leaders.has(tid)) waitOut(tid);
+    insist(() => {
+      for (const tid of this.#started) attempt('kill', [tid, SIGKILL]);
+      for (const tid of this.#started) if (!leaders.has(tid)) waitOut(tid);
+      for (const tid of this.#started) if (leaders.has(tid)) waitOut(tid);
+    });
     this.#started.clear();
     this.#endGuardian();
   }

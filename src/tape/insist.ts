@@ -1,0 +1,11 @@
+/**
+ * What ends or undoes something must be done even if our own code throws on the way: it is tried once more. `action` can be
+ * repeated, whatever of it was done.
+ */
+export function insist(action: () => void): void {
+  try {
+    action();
+  } catch {
+    action();
+  }
+}
