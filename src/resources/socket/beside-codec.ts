@@ -34,6 +34,8 @@ export interface BesideSocket {
   readonly interfaces?: Readonly<Record<string, string>>;
   /** Of netlink: the groups beyond the first 32 that CRIU's image is to have. */
   readonly netlink_groups?: readonly number[];
+  /** Of netlink: SOCK_DGRAM, where it is not SOCK_RAW. */
+  readonly type?: number;
 }
 
 export type MutableBeside = { -readonly [K in keyof BesideSocket]: BesideSocket[K] };
@@ -87,6 +89,7 @@ const CHECKS: Readonly<Record<keyof BesideSocket, Check>> = {
   ),
   interfaces: mapOf(isInterface),
   netlink_groups: listOf(isNumber),
+  type: isNumber,
 };
 
 /** Throws Error saying what of which socket is not as it should be; what is unknown is a later release's. */

@@ -1,3 +1,5 @@
+import * as N from '../../abi/netlink.js';
+import * as P from '../../abi/packet.js';
 import * as S from '../../abi/socket.js';
 import type { SocketIdentity } from './identify.js';
 
@@ -163,6 +165,27 @@ const UDP_ROWS = [
   ...rows(S.SOL_RAW, isRaw6, [['IPV6_CHECKSUM', S.IPV6_CHECKSUM]]),
 ];
 
+const isNetlink = ({ family }: SocketIdentity): boolean => family === S.AF_NETLINK;
+const isPacket = ({ family }: SocketIdentity): boolean => family === S.AF_PACKET;
+
+const NETLINK_ROWS = rows(S.SOL_NETLINK, isNetlink, [
+  ['NETLINK_PKTINFO', N.NETLINK_PKTINFO],
+  ['NETLINK_BROADCAST_ERROR', N.NETLINK_BROADCAST_ERROR],
+  ['NETLINK_NO_ENOBUFS', N.NETLINK_NO_ENOBUFS],
+  ['NETLINK_LISTEN_ALL_NSID', N.NETLINK_LISTEN_ALL_NSID],
+  ['NETLINK_CAP_ACK', N.NETLINK_CAP_ACK],
+  ['NETLINK_EXT_ACK', N.NETLINK_EXT_ACK],
+  ['NETLINK_GET_STRICT_CHK', N.NETLINK_GET_STRICT_CHK],
+]);
+
+/** Before the rings are there, which most of them are not taken after. */
+const PACKET_ROWS = rows(S.SOL_PACKET, isPacket, [
+  ['PACKET_VNET_HDR_SZ', P.PACKET_VNET_HDR_SZ, EARLY],
+  ['PACKET_TX_HAS_OFF', P.PACKET_TX_HAS_OFF, EARLY],
+  ['PACKET_QDISC_BYPASS', P.PACKET_QDISC_BYPASS, EARLY],
+  ['PACKET_IGNORE_OUTGOING', P.PACKET_IGNORE_OUTGOING, EARLY],
+]);
+
 /** What would keep other settings out, or looks at the queue as it is in the end. */
 const LAST_ROWS = [
   ...rows(S.SOL_SOCKET, isUdp, [['SO_PEEK_OFF', S.SO_PEEK_OFF]]),
@@ -176,6 +199,8 @@ export const OPTIONS: readonly OptionSpec[] = [
   ...MAPPED_ROWS,
   ...V6_ROWS,
   ...UDP_ROWS,
+  ...NETLINK_ROWS,
+  ...PACKET_ROWS,
   ...LAST_ROWS,
 ];
 
