@@ -128,6 +128,8 @@ export interface DumpOptions {
   readonly leaveRunning: boolean;
   readonly fileLocks: boolean;
   readonly tcpEstablished: boolean;
+  /** As `criu`: what raw, ICMP and packet sockets have not read is lost; otherwise a tree that has some is not saved. */
+  readonly dropPackets?: boolean;
 }
 
 /** A task being rebuilt, on whose tape entries are put. */

@@ -86,6 +86,7 @@ function dumpOptions({ options, log, imagesDir }: Session, pid: number, verdict:
     ghostLimit: options.ghostLimit_bytes,
     external: options.external,
     outsidePipes: true,
+    dropPackets: true,
     leaveRunning: afterwards === 'run',
     fileLocks: options.fileLocks,
     tcpEstablished: options.tcpEstablished,
