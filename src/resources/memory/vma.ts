@@ -17,6 +17,7 @@ export const VMA = {
   ANON_SHARED: 0x100,
   ANON_PRIVATE: 0x200,
   SYSVIPC: 0x400,
+  SOCKET: 0x800,
   VVAR: 0x1000,
   AIORING: 0x2000,
   MEMFD: 0x4000,
@@ -40,6 +41,8 @@ export type Backing =
   | 'memfd'
   /** A System V segment. */
   | 'sysv'
+  /** The rings of a packet socket, which are made with it. */
+  | 'socket'
   /** The kernel's: vDSO, its data, vsyscall. */
   | 'kernel';
 
@@ -109,6 +112,7 @@ const KERNEL: Readonly<Record<string, number>> = {
 function backingOf(mapping: DetailedMapping, shmemDevice: string): Backing {
   const { path, inode, major, minor, perms, vmFlags } = mapping;
   if (KERNEL[path] !== undefined && inode === 0n) return 'kernel';
+  if (path.startsWith('socket:[')) return 'socket';
   if (inode === 0n && !path.startsWith('/') && !path.includes(':[')) return 'anonymous';
   const huge = vmFlags.includes('ht');
   if (huge || `${major}:${minor}` === shmemDevice) {
@@ -131,6 +135,8 @@ function statusOf(backing: Backing, { path, perms }: DetailedMapping): number {
       return VMA.REGULAR | (shared ? VMA.FILE_SHARED : VMA.FILE_PRIVATE);
     case 'memfd':
       return VMA.REGULAR | VMA.MEMFD | (shared ? VMA.FILE_SHARED : VMA.FILE_PRIVATE);
+    case 'socket':
+      return VMA.REGULAR | VMA.SOCKET;
     case 'sysv':
       return VMA.REGULAR | VMA.SYSVIPC | VMA.ANON_SHARED;
     default:
