@@ -144,6 +144,8 @@ export interface DumpOptions {
   readonly forceIrmap?: boolean;
   /** Accept datagram sockets connected to named ones outside of the tree, which are connected to again at restore. */
   readonly extUnixSk?: boolean;
+  /** As `criu`: what raw, ICMP and packet sockets have not read is lost; otherwise a tree that has some is not saved. */
+  readonly dropPackets?: boolean;
 }
 
 /** A task being rebuilt, on whose tape entries are put. */
@@ -255,6 +257,8 @@ export interface FileKind {
   readonly support: string;
   /** Which member of file_entry it fills in. */
   readonly member: Exclude<keyof file_entry, `$${string}` | 'type' | 'id'>;
+  /** Of kinds that share a member (sockets of IP), is it this one that restores the entry? Without it, it is. */
+  restores?(entry: file_entry): boolean;
   recognise(descriptor: Descriptor): boolean;
   check?(descriptor: Descriptor, refuse: Refuse, options: DumpOptions): void;
   dump(descriptor: Descriptor, id: number, taken: number, context: DumpContext): file_entry;

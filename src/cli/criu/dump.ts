@@ -89,6 +89,7 @@ function dumpOptions({ options, log, imagesDir }: Session, pid: number, verdict:
     dropEvents: true,
     irmapScanPaths: options.irmapScanPaths,
     forceIrmap: options.forceIrmap,
+    dropPackets: true,
     leaveRunning: afterwards === 'run',
     fileLocks: options.fileLocks,
     tcpEstablished: options.tcpEstablished,

@@ -1,9 +1,15 @@
 import { statSync } from 'node:fs';
+import { AF_PACKET, SO_DOMAIN, SOL_SOCKET } from '../../abi/socket.js';
+import { OwnedFd } from '../../kernel/fd.js';
+import { scratch } from '../../kernel/memory.js';
+import { readDescriptors } from '../../kernel/procfs/descriptors.js';
 import { unlessVanished } from '../../kernel/procfs/error.js';
 import { mapFilePath } from '../../kernel/procfs/maps.js';
 import { attempt } from '../../kernel/procfs/read.js';
 import type { DetailedMapping } from '../../kernel/procfs/smaps.js';
+import { attempt as syscallAttempt } from '../../kernel/syscall.js';
 import { nameOf, type Process, type Refuse } from '../contract.js';
+import { openPidfd } from '../description/calls.js';
 import { noteRings } from './aio.js';
 import { readVmas } from './mappings.js';
 import { readSegments } from './sysv.js';
@@ -33,8 +39,10 @@ export function checkMemory(process: Process, refuse: Refuse): void {
   const vmas = unlessVanished(() => readVmas(process.pid)) ?? [];
   noteRings(process.pid, vmas);
   const files = new Set<string>();
+  const sockets = vmas.some(({ backing }) => backing === 'socket') ? packetSockets(process) : undefined;
   for (const vma of vmas) {
-    const found = reasonFor(vma) ?? fileReason(process.pid, vma, files);
+    const found =
+      reasonFor(vma) ?? fileReason(process.pid, vma, files) ?? socketReason(vma, sockets ?? new Set());
     if (found === undefined) continue;
     refuse({ task: nameOf(process), object: nameOfMapping(vma.mapping), ...found });
   }
@@ -76,6 +84,29 @@ function fileReason(pid: number, { mapping, backing }: Vma, known: Set<string>):
   if (stat.isCharacterDevice() || stat.isBlockDevice())
     return { reason: `it is of device ${stat.rdev >> 8n}:${stat.rdev & 0xffn}`, help: 'close the device' };
   return { reason: 'what is mapped is no file' };
+}
+
+/** Links of the packet sockets that a process has descriptors of. */
+function packetSockets({ pid }: Process): Set<string> {
+  const links = new Set<string>();
+  using opened = openPidfd(pid);
+  for (const { fd, link } of unlessVanished(() => readDescriptors(pid)) ?? []) {
+    if (!link.startsWith('socket:[')) continue;
+    const taken = syscallAttempt('pidfd_getfd', [opened.fd, fd, 0]);
+    if (taken < 0) continue;
+    using socket = new OwnedFd(taken);
+    scratch.view.setUint32(8, 4, true);
+    const at = scratch.address;
+    if (syscallAttempt('getsockopt', [socket.fd, SOL_SOCKET, SO_DOMAIN, at, at + 8n]) < 0) continue;
+    if (scratch.view.getInt32(0, true) === AF_PACKET) links.add(link);
+  }
+  return links;
+}
+
+/** Sockets of TCP (TCP_ZEROCOPY_RECEIVE) and AF_XDP can be mapped too. */
+function socketReason({ mapping, backing }: Vma, packetSockets: ReadonlySet<string>): Reason | undefined {
+  if (backing !== 'socket' || packetSockets.has(mapping.path)) return undefined;
+  return { reason: 'it is of a socket that is no packet socket, or that the process has closed' };
 }
 
 const DEV_ZERO = 0x105n;

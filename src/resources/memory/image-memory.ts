@@ -48,7 +48,7 @@ export function isLate(vma: vma_entry): boolean {
 }
 
 export function isShared(vma: vma_entry): boolean {
-  return (vma.status & (VMA.FILE_SHARED | VMA.ANON_SHARED)) !== 0 && !isSysv(vma);
+  return (vma.status & (VMA.FILE_SHARED | VMA.ANON_SHARED | VMA.SOCKET)) !== 0 && !isSysv(vma);
 }
 
 export function spanOfEntry({ start, end }: vma_entry): Span {

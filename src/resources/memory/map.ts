@@ -13,7 +13,7 @@ const KEPT_FLAGS =
 const HUGE_FLAGS = M.MAP_HUGETLB | (M.MAP_HUGE_MASK << M.MAP_HUGE_SHIFT);
 
 export function hasFile({ status }: vma_entry): boolean {
-  return (status & (VMA.FILE_PRIVATE | VMA.FILE_SHARED)) !== 0 || (status & VMA.ANON_SHARED) !== 0;
+  return (status & (VMA.FILE_PRIVATE | VMA.FILE_SHARED | VMA.ANON_SHARED | VMA.SOCKET)) !== 0;
 }
 
 /** Entries for one mapping, or a part of it, at its final place. */

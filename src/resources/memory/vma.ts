@@ -17,6 +17,7 @@ export const VMA = {
   ANON_SHARED: 0x100,
   ANON_PRIVATE: 0x200,
   SYSVIPC: 0x400,
+  SOCKET: 0x800,
   VVAR: 0x1000,
   AIORING: 0x2000,
   MEMFD: 0x4000,
@@ -42,6 +43,8 @@ export type Backing =
   | 'sysv'
   /** The ring of an asynchronous I/O context. */
   | 'ring'
+  /** The rings of a packet socket, which are made with it. */
+  | 'socket'
   /** The kernel's: vDSO, its data, vsyscall. */
   | 'kernel';
 
@@ -112,6 +115,7 @@ function backingOf(mapping: DetailedMapping, shmemDevice: string): Backing {
   const { path, inode, major, minor, perms, vmFlags } = mapping;
   if (KERNEL[path] !== undefined && inode === 0n) return 'kernel';
   if (path === '/[aio]' && perms[3] === 's') return 'ring';
+  if (path.startsWith('socket:[')) return 'socket';
   if (inode === 0n && !path.startsWith('/') && !path.includes(':[')) return 'anonymous';
   const huge = vmFlags.includes('ht');
   if (huge || `${major}:${minor}` === shmemDevice) {
@@ -136,6 +140,8 @@ function statusOf(backing: Backing, { path, perms }: DetailedMapping): number {
       return VMA.REGULAR | VMA.MEMFD | (shared ? VMA.FILE_SHARED : VMA.FILE_PRIVATE);
     case 'ring':
       return VMA.AIORING;
+    case 'socket':
+      return VMA.REGULAR | VMA.SOCKET;
     case 'sysv':
       return VMA.REGULAR | VMA.SYSVIPC | VMA.ANON_SHARED;
     default:

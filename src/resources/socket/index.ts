@@ -1,5 +1,8 @@
 import type { FileKind } from '../contract.js';
+import { datagramSocket } from './datagram.js';
+import { netlinkSocket } from './netlink.js';
+import { packetSocket } from './packet.js';
 import { unix } from './unix.js';
 
 /** Every kind of socket, the more particular ones first; what is in flight in Unix sockets is dumped by those after them. */
-export const socketKinds: readonly FileKind[] = [unix];
+export const socketKinds: readonly FileKind[] = [unix, datagramSocket, netlinkSocket, packetSocket];

@@ -1,0 +1,118 @@
+import * as S from '../../abi/socket.js';
+import { ImageError } from '../../image/index.js';
+import { OwnedFd } from '../../kernel/fd.js';
+import { attempt } from '../../kernel/syscall.js';
+import type { Descriptor, DumpContext, Holder, Result, Tape } from '../contract.js';
+import { BESIDE_FILE, besideFor, besideOf } from './beside.js';
+import type { SocketIdentity } from './identify.js';
+import { interfaceName, mustHaveInterface } from './interfaces.js';
+import { getBytes, setBytes } from './option-bytes.js';
+import { OPTION_BY_NAME, OPTIONS, type OptionSpec } from './option-table.js';
+
+/**
+ * Options that CRIU's image has no field for (option-table.ts), and the owner of the socket's inode, which packet
+ * filters and SO_REUSEPORT look at. Kept is what a fresh socket of the same make has otherwise.
+ */
+export function dumpMoreOptions(
+  fd: number,
+  id: number,
+  socket: SocketIdentity,
+  { info }: Descriptor,
+  context: DumpContext,
+): void {
+  const beside = besideOf(context, id);
+  const fresh = freshOptions(socket);
+  const options: Record<string, string> = {};
+  for (const [name, value] of readOptions(fd, socket)) if (fresh.get(name) !== value) options[name] = value;
+  if (Object.keys(options).length > 0) beside.options = options;
+  const [uid, gid] = [Number(info.stat.uid), Number(info.stat.gid)];
+  if (uid === 0 && gid === 0) return;
+  beside.uid = uid;
+  beside.gid = gid;
+}
+
+/** Options that can be read, but not set to what they were. */
+export function moreOptionsProblem(fd: number, socket: SocketIdentity): string | undefined {
+  const fresh = freshOptions(socket);
+  for (const spec of OPTIONS) {
+    if (spec.refused === undefined || !spec.of(socket)) continue;
+    if (read(fd, spec) !== fresh.get(spec.name)) return spec.refused;
+  }
+  return undefined;
+}
+
+function readOptions(fd: number, socket: SocketIdentity): Map<string, string> {
+  const values = new Map<string, string>();
+  for (const spec of OPTIONS) {
+    if (!spec.of(socket)) continue;
+    const value = read(fd, spec);
+    if (value !== undefined) values.set(spec.name, value);
+  }
+  return values;
+}
+
+function read(fd: number, { level, option, length, device }: OptionSpec): string | undefined {
+  const bytes = getBytes(fd, level, option, length);
+  if (bytes === undefined) return undefined;
+  if (device === undefined) return Buffer.from(bytes).toString('hex');
+  const index = new DataView(bytes.buffer).getUint32(0, device === 'host');
+  return index === 0 ? '' : (interfaceName(index) ?? '');
+}
+
+const fresh = new Map<string, ReadonlyMap<string, string>>();
+
+/** What a socket of this make has from the start, in this network namespace. */
+function freshOptions(socket: SocketIdentity): ReadonlyMap<string, string> {
+  const { family, type, protocol } = socket;
+  const key = `${family}:${type}:${protocol}`;
+  const known = fresh.get(key);
+  if (known !== undefined) return known;
+  // A packet socket with a protocol would begin to receive.
+  const made = attempt('socket', [family, type | S.SOCK_CLOEXEC, family === S.AF_PACKET ? 0 : protocol]);
+  if (made < 0) return new Map();
+  using opened = new OwnedFd(made);
+  const values = readOptions(opened.fd, socket);
+  fresh.set(key, values);
+  return values;
+}
+
+/** To be played before the socket gets its address. */
+export function restoreEarlyMore(holder: Holder, id: number, fd: Result | number): void {
+  const { uid, gid } = besideFor(holder.reader, id);
+  setThose(holder, id, fd, true);
+  if (uid !== undefined && gid !== undefined) holder.tape.call('fchown', [fd, uid, gid]);
+}
+
+/** When its queues are filled, after the options that CRIU's image has. */
+export function restoreLateMore(holder: Holder, id: number, fd: Result | number): void {
+  setThose(holder, id, fd, false);
+}
+
+function setThose(holder: Holder, id: number, fd: Result | number, early: boolean): void {
+  const { options = {} } = besideFor(holder.reader, id);
+  for (const name of Object.keys(options))
+    if (!OPTION_BY_NAME.has(name))
+      throw new ImageError(BESIDE_FILE, `socket ${id}: option ${name} is of a later release`);
+  for (const spec of OPTIONS) {
+    const value = options[spec.name];
+    if (value === undefined || (spec.isEarly === true) !== early) continue;
+    set(holder.tape, fd, spec, value, id);
+  }
+}
+
+function set(tape: Tape, fd: Result | number, spec: OptionSpec, value: string, id: number): void {
+  const { level, option, isHint } = spec;
+  setBytes(tape, fd, level, option, bytesOf(spec, value, id), isHint === true);
+}
+
+function bytesOf({ name, length, device }: OptionSpec, value: string, id: number): Uint8Array {
+  if (device !== undefined) {
+    const bytes = new Uint8Array(4);
+    const index = value === '' ? 0 : mustHaveInterface(value, `socket ${id} (${name})`);
+    new DataView(bytes.buffer).setUint32(0, index, device === 'host');
+    return bytes;
+  }
+  if (!/^(?:[0-9a-f]{2})*$/.test(value) || value.length > length * 2)
+    throw new ImageError(BESIDE_FILE, `socket ${id}: ${name} is ${JSON.stringify(value.slice(0, 40))}`);
+  return Buffer.from(value, 'hex');
+}

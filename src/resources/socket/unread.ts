@@ -1,0 +1,34 @@
+import { scratch } from '../../kernel/memory.js';
+import { attempt } from '../../kernel/syscall.js';
+import type { Descriptor, DumpContext } from '../contract.js';
+import { refusalOf } from '../description/described.js';
+
+const POLLIN = 1;
+const POLLERR = 8;
+
+export interface Unread {
+  readonly data: boolean;
+  /** An error that the next call will report, or messages in the error queue. */
+  readonly error: boolean;
+}
+
+/** What poll(2) says of a socket, which takes nothing out of it; reading would take a pending error. */
+export function unreadOf(fd: number): Unread {
+  scratch.view.setInt32(0, fd, true);
+  scratch.view.setInt16(4, POLLIN, true);
+  scratch.view.setInt16(6, 0, true);
+  if (attempt('poll', [scratch.address, 1, 0]) <= 0) return { data: false, error: false };
+  const events = scratch.view.getInt16(6, true);
+  return { data: (events & POLLIN) !== 0, error: (events & POLLERR) !== 0 };
+}
+
+/** What the program is about to read by itself: the dump is tried again a little later. */
+export function retryUnread(descriptor: Descriptor, what: string, context: DumpContext): never {
+  return context.retry(
+    refusalOf(
+      descriptor,
+      `it has ${what}, which the kernel gives out only once and does not take back`,
+      'let the program read it',
+    ),
+  );
+}
