@@ -218,6 +218,8 @@ export interface FileKind {
   readonly support: string;
   /** Which member of file_entry it fills in. */
   readonly member: Exclude<keyof file_entry, `$${string}` | 'type' | 'id'>;
+  /** Of kinds that share a member (sockets of IP), is it this one that restores the entry? Without it, it is. */
+  restores?(entry: file_entry): boolean;
   recognise(descriptor: Descriptor): boolean;
   check?(descriptor: Descriptor, refuse: Refuse, options: DumpOptions): void;
   dump(descriptor: Descriptor, id: number, taken: number, context: DumpContext): file_entry;

@@ -141,7 +141,9 @@ export function duplicate(fd: number): number {
 }
 
 function kindOfEntry(kinds: readonly FileKind[], entry: file_entry): FileKind {
-  const kind = kinds.find(({ member }) => entry[member] !== undefined);
+  const kind = kinds.find(
+    (each) => entry[each.member] !== undefined && each.restores?.(entry) !== false,
+  );
   if (kind !== undefined) return kind;
   const member = Object.keys(entry).find((key) => key !== 'type' && key !== 'id' && !key.startsWith('$'));
   throw new UnknownFileError(
