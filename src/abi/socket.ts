@@ -117,6 +117,12 @@ export const SO_TXREHASH = 74;
 export const SO_RCVMARK = 75;
 export const SO_PASSPIDFD = 76;
 export const SO_PEERPIDFD = 77;
+export const SO_RCVPRIORITY = 82;
+export const SO_PASSRIGHTS = 83;
+export const SO_INQ = 84;
+export const SO_TIMESTAMP_NEW = 63;
+export const SO_TIMESTAMPNS_NEW = 64;
+export const SO_TIMESTAMPING_NEW = 65;
 
 // SOL_TCP: options.
 export const TCP_NODELAY = 1;

@@ -98,3 +98,25 @@ export const IPV6_TRANSPARENT = 75;
 export const IPV6_UNICAST_IF = 76;
 export const IPV6_RECVFRAGSIZE = 77;
 export const IPV6_FREEBIND = 78;
+export const IPV6_FLOWINFO = 11;
+export const IPV6_FLOWINFO_SEND = 33;
+
+// Multicast groups, of SOL_IP and SOL_IPV6 alike.
+export const MCAST_JOIN_GROUP = 42;
+export const MCAST_MSFILTER = 48;
+export const MCAST_EXCLUDE = 0;
+export const MCAST_INCLUDE = 1;
+
+// SOL_RAW and SOL_ICMPV6.
+export const ICMP_FILTER = 1;
+export const ICMPV6_FILTER = 1;
+
+// SOL_UDP and SOL_UDPLITE: include/uapi/linux/udp.h.
+export const UDP_CORK = 1;
+export const UDP_ENCAP = 100;
+export const UDP_NO_CHECK6_TX = 101;
+export const UDP_NO_CHECK6_RX = 102;
+export const UDP_SEGMENT = 103;
+export const UDP_GRO = 104;
+export const UDPLITE_SEND_CSCOV = 10;
+export const UDPLITE_RECV_CSCOV = 11;

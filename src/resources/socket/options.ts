@@ -6,8 +6,12 @@ import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
 import type { Result, Tape } from '../contract.js';
+import { getBytes, getNumber, numbers, setBytes, setNumber } from './option-bytes.js';
 
-/** Options of SOL_SOCKET that are a number; those that are not said to be 0 at first are always set. */
+/**
+ * Options of SOL_SOCKET that CRIU's image has fields for (socket(7)); more-options.ts has all others. First those that
+ * are a number; those that are not said to be 0 at first are always set.
+ */
 const NUMBERS = {
   soPriority: S.SO_PRIORITY,
   soRcvlowat: S.SO_RCVLOWAT,
@@ -26,50 +30,94 @@ const SWITCHES = {
   soKeepalive: S.SO_KEEPALIVE,
 } as const;
 
+/** What has to be right before a socket gets its address. */
+const EARLY = new Set<number>([S.SO_MARK, S.SO_REUSEADDR, S.SO_REUSEPORT]);
+
 type NumberName = keyof typeof NUMBERS;
 type SwitchName = keyof typeof SWITCHES;
 
-/** An option's bytes into the scratch memory; false where this family has none of that name. */
-function get(fd: number, option: number, length: number): boolean {
-  const at = scratch.address + 64n;
-  scratch.view.setUint32(64, length, true);
-  const result = attempt('getsockopt', [fd, S.SOL_SOCKET, option, scratch.address, at]);
-  if (result === -ERRNO.EOPNOTSUPP || result === -ERRNO.ENOPROTOOPT) return false;
-  if (result < 0) throw new SyscallError('getsockopt', -result, `option ${option}`);
-  return true;
-}
+const IFNAMSIZ = 16;
+/** struct sock_filter. */
+const INSTRUCTION_SIZE = 8;
 
-function getNumber(fd: number, option: number): number {
-  return get(fd, option, 4) ? scratch.view.getInt32(0, true) : 0;
+/** An eBPF filter cannot be read out of a socket (net/core/filter.c sk_get_filter). */
+export const EBPF_FILTER = 'an eBPF filter is attached to it (SO_ATTACH_BPF), which the kernel does not show';
+
+/** Why the options of a socket cannot be saved, in words; undefined where they can. */
+export function optionProblem(fd: number): string | undefined {
+  return filterLength(fd) === 'ebpf' ? EBPF_FILTER : undefined;
 }
 
 export function dumpOptions(fd: number): sk_opts_entry {
-  const options = create(sk_opts_entrySchema, {
-    soSndbuf: getNumber(fd, S.SO_SNDBUF),
-    soRcvbuf: getNumber(fd, S.SO_RCVBUF),
-  });
-  get(fd, S.SO_SNDTIMEO, 16);
-  options.soSndTmoSec = scratch.view.getBigUint64(0, true);
-  options.soSndTmoUsec = scratch.view.getBigUint64(8, true);
-  get(fd, S.SO_RCVTIMEO, 16);
-  options.soRcvTmoSec = scratch.view.getBigUint64(0, true);
-  options.soRcvTmoUsec = scratch.view.getBigUint64(8, true);
-  for (const [name, option] of Object.entries(NUMBERS)) options[name as NumberName] = getNumber(fd, option);
-  for (const [name, option] of Object.entries(SWITCHES))
-    options[name as SwitchName] = getNumber(fd, option) !== 0;
-  if (get(fd, S.SO_LINGER, 8) && scratch.view.getInt32(0, true) !== 0)
-    options.soLinger = scratch.view.getInt32(4, true);
-  options.soBufLock = getNumber(fd, S.SO_BUF_LOCK);
+  const get = (option: number): number => getNumber(fd, S.SOL_SOCKET, option) ?? 0;
+  const options = create(sk_opts_entrySchema, { soSndbuf: get(S.SO_SNDBUF), soRcvbuf: get(S.SO_RCVBUF) });
+  [options.soSndTmoSec, options.soSndTmoUsec] = getTime(fd, S.SO_SNDTIMEO);
+  [options.soRcvTmoSec, options.soRcvTmoUsec] = getTime(fd, S.SO_RCVTIMEO);
+  for (const [name, option] of Object.entries(NUMBERS)) options[name as NumberName] = get(option);
+  for (const [name, option] of Object.entries(SWITCHES)) options[name as SwitchName] = get(option) !== 0;
+  const linger = getBytes(fd, S.SOL_SOCKET, S.SO_LINGER, 8);
+  if (linger !== undefined && linger[0] !== 0)
+    options.soLinger = new DataView(linger.buffer).getInt32(4, true);
+  options.soBufLock = get(S.SO_BUF_LOCK);
+  const device = getBytes(fd, S.SOL_SOCKET, S.SO_BINDTODEVICE, IFNAMSIZ);
+  if (device !== undefined && device.length > 0)
+    options.soBoundDev = Buffer.from(device).toString().replace(/\0.*$/s, '');
+  options.soFilter = dumpFilter(fd);
   return options;
 }
 
-function set(tape: Tape, fd: Result | number, option: number, values: readonly number[]): void {
-  const bytes = new Uint8Array(values.length * 4);
+function getTime(fd: number, option: number): [seconds: bigint, micros: bigint] {
+  const bytes = getBytes(fd, S.SOL_SOCKET, option, 16);
+  if (bytes === undefined) return [0n, 0n];
   const view = new DataView(bytes.buffer);
-  values.forEach((value, index) => {
-    view.setInt32(index * 4, value, true);
+  return [view.getBigUint64(0, true), view.getBigUint64(8, true)];
+}
+
+/** SO_GET_FILTER: its length is in instructions, and nothing is copied where there is no room said to be. */
+function filterLength(fd: number, room = 0): number | 'ebpf' {
+  const length = scratch.length - 8;
+  scratch.view.setUint32(length, room, true);
+  const result = attempt('getsockopt', [
+    fd,
+    S.SOL_SOCKET,
+    S.SO_ATTACH_FILTER,
+    scratch.address,
+    scratch.address + BigInt(length),
+  ]);
+  if (result === -ERRNO.EACCES) return 'ebpf';
+  if (result === -ERRNO.EOPNOTSUPP || result === -ERRNO.ENOPROTOOPT) return 0;
+  if (result < 0) throw new SyscallError('getsockopt', -result, 'SO_GET_FILTER');
+  return scratch.view.getUint32(length, true);
+}
+
+/** One number an instruction: code, jt, jf and k of struct sock_filter from the highest bits to the lowest. */
+function dumpFilter(fd: number): bigint[] {
+  const length = filterLength(fd);
+  if (length === 'ebpf') throw new Error(EBPF_FILTER);
+  if (length === 0) return [];
+  filterLength(fd, length);
+  return Array.from({ length }, (_, index) => {
+    const at = index * INSTRUCTION_SIZE;
+    const high = (scratch.view.getUint16(at, true) << 16) | scratch.view.getUint16(at + 2, false);
+    return (BigInt(high >>> 0) << 32n) | BigInt(scratch.view.getUint32(at + 4, true));
   });
-  tape.call('setsockopt', [fd, S.SOL_SOCKET, option, tape.space(bytes), bytes.length]);
+}
+
+function restoreFilter(tape: Tape, fd: Result | number, filter: readonly bigint[]): void {
+  if (filter.length === 0) return;
+  const code = new Uint8Array(filter.length * INSTRUCTION_SIZE);
+  const view = new DataView(code.buffer);
+  filter.forEach((instruction, index) => {
+    const at = index * INSTRUCTION_SIZE;
+    const high = Number(instruction >> 32n);
+    view.setUint16(at, high >>> 16, true);
+    view.setUint16(at + 2, high & 0xffff, false);
+    view.setUint32(at + 4, Number(instruction & 0xffff_ffffn), true);
+  });
+  // struct sock_fprog: u16 len, and the pointer eight bytes in.
+  const program = tape.space(numbers([filter.length, 0, 0, 0]));
+  tape.pointer(program, 8, tape.space(code));
+  tape.call('setsockopt', [fd, S.SOL_SOCKET, S.SO_ATTACH_FILTER, program, 16]);
 }
 
 function setTimeout(tape: Tape, fd: Result | number, option: number, seconds: bigint, micros: bigint): void {
@@ -78,22 +126,49 @@ function setTimeout(tape: Tape, fd: Result | number, option: number, seconds: bi
   const view = new DataView(bytes.buffer);
   view.setBigUint64(0, seconds, true);
   view.setBigUint64(8, micros, true);
-  tape.call('setsockopt', [fd, S.SOL_SOCKET, option, tape.space(bytes), bytes.length]);
+  setBytes(tape, fd, S.SOL_SOCKET, option, bytes);
 }
 
-/** What of a fresh socket is not as in the image. The kernel doubles the sizes of buffers that it is given. */
+/** What of a fresh socket is not as in the image. */
 export function restoreOptions(tape: Tape, fd: Result | number, options: sk_opts_entry): void {
-  set(tape, fd, S.SO_SNDBUFFORCE, [options.soSndbuf >>> 1]);
-  set(tape, fd, S.SO_RCVBUFFORCE, [options.soRcvbuf >>> 1]);
+  restoreEarlyOptions(tape, fd, options);
+  restoreLateOptions(tape, fd, options);
+}
+
+/** To be played before bind(2): the device, and what decides whether others may have the same address. */
+export function restoreEarlyOptions(tape: Tape, fd: Result | number, options: sk_opts_entry): void {
+  if (options.soBoundDev !== '')
+    setBytes(tape, fd, S.SOL_SOCKET, S.SO_BINDTODEVICE, Buffer.from(`${options.soBoundDev}\0`));
+  restoreSome(tape, fd, options, (option) => EARLY.has(option));
+}
+
+/** After the queues were filled: sizes, filters and all that would keep something out. */
+export function restoreLateOptions(tape: Tape, fd: Result | number, options: sk_opts_entry): void {
+  // The kernel doubles the sizes of buffers that it is given.
+  setNumber(tape, fd, S.SOL_SOCKET, S.SO_SNDBUFFORCE, options.soSndbuf >>> 1);
+  setNumber(tape, fd, S.SOL_SOCKET, S.SO_RCVBUFFORCE, options.soRcvbuf >>> 1);
   // Being forced counts as being locked against the kernel's own tuning.
-  if (Object.hasOwn(options, 'soBufLock')) set(tape, fd, S.SO_BUF_LOCK, [options.soBufLock]);
+  if (Object.hasOwn(options, 'soBufLock'))
+    setNumber(tape, fd, S.SOL_SOCKET, S.SO_BUF_LOCK, options.soBufLock);
   setTimeout(tape, fd, S.SO_SNDTIMEO, options.soSndTmoSec, options.soSndTmoUsec);
   setTimeout(tape, fd, S.SO_RCVTIMEO, options.soRcvTmoSec, options.soRcvTmoUsec);
+  restoreSome(tape, fd, options, (option) => !EARLY.has(option));
+  if (Object.hasOwn(options, 'soLinger'))
+    setBytes(tape, fd, S.SOL_SOCKET, S.SO_LINGER, numbers([1, options.soLinger]));
+  restoreFilter(tape, fd, options.soFilter);
+}
+
+function restoreSome(
+  tape: Tape,
+  fd: Result | number,
+  options: sk_opts_entry,
+  isMeant: (option: number) => boolean,
+): void {
   for (const [name, option] of Object.entries(NUMBERS)) {
     const value = options[name as NumberName];
-    if (value !== (option === S.SO_RCVLOWAT ? 1 : 0)) set(tape, fd, option, [value]);
+    if (isMeant(option) && Object.hasOwn(options, name) && value !== (option === S.SO_RCVLOWAT ? 1 : 0))
+      setNumber(tape, fd, S.SOL_SOCKET, option, value);
   }
   for (const [name, option] of Object.entries(SWITCHES))
-    if (options[name as SwitchName]) set(tape, fd, option, [1]);
-  if (Object.hasOwn(options, 'soLinger')) set(tape, fd, S.SO_LINGER, [1, options.soLinger]);
+    if (isMeant(option) && options[name as SwitchName]) setNumber(tape, fd, S.SOL_SOCKET, option, 1);
 }

@@ -1,0 +1,73 @@
+import { ERRNO } from '../../abi/errno.js';
+import { SyscallError } from '../../kernel/errors.js';
+import { scratch } from '../../kernel/memory.js';
+import { attempt } from '../../kernel/syscall.js';
+import type { Result, Tape } from '../contract.js';
+
+/** getsockopt(2) on a duplicate, setsockopt(2) on tapes. Options are numbers of four bytes unless said otherwise. */
+
+const LENGTH_AT = 8192;
+const ABSENT: ReadonlySet<number> = new Set([
+  -ERRNO.EOPNOTSUPP,
+  -ERRNO.ENOPROTOOPT,
+  -ERRNO.EINVAL,
+  -ERRNO.ENOTCONN,
+]);
+
+/** An option's bytes; undefined where this kind of socket has none of that name. */
+export function getBytes(fd: number, level: number, option: number, length: number): Uint8Array | undefined {
+  const got = getInto(fd, level, option, length);
+  return got === undefined ? undefined : scratch.bytes.slice(0, got);
+}
+
+export function getNumber(fd: number, level: number, option: number): number | undefined {
+  return getInto(fd, level, option, 4) === 4 ? scratch.view.getInt32(0, true) : undefined;
+}
+
+function getInto(fd: number, level: number, option: number, length: number): number | undefined {
+  if (length > LENGTH_AT) throw new RangeError(`an option of ${length} bytes`);
+  scratch.view.setUint32(LENGTH_AT, length, true);
+  const result = attempt('getsockopt', [
+    fd,
+    level,
+    option,
+    scratch.address,
+    scratch.address + BigInt(LENGTH_AT),
+  ]);
+  if (ABSENT.has(result)) return undefined;
+  if (result < 0) throw new SyscallError('getsockopt', -result, `option ${option} of level ${level}`);
+  return scratch.view.getUint32(LENGTH_AT, true);
+}
+
+/** `mayFail`: for what is only a hint to the kernel, and not to be had everywhere. */
+export function setBytes(
+  tape: Tape,
+  fd: Result | number,
+  level: number,
+  option: number,
+  bytes: Uint8Array,
+  mayFail = false,
+): void {
+  const space = tape.space(bytes);
+  tape.call('setsockopt', [fd, level, option, space, bytes.length], mayFail ? 'any' : 'success');
+}
+
+export function setNumber(
+  tape: Tape,
+  fd: Result | number,
+  level: number,
+  option: number,
+  value: number,
+): void {
+  setBytes(tape, fd, level, option, numbers([value]));
+}
+
+/** Numbers of four bytes, one after the other. */
+export function numbers(values: readonly number[]): Uint8Array {
+  const bytes = new Uint8Array(values.length * 4);
+  const view = new DataView(bytes.buffer);
+  values.forEach((value, index) => {
+    view.setInt32(index * 4, value, true);
+  });
+  return bytes;
+}
