@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { resolve } from 'node:path';
 import { writeChecksums } from '../image/checksums.js';
 import { ImageWriter, KINDS, type MessageOf } from '../image/index.js';
@@ -115,7 +116,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
     if (!guardian.holds) frozen.pin();
   }
   if (options.afterwards === 'kill') dumping.commitKept();
-  commit(writer, inventoryOf(dumping.identities), options.durable);
+  commit(writer, inventoryOf(dumping.identities, dumping.context.inventory), options.durable);
   dumping.isCommitted = true;
   const afterwards = committed?.() ?? options.afterwards;
   if (afterwards === 'kill') frozen.kill();
@@ -213,6 +214,7 @@ class Dumping implements Disposable {
       keep: (kept) => {
         this.#kept.push(kept);
       },
+      inventory: { dumpCriuRunId: randomUUID(), networkLockMethod: 0, tcpClose: false },
       retry: (refusal) => {
         throw new PassingError([refusal], 'cannot be saved just now');
       },

@@ -169,10 +169,10 @@ const RESOURCES: readonly CriuOption[] = [
   laterValue('lsm-profile', pair(':')),
   laterValue('lsm-mount-context'),
   flag('tcp-established', 'tcpEstablished'),
-  laterFlag('skip-in-flight'),
-  laterFlag('tcp-close'),
+  flag('skip-in-flight', 'skipInFlight'),
+  flag('tcp-close', 'tcpClose'),
   { name: 'ext-unix-sk', short: 'x', value: 'optional', apply: note('ext-unix-sk') },
-  laterValue('network-lock', (value) => V.oneOf(V.NETWORK_LOCKS, value, 'network-lock')),
+  valued('network-lock', (o, value) => (o.networkLock = V.oneOf(V.NETWORK_LOCKS, value, 'network-lock'))),
 ];
 
 const NAMESPACES: readonly CriuOption[] = [

@@ -33,6 +33,10 @@ export interface CriuOptions {
   shellJob: boolean;
   fileLocks: boolean;
   tcpEstablished: boolean;
+  tcpClose: boolean;
+  skipInFlight: boolean;
+  /** All but the last two are one to us: a table of nftables. */
+  networkLock: 'iptables' | 'nftables' | 'skip' | 'none' | undefined;
   linkRemap: boolean;
   ghostLimit_bytes: number;
   manageCgroups: CgroupMode | undefined;
@@ -78,6 +82,9 @@ export function defaultOptions(): CriuOptions {
     shellJob: false,
     fileLocks: false,
     tcpEstablished: false,
+    tcpClose: false,
+    skipInFlight: false,
+    networkLock: undefined,
     linkRemap: false,
     ghostLimit_bytes: GHOST_LIMIT_BYTES,
     manageCgroups: undefined,

@@ -3,7 +3,7 @@ import { RLIMIT_NOFILE } from '../../abi/process.js';
 import type { ImageReader } from '../../image/index.js';
 import { syscall } from '../../kernel/syscall.js';
 import { type Deferred, deferred, Tape } from '../../tape/tape.js';
-import type { FileKind, file_entry, Holder, RestoreOptions, Result } from '../contract.js';
+import type { FileKind, file_entry, Holder, RestoreActs, RestoreOptions, Result } from '../contract.js';
 import { fcntl } from './calls.js';
 import { DescriptorLimitError, descriptorLimit } from './limit.js';
 import { setOwners } from './owner.js';
@@ -17,19 +17,22 @@ export const FIRST_SLOT = 64;
 
 /**
  * The holder of an image. Its tapes, in the order in which the engine plays them on the holder's stem:
- * `openings` (before any process of the image exists), `late` (when all exist, before they take descriptors), and
- * `last` (when the tree is complete).
+ * `openings` (before any process of the image exists), `late` (when all exist, before they take descriptors), `last`
+ * (when the tree is complete), and `resume` (when it is about to go on).
  */
 export class StemHolder implements Holder, Disposable {
   readonly openings = new Tape('open descriptions');
   readonly late = new Tape('open descriptions that need the processes');
   readonly last = new Tape('remove temporary names');
+  readonly resume = new Tape('what others notice');
   readonly reader: ImageReader;
   readonly options: RestoreOptions;
   /** This process, as the holder sees it. */
   readonly controller: Deferred;
   /** Descriptors of this process that were given away by `bring`; to be closed once the openings were played. */
   readonly brought: number[] = [];
+  /** What this process does around the restore. */
+  readonly acts: RestoreActs[] = [];
   readonly #slots = new Map<string, number>();
   readonly #held = new Set<string>();
   readonly #states = new Map<object, unknown>();
@@ -90,6 +93,10 @@ export class StemHolder implements Holder, Disposable {
     return this.tape.call('pidfd_getfd', [this.slot(key), fd, 0]);
   }
 
+  around(acts: RestoreActs): void {
+    this.acts.push(acts);
+  }
+
   state<T>(owner: object, initial: () => T): T {
     if (!this.#states.has(owner)) this.#states.set(owner, initial());
     return this.#states.get(owner) as T;
@@ -141,9 +148,7 @@ export function duplicate(fd: number): number {
 }
 
 function kindOfEntry(kinds: readonly FileKind[], entry: file_entry): FileKind {
-  const kind = kinds.find(
-    (each) => entry[each.member] !== undefined && each.restores?.(entry) !== false,
-  );
+  const kind = kinds.find((each) => entry[each.member] !== undefined && each.restores?.(entry) !== false);
   if (kind !== undefined) return kind;
   const member = Object.keys(entry).find((key) => key !== 'type' && key !== 'id' && !key.startsWith('$'));
   throw new UnknownFileError(
