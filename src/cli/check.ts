@@ -2,13 +2,14 @@ import type { Command } from 'commander';
 import { check } from '../library/api.js';
 import type { CheckResult } from '../library/results.js';
 import { collect, parseBytes, parsePid } from './arguments.js';
+import { addConnectionFlags, type ConnectionFlags, connectionOptions } from './connection-flags.js';
 import { EXIT } from './exit.js';
 import type { Interrupt } from './interrupt.js';
 import { print } from './output.js';
 import { formatTable, printable } from './table.js';
 import { printJson, runVerb } from './verb.js';
 
-interface Flags {
+interface Flags extends ConnectionFlags {
   readonly pid?: number;
   readonly shellJob?: true;
   readonly linkRemap?: true;
@@ -20,7 +21,7 @@ interface Flags {
 }
 
 export function addCheck(program: Command, done: (status: number) => void): void {
-  program
+  const command = program
     .command('check')
     .description('say what this host offers, and for a pid every reason why it could not be saved')
     .option('--pid <pid>', 'root of a tree', parsePid)
@@ -29,7 +30,8 @@ export function addCheck(program: Command, done: (status: number) => void): void
     .option('--ghost-limit <size>', 'as for checkpoint', parseBytes, 2 ** 20)
     .option('--external <key>', 'as for checkpoint (repeatable)', collect, [])
     .option('--outside-pipes', 'as for checkpoint')
-    .option('--file-locks', 'as for checkpoint')
+    .option('--file-locks', 'as for checkpoint');
+  addConnectionFlags(command)
     .option('--json', 'print one JSON object')
     .action(async (flags: Flags) => done(await runVerb(flags.json === true, (i) => run(flags, i))));
 }
@@ -43,6 +45,7 @@ async function run(flags: Flags, { signal }: Interrupt): Promise<number> {
     external: flags.external,
     outside_pipes: flags.outsidePipes === true,
     file_locks: flags.fileLocks === true,
+    ...connectionOptions(flags),
     signal,
   });
   if (flags.json) printJson(result);

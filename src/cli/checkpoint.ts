@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander';
 import { checkpoint, createEngine, inspect } from '../library/api.js';
 import type { CheckpointResult, InspectResult } from '../library/results.js';
 import { collect, parseBytes, parsePid, parseSeconds } from './arguments.js';
+import { addConnectionFlags, type ConnectionFlags, connectionOptions } from './connection-flags.js';
 import { EXIT } from './exit.js';
 import type { Interrupt } from './interrupt.js';
 import { print } from './output.js';
@@ -10,7 +11,7 @@ import { count, formatBytes, formatTime } from './table.js';
 import { formatTree } from './tree.js';
 import { printJson, runVerb } from './verb.js';
 
-interface Flags {
+interface Flags extends ConnectionFlags {
   readonly pid: number;
   readonly output: string;
   readonly leaveRunning?: true;
@@ -29,7 +30,7 @@ interface Flags {
 }
 
 export function addCheckpoint(program: Command, done: (status: number) => void): void {
-  program
+  const command = program
     .command('checkpoint')
     .description('save a process tree into an image directory')
     .requiredOption('--pid <pid>', 'root of the tree', parsePid)
@@ -45,7 +46,8 @@ export function addCheckpoint(program: Command, done: (status: number) => void):
     .option('--ghost-limit <size>', 'largest deleted file that goes into the image', parseBytes, 2 ** 20)
     .option('--external <key>', 'what is outside of the tree and stays there (repeatable)', collect, [])
     .option('--outside-pipes', 'accept pipes whose other end is outside of the tree')
-    .option('--file-locks', 'save file locks')
+    .option('--file-locks', 'save file locks');
+  addConnectionFlags(command)
     .option('--json', 'print one JSON object')
     .action(async (flags: Flags) => done(await runVerb(flags.json === true, (i) => run(flags, i))));
 }
@@ -78,6 +80,7 @@ async function save(
     external: flags.external,
     outside_pipes: flags.outsidePipes === true,
     file_locks: flags.fileLocks === true,
+    ...connectionOptions(flags),
     signal,
     engine,
     onProgress: progress.update,

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { type Restored, restore } from '../library/api.js';
 import type { ExitStatus } from '../library/results.js';
 import { collect, collectInherited } from './arguments.js';
+import { networkLock } from './connection-flags.js';
 import { EXIT, EXIT_SIGNAL } from './exit.js';
 import type { Interrupt } from './interrupt.js';
 import { printError } from './output.js';
@@ -19,6 +20,8 @@ interface Flags {
   readonly leaveStopped?: true;
   readonly inheritFd: Record<string, number>;
   readonly external: string[];
+  readonly tcpClose?: true;
+  readonly networkLock: 'nftables' | 'skip';
   readonly json?: true;
 }
 
@@ -40,6 +43,8 @@ export function addRestore(program: Command, done: (status: number) => void): vo
       {},
     )
     .option('--external <key>', 'what is outside of the tree (repeatable)', collect, [])
+    .option('--tcp-close', 'restore TCP connections as closed sockets')
+    .addOption(networkLock())
     .option('--json', 'print one JSON object')
     .action(async (directory: string, flags: Flags) =>
       done(await runVerb(flags.json === true, (interrupt) => run(directory, flags, interrupt))),
@@ -77,6 +82,8 @@ async function bringBack(directory: string, flags: Flags, { signal }: Interrupt)
     leave_stopped: flags.leaveStopped === true,
     inherit_fds: flags.inheritFd,
     external: flags.external,
+    tcp_close: flags.tcpClose === true,
+    network_lock: flags.networkLock,
     signal,
     onProgress: progress.update,
     ...(flags.shellJob ? { stdio: 'inherit' as const } : {}),

@@ -7,6 +7,20 @@ const directory = z.string().min(1);
 const GHOST_LIMIT_BYTES = 2 ** 20;
 const TIMEOUT_MS = 10_000;
 
+const networkLock = z.enum(['nftables', 'skip']).default('nftables');
+
+/** Of TCP connections. */
+const connections = {
+  /** Save them. They are silent while the tree stands still, and after a kill until they are restored. */
+  tcp_established: z.boolean().default(false),
+  /** Save them as closed sockets. */
+  tcp_close: z.boolean().default(false),
+  /** Leave out those that nobody has accepted yet; their clients get a reset. */
+  skip_in_flight: z.boolean().default(false),
+  /** `skip`: the caller makes them silent. */
+  network_lock: networkLock,
+};
+
 export const checkpointOptions = z.strictObject({
   /** Root of the tree, as the caller sees it. */
   pid,
@@ -33,6 +47,7 @@ export const checkpointOptions = z.strictObject({
   /** Accept pipes whose other end is outside of the tree. */
   outside_pipes: z.boolean().default(false),
   file_locks: z.boolean().default(false),
+  ...connections,
 });
 
 export const restoreOptions = z.strictObject({
@@ -49,6 +64,9 @@ export const restoreOptions = z.strictObject({
   /** Descriptors of the caller that stand in for outside files, by key: `pipe:[4711]`, `tty[8801:5]`. */
   inherit_fds: z.record(z.string(), z.number().int().nonnegative()).default({}),
   external: z.array(z.string()).default([]),
+  /** Restore TCP connections as closed sockets. */
+  tcp_close: z.boolean().default(false),
+  network_lock: networkLock,
 });
 
 export const inspectOptions = z.strictObject({
@@ -74,6 +92,7 @@ export const checkOptions = z.strictObject({
   external: z.array(z.string()).default([]),
   outside_pipes: z.boolean().default(false),
   file_locks: z.boolean().default(false),
+  ...connections,
 });
 
 export const METHODS = {

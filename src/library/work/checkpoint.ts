@@ -25,7 +25,10 @@ export function checkpointTree(options: ParsedOptions<'checkpoint'>, onPhase: On
     outsidePipes: options.outside_pipes,
     leaveRunning: afterwards === 'run',
     fileLocks: options.file_locks,
-    tcpEstablished: false,
+    tcpEstablished: options.tcp_established,
+    tcpClose: options.tcp_close,
+    skipInFlight: options.skip_in_flight,
+    networkLock: options.network_lock,
     hooks: { phase: onPhase },
   });
   return {

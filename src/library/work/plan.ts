@@ -31,6 +31,7 @@ export function planImage({ directory, trust, shell_job, external }: ParsedOptio
     ['stand-ins', plan.collect.values()],
     ['states', plan.states.map(({ tape }) => tape)],
     ['holder', [holder.last]],
+    ['resume', [holder.resume]],
   ];
   const tapes = phases.flatMap(([phase, list]) =>
     [...list].filter(({ entries }) => entries.length > 0).map((tape) => describe(phase, tape)),

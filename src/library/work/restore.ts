@@ -26,6 +26,8 @@ export function restoreTree(options: ParsedOptions<'restore'>, onPhase: OnPhase)
     leaveStopped: options.leave_stopped,
     shellJob: options.shell_job,
     external: options.external,
+    tcpClose: options.tcp_close,
+    networkLock: options.network_lock,
     inheritFds: new Map(Object.entries(options.inherit_fds)),
     hooks: {
       phase: onPhase,
