@@ -2,13 +2,14 @@ import type { Command } from 'commander';
 import { check } from '../library/api.js';
 import type { CheckResult } from '../library/results.js';
 import { collect, parseBytes, parsePid } from './arguments.js';
+import { addConnectionFlags, type ConnectionFlags, connectionOptions } from './connection-flags.js';
 import { EXIT } from './exit.js';
 import type { Interrupt } from './interrupt.js';
 import { print } from './output.js';
 import { formatTable, printable } from './table.js';
 import { printJson, runVerb } from './verb.js';
 
-interface Flags {
+interface Flags extends ConnectionFlags {
   readonly pid?: number;
   readonly shellJob?: true;
   readonly linkRemap?: true;
@@ -21,7 +22,7 @@ interface Flags {
 }
 
 export function addCheck(program: Command, done: (status: number) => void): void {
-  program
+  const command = program
     .command('check')
     .description('say what this host offers, and for a pid every reason why it could not be saved')
     .option('--pid <pid>', 'root of a tree', parsePid)
@@ -31,7 +32,8 @@ export function addCheck(program: Command, done: (status: number) => void): void
     .option('--external <key>', 'as for checkpoint (repeatable)', collect, [])
     .option('--ext-unix-sk', 'as for checkpoint')
     .option('--outside-pipes', 'as for checkpoint')
-    .option('--no-file-locks', 'as for checkpoint')
+    .option('--no-file-locks', 'as for checkpoint');
+  addConnectionFlags(command)
     .option('--json', 'print one JSON object')
     .action(async (flags: Flags) => done(await runVerb(flags.json === true, (i) => run(flags, i))));
 }
@@ -46,6 +48,7 @@ async function run(flags: Flags, { signal }: Interrupt): Promise<number> {
     ext_unix_sk: flags.extUnixSk === true,
     outside_pipes: flags.outsidePipes === true,
     file_locks: flags.fileLocks,
+    ...connectionOptions(flags),
     signal,
   });
   if (flags.json) printJson(result);

@@ -5,6 +5,7 @@ import { checkpoint, createEngine, inspect } from '../library/api.js';
 import type { CheckpointResult, InspectResult } from '../library/results.js';
 import type { StreamDescriptor } from '../library/streams.js';
 import { collect, parseBytes, parsePid, parseSeconds } from './arguments.js';
+import { addConnectionFlags, type ConnectionFlags, connectionOptions } from './connection-flags.js';
 import { EXIT } from './exit.js';
 import type { Interrupt } from './interrupt.js';
 import { print, printError } from './output.js';
@@ -13,7 +14,7 @@ import { count, formatBytes, formatTime } from './table.js';
 import { formatTree } from './tree.js';
 import { printJson, runVerb } from './verb.js';
 
-interface Flags {
+interface Flags extends ConnectionFlags {
   readonly pid: number;
   readonly output?: string;
   readonly through?: string;
@@ -35,7 +36,7 @@ interface Flags {
 }
 
 export function addCheckpoint(program: Command, done: (status: number) => void): void {
-  program
+  const command = program
     .command('checkpoint')
     .description('save a process tree into an image directory, a file, or a stream')
     .requiredOption('--pid <pid>', 'root of the tree', parsePid)
@@ -67,7 +68,8 @@ export function addCheckpoint(program: Command, done: (status: number) => void):
     .option('--external <key>', 'what is outside of the tree and stays there (repeatable)', collect, [])
     .option('--ext-unix-sk', 'accept datagram sockets connected to named ones outside of the tree')
     .option('--outside-pipes', 'accept pipes whose other end is outside of the tree')
-    .option('--no-file-locks', 'refuse a tree that holds file locks or leases')
+    .option('--no-file-locks', 'refuse a tree that holds file locks or leases');
+  addConnectionFlags(command)
     .option('--json', 'print one JSON object')
     .action(async (flags: Flags, command: Command) => {
       const wrong = complaint(flags);
@@ -141,6 +143,7 @@ async function save(
     ext_unix_sk: flags.extUnixSk === true,
     outside_pipes: flags.outsidePipes === true,
     file_locks: flags.fileLocks,
+    ...connectionOptions(flags),
     signal,
     onProgress: progress.update,
   });

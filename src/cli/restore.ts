@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { type Restored, restore } from '../library/api.js';
 import type { ExitStatus } from '../library/results.js';
 import { collect, collectInherited } from './arguments.js';
+import { networkLock } from './connection-flags.js';
 import { EXIT, EXIT_SIGNAL } from './exit.js';
 import type { Interrupt } from './interrupt.js';
 import { printError } from './output.js';
@@ -21,6 +22,8 @@ interface Flags {
   readonly external: string[];
   readonly spool?: string;
   readonly extUnixSk?: true;
+  readonly tcpClose?: true;
+  readonly networkLock: 'nftables' | 'skip';
   readonly json?: true;
 }
 
@@ -50,6 +53,8 @@ export function addRestore(program: Command, done: (status: number) => void): vo
       'with -: where the image lies until the tree runs, without a name; $TMPDIR or /var/tmp',
     )
     .option('--ext-unix-sk', 'connect to named datagram sockets outside of the tree again')
+    .option('--tcp-close', 'restore TCP connections as closed sockets')
+    .addOption(networkLock())
     .option('--json', 'print one JSON object')
     .action(async (directory: string, flags: Flags) =>
       done(await runVerb(flags.json === true, (interrupt) => run(directory, flags, interrupt))),
@@ -95,6 +100,8 @@ async function bringBack(directory: string, flags: Flags, { signal }: Interrupt)
     inherit_fds: flags.inheritFd,
     external: flags.external,
     ext_unix_sk: flags.extUnixSk === true,
+    tcp_close: flags.tcpClose === true,
+    network_lock: flags.networkLock,
     signal,
     onProgress: progress.update,
     ...(flags.shellJob ? { stdio: 'inherit' as const } : {}),

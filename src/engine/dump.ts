@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { writeChecksums } from '../image/checksums.js';
 import { ImageWriter } from '../image/index.js';
 import { ImageReader } from '../image/reader.js';
@@ -124,7 +125,8 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
     if (!guardian.holds) frozen.pin();
   }
   if (options.afterwards === 'kill') dumping.commitKept();
-  const undecided = commit(commitment, writer, inventoryOf(dumping.identities), guardian);
+  const inventory = inventoryOf(dumping.identities, dumping.context.inventory);
+  const undecided = commit(commitment, writer, inventory, guardian);
   dumping.isCommitted = true;
   if (undecided !== undefined) {
     // Nothing of it may be heard of from here on, nor be lost.
@@ -240,6 +242,7 @@ class Dumping implements Disposable {
       keep: (kept) => {
         this.#kept.push(kept);
       },
+      inventory: { dumpCriuRunId: randomUUID(), networkLockMethod: 0, tcpClose: false },
       retry: (refusal) => {
         throw new PassingError([refusal], 'cannot be saved just now');
       },

@@ -1,9 +1,8 @@
-import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createMessage, type ImageWriter, type MessageOf } from '../image/index.js';
 import { boottime_ns } from '../kernel/clock.js';
 import { readTimeOffsets } from '../kernel/procfs/idmap.js';
-import type { Process } from '../resources/contract.js';
+import type { Inventory, Process } from '../resources/contract.js';
 import type { Identities } from './identity.js';
 import { offsetOf } from './restore/clock.js';
 
@@ -46,7 +45,7 @@ function clockOf(root: Process, clock: 'monotonic' | 'boottime'): { tvSec: bigin
   return { tvSec: (ours + ahead) / SECOND, tvNsec: (ours + ahead) % SECOND };
 }
 
-export function inventoryOf(identities: Identities): MessageOf<'inventory'> {
+export function inventoryOf(identities: Identities, inventory: Inventory): MessageOf<'inventory'> {
   return createMessage('inventory', {
     imgVersion: IMAGE_VERSION,
     fdinfoPerId: true,
@@ -54,8 +53,9 @@ export function inventoryOf(identities: Identities): MessageOf<'inventory'> {
     rootIds: identities.root,
     rootCgSet: 1,
     lsmtype: 0,
-    networkLockMethod: 0,
+    networkLockMethod: inventory.networkLockMethod,
+    ...(inventory.tcpClose ? { tcpClose: true } : {}),
     dumpUptime: BigInt(Math.floor(Number.parseFloat(readFileSync('/proc/uptime', 'utf8')) * 1e6)),
-    dumpCriuRunId: randomUUID(),
+    dumpCriuRunId: inventory.dumpCriuRunId,
   });
 }

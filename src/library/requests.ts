@@ -19,6 +19,20 @@ const patience = {
   ready_ms: z.number().positive().default(READY_MS),
 };
 
+const networkLock = z.enum(['nftables', 'skip']).default('nftables');
+
+/** Of TCP connections. */
+const connections = {
+  /** Save them. They are silent while the tree stands still, and after a kill until they are restored. */
+  tcp_established: z.boolean().default(false),
+  /** Save them as closed sockets. */
+  tcp_close: z.boolean().default(false),
+  /** Leave out those that nobody has accepted yet; their clients get a reset. */
+  skip_in_flight: z.boolean().default(false),
+  /** `skip`: the caller makes them silent. */
+  network_lock: networkLock,
+};
+
 export const checkpointOptions = z.strictObject({
   /** Root of the tree, as the caller sees it. */
   pid,
@@ -61,6 +75,7 @@ export const checkpointOptions = z.strictObject({
   file_locks: z.boolean().default(true),
   /** Accept datagram sockets connected to named ones outside of the tree; restore connects them again. */
   ext_unix_sk: z.boolean().default(false),
+  ...connections,
 });
 
 export const restoreOptions = z.strictObject({
@@ -90,6 +105,9 @@ export const restoreOptions = z.strictObject({
   external: z.array(z.string()).default([]),
   /** Connect datagram sockets to named ones outside of the tree again. */
   ext_unix_sk: z.boolean().default(false),
+  /** Restore TCP connections as closed sockets. */
+  tcp_close: z.boolean().default(false),
+  network_lock: networkLock,
 });
 
 export const inspectOptions = z.strictObject({
@@ -118,6 +136,7 @@ export const checkOptions = z.strictObject({
   file_locks: z.boolean().default(true),
   /** Accept datagram sockets connected to named ones outside of the tree; restore connects them again. */
   ext_unix_sk: z.boolean().default(false),
+  ...connections,
 });
 
 const packing = {

@@ -113,6 +113,17 @@ export interface DumpContext {
    * refused for this reason.
    */
   readonly retry: (refusal: Refusal) => never;
+  /** What inventory.img will say of the dump as a whole. */
+  readonly inventory: Inventory;
+}
+
+export interface Inventory {
+  /** A name of this dump that no other has. */
+  readonly dumpCriuRunId: string;
+  /** How connections were made silent: 0 iptables (or not at all), 1 nftables, 2 not by us. */
+  networkLockMethod: number;
+  /** Connections were left out (--tcp-close). */
+  tcpClose: boolean;
 }
 
 /** Something of a dump that outlives the reading of it. */
@@ -146,6 +157,12 @@ export interface DumpOptions {
   readonly extUnixSk?: boolean;
   /** As `criu`: what raw, ICMP and packet sockets have not read is lost; otherwise a tree that has some is not saved. */
   readonly dropPackets?: boolean;
+  /** Save connections as closed sockets. */
+  readonly tcpClose?: boolean;
+  /** Leave out connections that nobody has accepted yet: their clients get a reset. */
+  readonly skipInFlight?: boolean;
+  /** `skip`: whoever calls sees to it that connections are silent until they are restored. */
+  readonly networkLock?: 'nftables' | 'skip';
 }
 
 /** A task being rebuilt, on whose tape entries are put. */
@@ -261,6 +278,8 @@ export interface FileKind {
   restores?(entry: file_entry): boolean;
   recognise(descriptor: Descriptor): boolean;
   check?(descriptor: Descriptor, refuse: Refuse, options: DumpOptions): void;
+  /** Frozen, once per dump, before any is dumped: all descriptors of this kind (those of one description, too). */
+  begin?(descriptors: readonly Descriptor[], context: DumpContext): void;
   dump(descriptor: Descriptor, id: number, taken: number, context: DumpContext): file_entry;
   /** Once per dump, after all descriptors: images of its own (pipes-data.img). */
   write?(context: DumpContext): void;
@@ -299,6 +318,8 @@ export interface Holder {
   readonly tape: Tape;
   /** Played on the holder when the tree is complete, last of all: removes names that only served the restore. */
   readonly last: Tape;
+  /** Played on the holder after the point of no return, just before the tree goes on: what others notice. */
+  readonly resume: Tape;
   readonly reader: ImageReader;
   readonly options: RestoreOptions;
   /** The slot of a key: a descriptor number of the holder that is, or will be by the end of its tape, filled. */
@@ -312,8 +333,19 @@ export interface Holder {
   bring(fd: number): Result;
   /** A path that only serves the restore: should it be there when the restore has ended, however, it is removed with all below. */
   leaves(path: string): void;
+  /** What this process has to do around the restore itself, outside of the tree. */
+  around(acts: RestoreActs): void;
   /** State of a kind over all its entries (both ends of a pipe); made by `initial` when first asked for. */
   state<T>(owner: object, initial: () => T): T;
+}
+
+/** Acts of this process around a restore; `end` is called once however it goes, if there is a `begin` even when that threw. */
+export interface RestoreActs {
+  /** Before the holder's first tape. A throw ends the restore. */
+  begin?(): void;
+  /** After the point of no return, before `Holder.resume` is played. */
+  resume?(): void;
+  end?(): void;
 }
 
 /** On one tape of a task: descriptors taken out of the holder. */
@@ -331,6 +363,12 @@ export interface RestoreOptions {
   readonly extUnixSk?: boolean;
   /** Compare page contents with their checksums. */
   readonly verify: boolean;
+  /** Restore connections as closed sockets. */
+  readonly tcpClose?: boolean;
+  /** Refuse images with connections. */
+  readonly refuseConnections?: boolean;
+  /** `skip`: connections are silent by the caller's doing until the tree goes on. */
+  readonly networkLock?: 'nftables' | 'skip';
 }
 
 /* ---------- memory ---------- */

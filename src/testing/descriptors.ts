@@ -153,6 +153,7 @@ export function save(program: Program, changed: Partial<DumpOptions> = {}): stri
     keep: (each) => {
       kept.push(each);
     },
+    inventory: { dumpCriuRunId: 'test', networkLockMethod: 0, tcpClose: false },
     retry: (refusal) => {
       throw new Error(`${refusal.object}: ${refusal.reason}`);
     },
@@ -190,6 +191,7 @@ export class Restored {
     holder.turnToLast();
     holder.watchAll(fileKinds, all);
     holder.controller.value = process.pid;
+    for (const acts of holder.acts) acts.begin?.();
     const stem = newStem('holder');
     playOne(stem, holder.openings);
     holder.closeBrought();
@@ -208,6 +210,9 @@ export class Restored {
       this.tasks.set(pids[index] ?? 0, actor);
     });
     playOne(stem, holder.last);
+    for (const acts of holder.acts) acts.resume?.();
+    playOne(stem, holder.resume);
+    for (const acts of holder.acts) acts.end?.();
     call('kill', stem.tid, 9);
   }
 

@@ -94,8 +94,15 @@ function dumpOptions({ options, log, imagesDir }: Session, pid: number, verdict:
     fileLocks: options.fileLocks,
     tcpEstablished: options.tcpEstablished,
     extUnixSk: options.extUnixSk,
+    tcpClose: options.tcpClose,
+    skipInFlight: options.skipInFlight,
+    networkLock: locksNetwork(options) ? 'nftables' : 'skip',
     hooks,
   };
+}
+
+export function locksNetwork({ networkLock }: CriuOptions): boolean {
+  return networkLock !== 'skip' && networkLock !== 'none';
 }
 
 function finish(session: Session, report: CheckpointReport): void {

@@ -179,15 +179,15 @@ const RESOURCES: readonly CriuOption[] = [
   laterValue('lsm-profile', pair(':')),
   laterValue('lsm-mount-context'),
   flag('tcp-established', 'tcpEstablished'),
-  laterFlag('skip-in-flight'),
-  laterFlag('tcp-close'),
+  flag('skip-in-flight', 'skipInFlight'),
+  flag('tcp-close', 'tcpClose'),
   {
     name: 'ext-unix-sk',
     short: 'x',
     value: 'optional',
     apply: (o, { value }) => applyExtUnixSk(o, value),
   },
-  laterValue('network-lock', (value) => V.oneOf(V.NETWORK_LOCKS, value, 'network-lock')),
+  valued('network-lock', (o, value) => (o.networkLock = V.oneOf(V.NETWORK_LOCKS, value, 'network-lock'))),
 ];
 
 const NAMESPACES: readonly CriuOption[] = [

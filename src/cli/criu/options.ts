@@ -37,6 +37,10 @@ export interface CriuOptions {
   fileLocks: boolean;
   tcpEstablished: boolean;
   extUnixSk: boolean;
+  tcpClose: boolean;
+  skipInFlight: boolean;
+  /** All but the last two are one to us: a table of nftables. */
+  networkLock: 'iptables' | 'nftables' | 'skip' | 'none' | undefined;
   linkRemap: boolean;
   ghostLimit_bytes: number;
   manageCgroups: CgroupMode | undefined;
@@ -85,6 +89,9 @@ export function defaultOptions(): CriuOptions {
     fileLocks: false,
     tcpEstablished: false,
     extUnixSk: false,
+    tcpClose: false,
+    skipInFlight: false,
+    networkLock: undefined,
     linkRemap: false,
     ghostLimit_bytes: GHOST_LIMIT_BYTES,
     manageCgroups: undefined,

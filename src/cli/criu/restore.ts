@@ -3,7 +3,7 @@ import type { RestoreReport, RestoreRequest } from '../../engine/options.js';
 import { restore } from '../../engine/restore.js';
 import { waitFor } from '../../kernel/wait.js';
 import { checkCpuinfo } from './cpuinfo.js';
-import { refuseOptions } from './dump.js';
+import { locksNetwork, refuseOptions } from './dump.js';
 import { execute } from './exec.js';
 import { runScripts } from './scripts.js';
 import { CriuError, reportStatus, type Session, writePidfile } from './session.js';
@@ -52,6 +52,9 @@ function restoreRequest(session: Session): RestoreRequest {
     inheritFds: options.inheritFds,
     external: options.external,
     extUnixSk: options.extUnixSk,
+    tcpClose: options.tcpClose,
+    refuseConnections: !options.tcpEstablished,
+    networkLock: locksNetwork(options) ? 'nftables' : 'skip',
     hooks: {
       phase: (name) => log.info(`Restore phase: ${name}`),
       beforeResume: (pid) => beforeResume(session, pid),

@@ -46,6 +46,7 @@ export class Performance implements Disposable {
   /** All phases up to the last barrier: the tree is complete and stands still. */
   build(clock: PhaseClock): void {
     clock.start('holder');
+    for (const acts of this.#plan.holder.acts) acts.begin?.();
     this.#guardian = Guardian.start(this.#taken());
     this.#startHolder();
     clock.start('births');
@@ -64,7 +65,7 @@ export class Performance implements Disposable {
     clock.start('states');
     this.#restoreStates();
     this.#settle();
-    this.#endHolder();
+    if (this.#holder !== undefined) play([{ actor: this.#holder, tape: this.#plan.holder.last }]);
     clock.start('registers');
     this.#unmapWorkspaces();
     this.#setRegisters();
@@ -76,6 +77,8 @@ export class Performance implements Disposable {
     const pids = processes.filter(({ isZombie }) => !isZombie).map(({ pid }) => pid);
     this.#guardian?.know(pids);
     this.#guardian?.take(releaseDuty(pids));
+    for (const acts of this.#plan.holder.acts) acts.resume?.();
+    this.#endHolder();
     for (const actor of this.#actors.values()) ptrace.setOptions(actor.tid, 0);
     for (const process of processes)
       if (this.#stops(process)) syscall('kill', [process.pid, stopSignalOf(process)]);
@@ -131,7 +134,7 @@ export class Performance implements Disposable {
 
   #endHolder(): void {
     if (this.#holder === undefined) return;
-    play([{ actor: this.#holder, tape: this.#plan.holder.last }]);
+    play([{ actor: this.#holder, tape: this.#plan.holder.resume }]);
     this.#end(this.#holder.tid);
     this.#holder = undefined;
   }
@@ -326,6 +329,7 @@ export class Performance implements Disposable {
     });
     this.#started.clear();
     this.#endGuardian();
+    for (const acts of this.#plan.holder.acts.splice(0)) acts.end?.();
   }
 }
 

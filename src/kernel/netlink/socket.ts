@@ -121,6 +121,13 @@ export class Netlink implements Disposable {
   }
 }
 
+/** Messages as one packet, for whoever sends it: flags as they are, with NLM_F_REQUEST. */
+export function encodePacket(messages: readonly NetlinkMessage[]): Uint8Array {
+  return concatenate(
+    messages.map((message, index) => encode({ ...message, flags: message.flags | NLM_F_REQUEST }, index + 1)),
+  );
+}
+
 function encode({ type, flags, body }: NetlinkMessage, sequence: number): Uint8Array {
   const length = HEADER_SIZE + body.length;
   const bytes = new Uint8Array(align(length));

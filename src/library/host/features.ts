@@ -52,6 +52,25 @@ export const HOST_FEATURES: readonly HostFeature[] = [
     need: 'sometimes',
     probe: probe.fileSays('/proc/self/status', /^Seccomp:/m, 'needs CONFIG_SECCOMP_FILTER'),
   },
+  {
+    name: 'network_lock_nftables',
+    what: 'making connections silent',
+    need: 'sometimes',
+    probe: probe.nftables,
+  },
+  // What CRIU needs it for is done by nftables.
+  {
+    name: 'has_ipt_legacy',
+    what: 'the same, for --network-lock iptables',
+    need: 'sometimes',
+    probe: probe.nftables,
+  },
+  {
+    name: 'tcp_half_closed',
+    what: 'half-closed TCP connections',
+    need: 'sometimes',
+    probe: probe.since(4, 10),
+  },
   { name: 'timer_cr_ids', what: 'POSIX timers with chosen ids', need: 'sometimes', probe: probe.timerIds },
   { name: 'memfd_hugetlb', what: 'memfds of huge pages', need: 'sometimes', probe: probe.hugetlbMemfd },
   {
@@ -112,15 +131,12 @@ export const HOST_FEATURES: readonly HostFeature[] = [
   { name: 'sk_ns', what: 'sockets of other namespaces', need: 'later' },
   { name: 'sk_unix_file', what: 'files of Unix sockets', need: 'later' },
   { name: 'net_diag_raw', what: 'raw sockets', need: 'later' },
-  { name: 'tcp_half_closed', what: 'half-closed TCP connections', need: 'later' },
   { name: 'sockopt_buf_lock', what: 'locked socket buffer sizes', need: 'later' },
   { name: 'ipv6_freebind', what: 'IPv6 sockets bound to missing addresses', need: 'later' },
   { name: 'nsid', what: 'network namespace ids', need: 'later' },
   { name: 'link_nsid', what: 'peers of links in other namespaces', need: 'later' },
   { name: 'newifindex', what: 'network devices with chosen indexes', need: 'later' },
   { name: 'nftables', what: 'packet filters', need: 'later' },
-  { name: 'has_ipt_legacy', what: 'packet filters of iptables', need: 'later' },
-  { name: 'network_lock_nftables', what: 'holding the network by nftables', need: 'later' },
   { name: 'pidfd_store', what: 'telling reused pids in pre-dumps', need: 'later' },
 ];
 

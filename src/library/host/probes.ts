@@ -8,6 +8,7 @@ import type { SyscallName } from '../../abi/syscalls.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import type { Argument } from '../../kernel/ffi.js';
 import { NativeMemory, scratchString } from '../../kernel/memory.js';
+import { listTables, openNftables } from '../../kernel/netlink/nftables.js';
 import { attempt } from '../../kernel/syscall.js';
 
 /**
@@ -163,3 +164,14 @@ export const timerIds: Probe = () => {
 
 export const userfaultfd: Probe = () =>
   withFd('userfaultfd', [1 | 0x8_0000], 'needs CONFIG_USERFAULTFD, Linux 5.11');
+
+/** Tables of packet filters can be listed, and so be made. */
+export const nftables: Probe = () => {
+  try {
+    using netlink = openNftables();
+    listTables(netlink);
+    return undefined;
+  } catch (error) {
+    return `${error instanceof Error ? error.message : error} (needs CONFIG_NF_TABLES_INET, CAP_NET_ADMIN)`;
+  }
+};

@@ -26,7 +26,10 @@ function treeRefusals(pid: number, options: ParsedOptions<'check'>): Refusal[] {
     outsidePipes: options.outside_pipes,
     leaveRunning: false,
     fileLocks: options.file_locks,
-    tcpEstablished: false,
+    tcpEstablished: options.tcp_established,
+    tcpClose: options.tcp_close,
+    skipInFlight: options.skip_in_flight,
+    networkLock: options.network_lock,
     extUnixSk: options.ext_unix_sk,
   });
 }

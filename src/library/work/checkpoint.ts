@@ -37,7 +37,10 @@ export function checkpointTree(
     outsidePipes: options.outside_pipes,
     leaveRunning: afterwards === 'run',
     fileLocks: options.file_locks,
-    tcpEstablished: false,
+    tcpEstablished: options.tcp_established,
+    tcpClose: options.tcp_close,
+    skipInFlight: options.skip_in_flight,
+    networkLock: options.network_lock,
     extUnixSk: options.ext_unix_sk,
     hooks: { phase: onPhase, interrupt },
   });

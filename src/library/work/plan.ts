@@ -35,6 +35,7 @@ export function planImage(options: ParsedOptions<'plan'>): PlanResult {
     ['stand-ins', plan.collect.values()],
     ['states', plan.states.map(({ tape }) => tape)],
     ['holder', [holder.last]],
+    ['resume', [holder.resume]],
   ];
   const tapes = phases.flatMap(([phase, list]) =>
     [...list].filter(({ entries }) => entries.length > 0).map((tape) => describe(phase, tape)),

@@ -48,6 +48,8 @@ function perform(
     shellJob: options.shell_job,
     external: options.external,
     extUnixSk: options.ext_unix_sk,
+    tcpClose: options.tcp_close,
+    networkLock: options.network_lock,
     inheritFds: new Map(Object.entries(options.inherit_fds)),
     hooks: { phase: onPhase, beforeResume },
   });

@@ -4,7 +4,7 @@ import { RLIMIT_NOFILE } from '../../abi/process.js';
 import type { ImageReader } from '../../image/index.js';
 import { syscall } from '../../kernel/syscall.js';
 import { type Deferred, deferred, Tape } from '../../tape/tape.js';
-import type { FileKind, file_entry, Holder, RestoreOptions, Result } from '../contract.js';
+import type { FileKind, file_entry, Holder, RestoreActs, RestoreOptions, Result } from '../contract.js';
 import { fcntl } from './calls.js';
 import { DescriptorLimitError, descriptorLimit } from './limit.js';
 import { setOwners } from './owner.js';
@@ -19,7 +19,8 @@ export const FIRST_SLOT = 64;
 /**
  * The holder of an image. Its tapes, in the order in which the engine plays them on the holder's stem:
  * `openings` (before any process of the image exists), `late` (when all exist, before they take descriptors), `latest`
- * (when they have taken them, and their threads exist), and `last` (when the tree is complete).
+ * (when they have taken them, and their threads exist), `last` (when the tree is complete), and `resume` (when it is about
+ * to go on).
  */
 export class StemHolder implements Holder, Disposable {
   readonly openings = new Tape('open descriptions');
@@ -28,12 +29,15 @@ export class StemHolder implements Holder, Disposable {
   readonly last = new Tape('remove temporary names');
   /** Files that are opened on the latest tape, by their ids. */
   readonly waiting = new Set<number>();
+  readonly resume = new Tape('what others notice');
   readonly reader: ImageReader;
   readonly options: RestoreOptions;
   /** This process, as the holder sees it. */
   readonly controller: Deferred;
   /** Descriptors of this process that were given away by `bring`; to be closed once the openings were played. */
   readonly brought: number[] = [];
+  /** What this process does around the restore. */
+  readonly acts: RestoreActs[] = [];
   readonly #slots = new Map<string, number>();
   readonly #held = new Set<string>();
   readonly #states = new Map<object, unknown>();
@@ -97,6 +101,10 @@ export class StemHolder implements Holder, Disposable {
 
   leaves(path: string): void {
     this.#leftovers.push(path);
+  }
+
+  around(acts: RestoreActs): void {
+    this.acts.push(acts);
   }
 
   state<T>(owner: object, initial: () => T): T {

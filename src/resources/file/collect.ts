@@ -59,17 +59,45 @@ export class DescriptorCollector implements FileCollector {
 
   /** Every descriptor of every table, once, and the directories of each process. */
   dump(): void {
-    for (const process of this.context.processes) {
-      if (process.state === 'zombie') continue;
-      const id = this.#filesIdOf(process);
-      if (!this.#tables.has(id)) this.#tables.set(id, this.#dumpTable(process));
-    }
+    const tables = this.#readTables();
+    this.#beginKinds([...tables.values()].flatMap(({ found }) => found));
+    for (const [id, { process, found }] of tables) this.#tables.set(id, this.#dumpTable(process, found));
     for (let step = this.#steps.shift(); step !== undefined; step = this.#steps.shift()) step();
     const { refuse, options } = this.context;
     for (const [kind, descriptors] of this.#byKind) kind.checkAll?.(descriptors, refuse, options);
     for (const process of this.context.processes)
       if (process.state !== 'zombie')
         this.context.writer.write('fs', process.insidePid, [dumpFs(process, this)]);
+  }
+
+  /** Every table by its id, and one process that has it. */
+  #readTables(): Map<number, { process: Process; found: Recognised[] }> {
+    const tables = new Map<number, { process: Process; found: Recognised[] }>();
+    for (const process of this.context.processes) {
+      if (process.state === 'zombie') continue;
+      const id = this.#filesIdOf(process);
+      if (tables.has(id)) continue;
+      const found = readDescriptors(process.pid).map((info) =>
+        this.#recognise({ process, fd: info.fd, info }),
+      );
+      tables.set(id, { process, found });
+    }
+    return tables;
+  }
+
+  #beginKinds(all: readonly Recognised[]): void {
+    for (const kind of this.#kinds) {
+      if (kind.begin === undefined) continue;
+      const descriptors = all.filter((each) => each.kind === kind).map(({ descriptor }) => descriptor);
+      if (descriptors.length > 0) kind.begin(descriptors, this.context);
+    }
+  }
+
+  #recognise(descriptor: Descriptor): Recognised {
+    const kind = this.#kinds.find((kind) => kind.recognise(descriptor));
+    if (kind === undefined)
+      return refuseNow(this.context, descriptor, 'files of this kind cannot be saved yet');
+    return { descriptor, kind };
   }
 
   /** files.img, fdinfo-*.img and what the kinds write. No file is added after this. */
@@ -101,7 +129,7 @@ export class DescriptorCollector implements FileCollector {
     } as const;
     const { id } = this.#descriptions.intern(descriptor, () => {
       const id = this.#nextId();
-      return { id, type: this.#dumpAs(id, descriptor, fd).type };
+      return { id, type: this.#dumpAs(id, this.#recognise(descriptor), fd).type };
     });
     this.#found.push({ descriptor, id });
     return id;
@@ -132,7 +160,7 @@ export class DescriptorCollector implements FileCollector {
     const descriptor = { process, fd: -1, info: infoOfLink(target, stat, flags) };
     using opened = openPath(path, O_PATH);
     const id = this.#nextId();
-    this.#dumpAs(id, descriptor, opened.fd);
+    this.#dumpAs(id, this.#recognise(descriptor), opened.fd);
     this.#links.set(key, id);
     return id;
   }
@@ -142,12 +170,13 @@ export class DescriptorCollector implements FileCollector {
     return this.#lastId;
   }
 
-  #dumpTable(process: Process): fdinfo_entry[] {
+  #dumpTable(process: Process, found: readonly Recognised[]): fdinfo_entry[] {
     using pidfd = openPidfd(process.pid);
-    return readDescriptors(process.pid).map((info) => {
-      const descriptor = { process, fd: info.fd, info };
+    return found.map((recognised) => {
+      const { descriptor } = recognised;
+      const { info } = descriptor;
       checkLocks(descriptor, this.context.refuse, this.context.options);
-      const entry = this.#describe(descriptor, pidfd);
+      const entry = this.#describe(recognised, pidfd);
       this.#found.push({ descriptor, id: entry.id });
       return createMessage('fdinfo', {
         id: entry.id,
@@ -159,18 +188,15 @@ export class DescriptorCollector implements FileCollector {
   }
 
   /** The entry of a descriptor's description, made where it is met first. */
-  #describe(descriptor: Descriptor, pidfd: OwnedFd): { id: number; type: number } {
+  #describe({ descriptor, kind }: Recognised, pidfd: OwnedFd): { id: number; type: number } {
     return this.#descriptions.intern(descriptor, () => {
       using taken = takeDescriptor(pidfd.fd, descriptor.fd, objectOf(descriptor));
       const id = this.#nextId();
-      return { id, type: this.#dumpAs(id, descriptor, taken.fd).type };
+      return { id, type: this.#dumpAs(id, { descriptor, kind }, taken.fd).type };
     });
   }
 
-  #dumpAs(id: number, descriptor: Descriptor, taken: number): file_entry {
-    const kind = this.#kinds.find((kind) => kind.recognise(descriptor));
-    if (kind === undefined)
-      return refuseNow(this.context, descriptor, 'files of this kind cannot be saved yet');
+  #dumpAs(id: number, { descriptor, kind }: Recognised, taken: number): file_entry {
     // Looked at again: what the check before the freeze saw may have changed.
     if (descriptor.fd >= 0) kind.check?.(descriptor, this.context.refuse, this.context.options);
     if (descriptor.fd >= 0) {
@@ -182,6 +208,11 @@ export class DescriptorCollector implements FileCollector {
     this.#entries.push(entry);
     return entry;
   }
+}
+
+interface Recognised {
+  readonly descriptor: Descriptor;
+  readonly kind: FileKind;
 }
 
 /** A magic link of procfs as if it were a descriptor. */

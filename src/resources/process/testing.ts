@@ -188,6 +188,7 @@ export function freshContext(writer: ImageWriter, processes: readonly Process[])
     files: undefined as never,
     memfds: undefined as never,
     options: undefined as never,
+    inventory: { dumpCriuRunId: 'test', networkLockMethod: 0, tcpClose: false },
     keep: () => {},
     retry: ({ object, reason }) => {
       throw new Error(`refused for now: ${object}: ${reason}`);

@@ -1,0 +1,130 @@
+import * as N from '../../abi/netfilter.js';
+import { IPPROTO_TCP } from '../../abi/socket.js';
+import { concatenate, u32 } from '../../kernel/netlink/attributes.js';
+import * as nft from '../../kernel/netlink/nftables.js';
+import type { NetlinkMessage } from '../../kernel/netlink/socket.js';
+import type { InetAddress } from './inet-address.js';
+
+/**
+ * A table of packet filters that makes connections silent: what is sent to them, or by them, is dropped. Nothing else
+ * is, not even what their peers on this host send and have sent. Packets with CRIU's mark pass, for those who
+ * rebuild connections.
+ */
+export const RESTORE_MARK = 0xc114;
+
+/** Both ends of a connection, as its socket has them. */
+export interface Connection {
+  readonly local: InetAddress;
+  readonly remote: InetAddress;
+}
+
+/** What differs between the two versions of IP: offsets in their headers, and names. */
+const VERSIONS = [
+  {
+    protocol: N.NFPROTO_IPV4,
+    set: 'connections4',
+    id: 1,
+    source: 12,
+    destination: 16,
+    length: 4,
+    type: nft.KEY_TYPE.ipv4,
+  },
+  {
+    protocol: N.NFPROTO_IPV6,
+    set: 'connections6',
+    id: 2,
+    source: 8,
+    destination: 24,
+    length: 16,
+    type: nft.KEY_TYPE.ipv6,
+  },
+] as const;
+
+type Version = (typeof VERSIONS)[number];
+
+/** The transaction that makes it; see newTable for `owned` and `note`. */
+export function lockMessages(
+  table: string,
+  connections: readonly Connection[],
+  owned: boolean,
+  note?: Uint8Array,
+): NetlinkMessage[] {
+  const keys = connections.map(keyOf);
+  return nft.transaction([
+    nft.newTable(table, owned, note),
+    nft.newChain(table, 'input', N.NF_INET_LOCAL_IN, N.NF_PRIORITY_RAW),
+    nft.newChain(table, 'output', N.NF_INET_LOCAL_OUT, N.NF_PRIORITY_RAW),
+    ...VERSIONS.flatMap((version) => [
+      nft.newSet(table, version.set, keyShape(version), version.id),
+      ...nft.newElements(
+        table,
+        version.set,
+        unique(keys.filter(({ length }) => length === keyLength(version))),
+      ),
+      nft.newRule(table, 'input', dropRule(version, 'input')),
+      nft.newRule(table, 'output', dropRule(version, 'output')),
+    ]),
+  ]);
+}
+
+export function unlockMessages(table: string): NetlinkMessage[] {
+  return nft.transaction([nft.deleteTable(table)]);
+}
+
+function keyLength({ length }: Version): number {
+  return 2 * (length + PORT_ROOM);
+}
+
+function keyShape(version: Version): { length: number; types: number[] } {
+  const { type } = version;
+  return { length: keyLength(version), types: [type, nft.KEY_TYPE.port, type, nft.KEY_TYPE.port] };
+}
+
+/** A port takes a whole register. */
+const PORT_ROOM = 4;
+
+function keyOf({ local, remote }: Connection): Uint8Array {
+  return concatenate([...half(local), ...half(remote)]);
+}
+
+/** An address as packets have it, which is one of IPv4 where the socket's is v4-mapped (::ffff:0:0/96); and the port. */
+function half({ words, port }: InetAddress): Uint8Array[] {
+  const [first, second, third] = words;
+  const isMapped = words.length === 4 && first === 0 && second === 0 && third === MAPPED_WORD;
+  const room = new Uint8Array(PORT_ROOM);
+  new DataView(room.buffer).setUint16(0, port, false);
+  return [...(isMapped ? words.slice(3) : words).map(u32), room];
+}
+
+const MAPPED_WORD = 0xffff_0000;
+
+function unique(keys: readonly Uint8Array[]): Uint8Array[] {
+  return [...new Map(keys.map((key) => [Buffer.from(key).toString('latin1'), key])).values()];
+}
+
+/** Our end is the destination of what comes in and the source of what goes out. */
+function dropRule(version: Version, chain: 'input' | 'output'): nft.Expression[] {
+  const { protocol, source, destination, length } = version;
+  const ends = chain === 'input' ? [destination, source] : [source, destination];
+  const ports = chain === 'input' ? [2, 0] : [0, 2];
+  let register = N.NFT_REG32_00;
+  const load = (base: number, offset: number, size: number): nft.Expression => {
+    const expression = nft.payload(base, offset, size, register);
+    register += Math.ceil(size / 4);
+    return expression;
+  };
+  return [
+    nft.meta(N.NFT_META_NFPROTO),
+    nft.compare(Uint8Array.of(protocol)),
+    nft.meta(N.NFT_META_L4PROTO),
+    nft.compare(Uint8Array.of(IPPROTO_TCP)),
+    nft.meta(N.NFT_META_MARK),
+    nft.compare(u32(RESTORE_MARK), N.NFT_CMP_NEQ),
+    ...[0, 1].flatMap((end) => [
+      load(N.NFT_PAYLOAD_NETWORK_HEADER, ends[end] ?? 0, length),
+      load(N.NFT_PAYLOAD_TRANSPORT_HEADER, ports[end] ?? 0, 2),
+    ]),
+    nft.lookup(version.set),
+    nft.verdict(N.NF_DROP),
+  ];
+}

@@ -1,0 +1,129 @@
+import { ERRNO } from '../../abi/errno.js';
+import { AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW } from '../../abi/socket.js';
+import { SyscallError } from '../../kernel/errors.js';
+import { openNftables, transactionBytes } from '../../kernel/netlink/nftables.js';
+import { NETLINK_NETFILTER, type Netlink, type NetlinkMessage } from '../../kernel/netlink/socket.js';
+import type { DumpContext, Tape } from '../contract.js';
+import { type Connection, lockMessages, unlockMessages } from './lock-table.js';
+
+/**
+ * The network lock: connections of a frozen tree are silent. While we work the table is owned by our netlink socket and
+ * goes when we do, whatever happens (NFT_TABLE_F_OWNER, Linux 5.12; the guardian removes it on older ones). A dump that
+ * will kill its tree leaves a lasting one, named after the image as CRIU does, which the restore removes.
+ */
+export function lastingTable(runId: string): string {
+  return `CRIU-${runId}`;
+}
+
+/** Says whose a lasting table is, to whoever lists them. */
+const NOTE = 'stasis image ';
+
+export function noteFor(directory: string): Uint8Array {
+  return new TextEncoder().encode(`${NOTE}${directory}`.slice(0, NOTE_MAX));
+}
+
+/** The image's directory; undefined where it is no table of ours. */
+export function directoryOf(note: Uint8Array | undefined): string | undefined {
+  const text = new TextDecoder().decode(note ?? new Uint8Array());
+  return text.startsWith(NOTE) ? text.slice(NOTE.length) : undefined;
+}
+
+/** NFT_USERDATA_MAXLEN. */
+const NOTE_MAX = 256;
+
+export type Undo = NonNullable<DumpContext['undo']>;
+
+/** A table that goes with us. */
+export class OwnedLock implements Disposable {
+  readonly #netlink: Netlink;
+  readonly #undo: Disposable | undefined;
+
+  private constructor(netlink: Netlink, undo: Disposable | undefined) {
+    this.#netlink = netlink;
+    this.#undo = undo;
+  }
+
+  /** From its return on nothing comes in for the connections, and nothing goes out. */
+  static make(connections: readonly Connection[], undo: Undo | undefined): OwnedLock {
+    const name = `stasis-${process.pid}-${counter++}`;
+    const netlink = openNftables();
+    try {
+      const owner = makeOwned(netlink, name, connections, undo);
+      return new OwnedLock(netlink, owner);
+    } catch (error) {
+      netlink[Symbol.dispose]();
+      throw explain(error);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#netlink[Symbol.dispose]();
+    this.#undo?.[Symbol.dispose]();
+  }
+}
+
+let counter = 0;
+const NO_OWNERS = new Set<number>([ERRNO.EOPNOTSUPP, ERRNO.EINVAL]);
+
+function makeOwned(
+  netlink: Netlink,
+  name: string,
+  connections: readonly Connection[],
+  undo: Undo | undefined,
+): Disposable | undefined {
+  try {
+    netlink.batch(lockMessages(name, connections, true));
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof SyscallError) || !NO_OWNERS.has(error.errno)) throw error;
+  }
+  const guarded = undo?.((tape) => unlockOn(tape, name));
+  sendAnew(lockMessages(name, connections, false));
+  return {
+    [Symbol.dispose]: () => {
+      unlock(name);
+      guarded?.[Symbol.dispose]();
+    },
+  };
+}
+
+/** On a socket of its own: one that had a request refused has answers left over. */
+function sendAnew(messages: readonly NetlinkMessage[]): void {
+  using netlink = openNftables();
+  netlink.batch(messages);
+}
+
+function explain(error: unknown): unknown {
+  if (!(error instanceof SyscallError)) return error;
+  return new Error(
+    `connections cannot be made silent: nftables says ${error.message}; without it use --network-lock skip, and keep packets from them yourself`,
+    { cause: error },
+  );
+}
+
+/** The table that stays when we are gone. */
+export function lockLastingly(name: string, connections: readonly Connection[], directory: string): void {
+  sendAnew(lockMessages(name, connections, false, noteFor(directory)));
+}
+
+/** False where there was no such table. */
+export function unlock(name: string): boolean {
+  try {
+    sendAnew(unlockMessages(name));
+    return true;
+  } catch (error) {
+    if (error instanceof SyscallError && NOT_THERE.has(error.errno)) return false;
+    throw error;
+  }
+}
+
+/** Kernels without nftables have no table of it either. */
+const NOT_THERE = new Set<number>([ERRNO.ENOENT, ERRNO.EPROTONOSUPPORT, ERRNO.EAFNOSUPPORT]);
+
+/** Entries that remove a table, on the tape of whoever plays it. */
+export function unlockOn(tape: Tape, name: string): void {
+  const bytes = transactionBytes(unlockMessages(name));
+  const fd = tape.call('socket', [AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER], 'any');
+  tape.call('sendto', [fd, tape.space(bytes), bytes.length, 0, 0, 0], 'any');
+  tape.call('close', [fd], 'any');
+}

@@ -1,0 +1,71 @@
+import { ERRNO } from '../../abi/errno.js';
+import * as S from '../../abi/socket.js';
+import { SyscallError } from '../../kernel/errors.js';
+import { NativeMemory, scratch } from '../../kernel/memory.js';
+import { attempt, syscall } from '../../kernel/syscall.js';
+import { getBytes, getNumber } from './option-bytes.js';
+
+/** Calls on duplicates of TCP sockets of the tree (tcp(7), net/ipv4/tcp.c). */
+
+export function setTcp(fd: number, option: number, value: number): void {
+  scratch.view.setInt32(0, value, true);
+  syscall('setsockopt', [fd, S.SOL_TCP, option, scratch.address, 4], `a TCP socket, option ${option}`);
+}
+
+/** An option that every TCP socket has. */
+export function getTcp(fd: number, option: number): number {
+  const value = getNumber(fd, S.SOL_TCP, option);
+  if (value === undefined) throw new Error(`a TCP socket has no option ${option}`);
+  return value;
+}
+
+export function sizeBy(fd: number, request: number): number {
+  syscall('ioctl', [fd, request, scratch.address], 'a TCP socket');
+  return scratch.view.getInt32(0, true);
+}
+
+export interface TcpInfo {
+  readonly state: number;
+  /** TCPI_OPT_TIMESTAMPS 1, SACK 2, WSCALE 4, ECN 8. */
+  readonly options: number;
+  readonly sendScale: number;
+  readonly receiveScale: number;
+}
+
+/** The head of struct tcp_info. */
+export function tcpInfo(fd: number): TcpInfo {
+  const bytes = getBytes(fd, S.SOL_TCP, S.TCP_INFO, 8);
+  if (bytes === undefined || bytes.length < 8) throw new Error('TCP_INFO is too short');
+  const scales = bytes[6] ?? 0;
+  return { state: bytes[0] ?? 0, options: bytes[5] ?? 0, sendScale: scales & 15, receiveScale: scales >> 4 };
+}
+
+/** The rest of a first skb whose head has been acknowledged is all there in a look at the queue. */
+const SLACK = 1 << 17;
+
+/** Memory for looks at queues, as much as the largest so far needed. */
+let room: NativeMemory | undefined;
+
+function roomFor(length: number): NativeMemory {
+  if (room !== undefined && room.length >= length) return room;
+  room?.[Symbol.dispose]();
+  room = new NativeMemory(length);
+  return room;
+}
+
+/** The last `length` bytes of the queue that TCP_REPAIR_QUEUE has chosen; fewer where there are not as many. */
+export function peekQueue(fd: number, length: number): Uint8Array {
+  if (length <= 0) return new Uint8Array();
+  for (let size = length + SLACK; ; size *= 2) {
+    const memory = roomFor(size);
+    const flags = S.MSG_PEEK | S.MSG_DONTWAIT;
+    const got = attempt('recvfrom', [fd, memory.address, memory.length, flags, 0, 0]);
+    // The send queue is copied as a whole, or not at all (tcp_peek_sndq).
+    if (got === -ERRNO.EFAULT && size < LENGTH_MAX) continue;
+    if (got === -ERRNO.EAGAIN) return new Uint8Array();
+    if (got < 0) throw new SyscallError('recvfrom', -got, 'the queue of a TCP socket');
+    return memory.bytes.slice(Math.max(0, got - length), got);
+  }
+}
+
+const LENGTH_MAX = 1 << 30;

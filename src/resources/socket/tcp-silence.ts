@@ -1,0 +1,136 @@
+import * as S from '../../abi/socket.js';
+import type { OwnedFd } from '../../kernel/fd.js';
+import { scratch } from '../../kernel/memory.js';
+import { attempt } from '../../kernel/syscall.js';
+import type { Descriptor, DumpContext, Result, Tape } from '../contract.js';
+import { openPidfd, takeDescriptor } from '../description/calls.js';
+import { objectOf } from '../description/described.js';
+import { perDump } from '../description/state.js';
+import { identify } from './identify.js';
+import { lastingTable, lockLastingly, OwnedLock, unlock, unlockOn } from './lock.js';
+import { getNumber, numbers } from './option-bytes.js';
+import { setTcp } from './tcp-calls.js';
+import { TCP, type TcpDiag } from './tcp-diag.js';
+
+/**
+ * Connections of a frozen tree: silent (lock.ts) and in repair mode (TCP_REPAIR), in which queues and sequence numbers
+ * show, and a socket that is closed says nothing to its peer. Repair mode would outlive us, and make the program's calls
+ * fail; the guardian ends it then.
+ */
+export interface Repaired {
+  readonly descriptor: Descriptor;
+  readonly diag: TcpDiag;
+  /** Our duplicate. */
+  readonly fd: OwnedFd;
+  /** SO_REUSEADDR, which the end of repair mode forgets (net/ipv4/tcp.c TCP_REPAIR_OFF). */
+  readonly reuse: number;
+}
+
+const repaired = perDump(() => new Map<number, Repaired>());
+
+/** What is in repair mode, by inode; undefined for other sockets. */
+export function repairedSocket(inode: number, context: DumpContext): Repaired | undefined {
+  return repaired(context).get(inode);
+}
+
+const WITHOUT_STREAM = new Set<number>([TCP.close, TCP.listen, TCP.timeWait]);
+
+export function isConnected(state: number): boolean {
+  return !WITHOUT_STREAM.has(state);
+}
+
+/** `sockets` are connected, one descriptor each. */
+export function silence(
+  sockets: readonly { descriptor: Descriptor; diag: TcpDiag }[],
+  context: DumpContext,
+): void {
+  if (sockets.length === 0) return;
+  const all: Repaired[] = [];
+  keepRepaired(all, context);
+  if (context.options.networkLock !== 'skip')
+    holdLock(
+      sockets.map(({ diag }) => diag),
+      context,
+    );
+  const taken = sockets.map((socket) => take(socket));
+  const undo = context.undo?.((tape, take) => {
+    for (const { descriptor, reuse } of taken) endRepairOn(tape, take(descriptor), reuse);
+  });
+  context.keep({ release: () => undo?.[Symbol.dispose]() });
+  for (const each of taken) {
+    all.push(each);
+    setTcp(each.fd.fd, S.TCP_REPAIR, S.TCP_REPAIR_ON);
+    repaired(context).set(each.diag.inode, each);
+  }
+}
+
+function take({ descriptor, diag }: { descriptor: Descriptor; diag: TcpDiag }): Repaired {
+  using pidfd = openPidfd(descriptor.process.pid);
+  const fd = takeDescriptor(pidfd.fd, descriptor.fd, objectOf(descriptor));
+  return { descriptor, diag, fd, reuse: getNumber(fd.fd, S.SOL_SOCKET, S.SO_REUSEADDR) ?? 0 };
+}
+
+/**
+ * Before the lock is kept, so that it is open when repair mode ends: the end of repair mode asks the peer for news
+ * (tcp_send_window_probe). It lasts through a kill.
+ */
+function keepRepaired(all: readonly Repaired[], context: DumpContext): void {
+  context.keep({
+    release(outcome) {
+      for (const { fd, reuse } of all) {
+        if (outcome === 'goes on') endRepair(fd.fd, reuse);
+        fd[Symbol.dispose]();
+      }
+    },
+  });
+}
+
+function holdLock(connections: readonly TcpDiag[], context: DumpContext): void {
+  const { inventory, writer } = context;
+  inventory.networkLockMethod = 1;
+  const name = lastingTable(inventory.dumpCriuRunId);
+  const owned = OwnedLock.make(connections, context.undo);
+  let undo: Disposable | undefined;
+  context.keep({
+    commit() {
+      undo = context.undo?.((tape) => unlockOn(tape, name));
+      lockLastingly(name, connections, writer.directory);
+    },
+    release(outcome) {
+      if (outcome === 'goes on' && undo !== undefined) unlock(name);
+      undo?.[Symbol.dispose]();
+      owned[Symbol.dispose]();
+    },
+  });
+}
+
+/** These cannot fail on a TCP socket that does not listen. */
+function endRepair(fd: number, reuse: number): void {
+  for (const [level, option, value] of endOf(reuse)) {
+    scratch.view.setInt32(0, value, true);
+    attempt('setsockopt', [fd, level, option, scratch.address, 4]);
+  }
+}
+
+function endOf(reuse: number): readonly (readonly [level: number, option: number, value: number])[] {
+  return [
+    [S.SOL_TCP, S.TCP_REPAIR, S.TCP_REPAIR_OFF],
+    [S.SOL_SOCKET, S.SO_REUSEADDR, reuse],
+  ];
+}
+
+function endRepairOn(tape: Tape, fd: Result, reuse: number): void {
+  for (const [level, option, value] of endOf(reuse))
+    tape.call('setsockopt', [fd, level, option, tape.space(numbers([value])), 4], 'any');
+  tape.call('close', [fd], 'any');
+}
+
+/** Once each description. */
+export function byInode(descriptors: readonly Descriptor[]): Map<number, Descriptor> {
+  const found = new Map<number, Descriptor>();
+  for (const descriptor of descriptors) {
+    const inode = identify(descriptor)?.inode;
+    if (inode !== undefined && !found.has(inode)) found.set(inode, descriptor);
+  }
+  return found;
+}
