@@ -80,7 +80,7 @@ test('dump kills, restore brings back; log, statistics and pidfile are in the wo
   assert.equal(statSync(`${image}/core-${subject.pid}.img`).mode & 0o777, 0o600);
   assert.match(
     readFileSync(`${work}/dump.log`, 'utf8'),
-    /^\(00\.\d{6}\) .*\n(?:.*\n)*\(00\.\d{6}\) Dumping finished successfully\n$/,
+    /^\(\d\d\.\d{6}\) .*\n(?:.*\n)*\(\d\d\.\d{6}\) Dumping finished successfully\n$/,
   );
   const [stats] = decodeImage('stats-dump', readFileSync(`${work}/stats-dump`), 'stats-dump');
   const bytes = readdirSync(image)
