@@ -9,7 +9,7 @@ import { callAs, sameCredentials } from './unix-as.js';
 import type { Credentials } from './unix-extras.js';
 import { bindOwn, bindPassing, connectTo, deadKey, fileKey, make, NEW } from './unix-making.js';
 import {
-  isConnected,
+  hasLostPeer,
   isListening,
   isPair,
   isWaiting,
@@ -96,7 +96,7 @@ function isFirstOfPair(socket: Socket): boolean {
 export function isDatagramPair(socket: Socket): boolean {
   const { peer } = socket;
   if (socket.isStream || socket.isOutside) return false;
-  if (peer === undefined) return isConnected(socket) && hasOnlyFrom(socket, socket.extras.peerName);
+  if (peer === undefined) return hasLostPeer(socket) && hasOnlyFrom(socket, socket.extras.peerName);
   if (peer === socket || peer.isOutside || peer.inherited !== undefined) return false;
   if (!isPair(socket, peer)) return peer.entry.name.length === 0;
   return [socket, peer].every((one) => one.sources.length === 1 && hasOnlyFrom(one, one.peer?.entry.name));

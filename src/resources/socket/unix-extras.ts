@@ -24,6 +24,8 @@ export interface UnixExtras {
   readonly peer?: Credentials;
   /** Who connects, of a connection that nobody has accepted. */
   readonly self?: Credentials;
+  /** Of a datagram socket: its peer was closed. Its state does not say so: whoever was connected to is ESTABLISHED too. */
+  readonly hasLostPeer?: true;
   /** getpeername(2) where the peer was closed. */
   readonly peerName?: Uint8Array;
   /** SO_PEEK_OFF */
@@ -74,10 +76,11 @@ export function decodeUnixExtras(content: unknown): ReadonlyMap<number, UnixExtr
 }
 
 function decodeSocket(socket: Readonly<Record<string, unknown>>, what: string): UnixExtras {
-  const { peer, self, peerName, peekOffset, hasError, movedTo, waiting, packets } = socket;
+  const { peer, self, hasLostPeer, peerName, peekOffset, hasError, movedTo, waiting, packets } = socket;
   return {
     ...(peer === undefined ? {} : { peer: credentials(peer, `${what}: peer`) }),
     ...(self === undefined ? {} : { self: credentials(self, `${what}: self`) }),
+    ...(hasLostPeer === true ? { hasLostPeer } : {}),
     ...(peerName === undefined ? {} : { peerName: address(peerName, `${what}: peerName`) }),
     ...(peekOffset === undefined ? {} : { peekOffset: number(peekOffset, `${what}: peekOffset`) }),
     ...(hasError === true ? { hasError } : {}),

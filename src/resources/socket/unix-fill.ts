@@ -11,7 +11,7 @@ import { isDatagramPair } from './unix-build.js';
 import { STATE } from './unix-diag.js';
 import { bindPassing, connectTo, deadKey, fileKey, make } from './unix-making.js';
 import {
-  isConnected,
+  hasLostPeer,
   isListening,
   isPair,
   modelOf,
@@ -149,7 +149,7 @@ function connect(socket: Socket, connected: Set<Socket>, holder: Holder): void {
   if (socket.isStream || isDatagramPair(socket)) return;
   for (const source of socket.sources) if (source !== peer) connect(source, connected, holder);
   if (peer === undefined) {
-    if (isConnected(socket)) connectToDead(socket, holder);
+    if (hasLostPeer(socket)) connectToDead(socket, holder);
     return;
   }
   // Those connected to one end of a pair come before that end is.
@@ -185,7 +185,7 @@ function connectOutside({ id, entry, key }: Socket, peer: Socket, holder: Holder
 /** The other end that nobody has any more. That it is closed with something unread is told as ECONNRESET. */
 function endPeer(socket: Socket, holder: Holder): void {
   const { tape } = holder;
-  if (socket.peer !== undefined || !isConnected(socket)) return;
+  if (!hasLostPeer(socket)) return;
   const dead = holder.slot(deadKey(socket));
   if (socket.extras.hasError === true && socket.isStream)
     tape.call('sendto', [holder.slot(socket.key), tape.space(1), 1, S.MSG_DONTWAIT, 0, 0], 1);

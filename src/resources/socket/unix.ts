@@ -169,6 +169,7 @@ function entryOf(
   const left = diag.peer === 0 ? peerName(taken) : undefined;
   const extras = {
     ...(peer === undefined ? {} : { peer }),
+    ...(diag.peer === 0 && diag.type === S.SOCK_DGRAM ? { hasLostPeer: true as const } : {}),
     ...(left === undefined ? {} : { peerName: left }),
     ...(file?.movedTo === undefined ? {} : { movedTo: file.movedTo }),
   };
