@@ -98,7 +98,8 @@ export class Program implements Disposable {
   }
 }
 
-function treeOf(root: number): Process[] {
+/** Processes as a dump has them. */
+export function treeOf(root: number): Process[] {
   const found: Process[] = [];
   const visit = (pid: number, parent: Process | undefined): void => {
     const stat = readStat(pid);
@@ -136,7 +137,10 @@ export function descriptorsOf(process: Process): Descriptor[] {
 }
 
 /** Save what the program has open (but its stderr pipe), as an image in its directory. */
-export function save(program: Program, changed: Partial<DumpOptions> = {}): string {
+export function save(
+  program: Pick<Program, 'processes' | 'directory'>,
+  changed: Partial<DumpOptions> = {},
+): string {
   const directory = path.join(program.directory, '.image');
   using writer = ImageWriter.create(directory);
   const files = new DescriptorCollector(fileKinds, (member) => member.pid);

@@ -95,11 +95,17 @@ function isFirstOfPair(socket: Socket): boolean {
  */
 export function isDatagramPair(socket: Socket): boolean {
   const { peer } = socket;
-  if (socket.isStream || socket.isOutside) return false;
+  if (socket.isStream || socket.isOutside || wasConnected(socket)) return false;
   if (peer === undefined) return hasLostPeer(socket) && hasOnlyFrom(socket, socket.extras.peerName);
   if (peer === socket || peer.isOutside || peer.inherited !== undefined) return false;
   if (!isPair(socket, peer)) return peer.entry.name.length === 0;
   return [socket, peer].every((one) => one.sources.length === 1 && hasOnlyFrom(one, one.peer?.entry.name));
+}
+
+/** By its peer's name: only pairs know who made them. */
+function wasConnected({ peer, extras }: Socket): boolean {
+  const name = peer === undefined ? extras.peerName : peer.entry.name;
+  return extras.peer === undefined && name !== undefined && name.length > 0;
 }
 
 function hasOnlyFrom({ queue }: Socket, name: Uint8Array | undefined): boolean {

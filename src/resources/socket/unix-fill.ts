@@ -36,7 +36,7 @@ export function fill(holder: Holder): void {
   const sockets = modelOf(holder).sockets.filter(
     ({ isOutside, inherited }) => !isOutside && inherited === undefined,
   );
-  for (const socket of sockets) makeRoom(holder.slot(socket.key), holder.tape);
+  for (const socket of sockets) if (!isListening(socket)) makeRoom(holder.slot(socket.key), holder.tape);
   const later = new Map<Socket, readonly QueuedPacket[]>();
   for (const socket of sockets) later.set(socket, sendOfOthers(socket, holder));
   const connected = new Set<Socket>();

@@ -119,10 +119,10 @@ export function isPair(one: Socket, other: Socket): boolean {
 
 /** Its peer was closed. Images without extras do not say so of datagram sockets; but who else has sent to one without a name? */
 export function hasLostPeer(socket: Socket): boolean {
-  const { isStream, peer, extras, entry, queue } = socket;
+  const { isStream, peer, sources, extras, entry, queue } = socket;
   if (peer !== undefined) return false;
   if (isStream) return isConnected(socket);
-  return extras.hasLostPeer === true || (entry.name.length === 0 && queue.length > 0);
+  return extras.hasLostPeer === true || (entry.name.length === 0 && sources.length === 0 && queue.length > 0);
 }
 
 /** Waits to be accepted by its peer. */

@@ -57,9 +57,15 @@ export function boundFile(taken: number, name: Uint8Array): BoundFile {
     uid: Number(stat.uid),
     gid: Number(stat.gid),
     isDeleted,
-    ...directory,
+    directory: isDeleted ? existing(directory.directory) : directory.directory,
     movedTo: directory.isPlain || isDeleted ? undefined : path,
   };
+}
+
+/** For a file that is not to be there, the directory does not matter, if only there is one. */
+function existing(directory: string | undefined): string | undefined {
+  if (directory === undefined || directory === '' || statOf(directory) !== undefined) return directory;
+  return existing(directory.slice(0, directory.lastIndexOf('/'))) || '/';
 }
 
 function statOf(path: string): { ino: bigint; dev: bigint } | undefined {

@@ -54,6 +54,23 @@ export function peek(fd: number, memory: NativeMemory, length: number): Peeked |
   };
 }
 
+/** As `peek`, but the last byte has nowhere to go: how many bytes are there of what fits before it whole? */
+export function peekWhole(fd: number, memory: NativeMemory, length: number): number {
+  const { view, address } = scratch;
+  scratch.bytes.fill(0, 0, AT.control);
+  view.setBigUint64(AT.header + HEADER.iov, address + BigInt(AT.iov), true);
+  view.setBigUint64(AT.header + HEADER.iovCount, 2n, true);
+  view.setBigUint64(AT.iov, memory.address, true);
+  view.setBigUint64(AT.iov + 8, BigInt(length - 1), true);
+  // Nothing is ever mapped at the lowest page (vm.mmap_min_addr).
+  view.setBigUint64(AT.iov + 16, 8n, true);
+  view.setBigUint64(AT.iov + 24, 1n, true);
+  const result = attempt('recvmsg', [fd, address, S.MSG_PEEK | S.MSG_DONTWAIT]);
+  if (result === -ERRNO.EFAULT) return 0;
+  if (result < 0) throw new SyscallError('recvmsg', -result, 'a Unix socket');
+  return result;
+}
+
 function controlIn(end: number): Pick<Peeked, 'rights' | 'hasSender' | 'sender'> {
   const { view } = scratch;
   const rights: number[] = [];

@@ -3,7 +3,7 @@ import * as S from '../../abi/socket.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
 import type { Descriptor, DumpContext } from '../contract.js';
-import { closeAll, type Peeked, peek } from './unix-peek.js';
+import { closeAll, type Peeked, peek, peekWhole } from './unix-peek.js';
 
 /**
  * What waits in the receive queue of a Unix socket, by MSG_PEEK: nothing is taken out. SO_PEEK_OFF leads through it and
@@ -101,18 +101,14 @@ function peekStream(fd: number): Read {
   return { packets, problem: undefined };
 }
 
-/** Descriptors come with the first byte that was sent with them; how many bytes of a look were sent before that? */
+/**
+ * Of a look that ends with what was sent together with descriptors: how many bytes were sent before that? The look is
+ * made again with room for all but the last byte. The kernel copies packet by packet, and answers what it has copied
+ * whole when one does not fit into memory that is there.
+ */
 function bytesBefore(fd: number, at: number, memory: NativeMemory, length: number): number {
-  let [without, withThem] = [0, length];
-  while (withThem - without > 1) {
-    const middle = (without + withThem) >>> 1;
-    const found = peekAt(fd, at, memory, middle);
-    const isIn = found !== 'empty' && found.rights.length > 0;
-    if (found !== 'empty') closeAll(found.rights);
-    if (isIn) withThem = middle;
-    else without = middle;
-  }
-  return without;
+  setNumber(fd, S.SO_PEEK_OFF, at);
+  return peekWhole(fd, memory, length);
 }
 
 function peekAt(fd: number, at: number, memory: NativeMemory, length: number): Peeked | 'empty' {
