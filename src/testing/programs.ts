@@ -110,6 +110,40 @@ while True:
   beat(n); n += 1; time.sleep(0.02)
 `;
 
+/** Unix sockets, at any moment with something in every queue: a connection not accepted, datagrams, descriptors in flight. */
+const UNIX = `${PYTHON}
+import socket
+place = os.path.dirname(os.path.abspath(sys.argv[0]))
+def connected(name, kind):
+  made = socket.socket(socket.AF_UNIX, kind); made.connect(place + name); return made
+def bound(name, kind):
+  made = socket.socket(socket.AF_UNIX, kind); made.bind(place + name); return made
+a, b = socket.socketpair(); a.send(b'stream')
+listener = bound('/listener', socket.SOCK_STREAM); listener.listen(5)
+waiting = connected('/listener', socket.SOCK_STREAM)
+server, client = bound('/server', socket.SOCK_DGRAM), connected('/server', socket.SOCK_DGRAM)
+for text in (b'one', b'two'): client.send(text)
+carry, carried = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+r, w = os.pipe(); os.write(w, b'in the pipe'); socket.send_fds(carry, [b'flight'], [r, w]); os.close(r); os.close(w)
+to_child, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+if os.fork() == 0:
+  while True: child.send(child.recv(100) + b' back')
+n = 1
+while True:
+  to_child.send(b'there')
+  same('stream', b.recv(100), b'stream'); a.send(b'stream')
+  for text in (b'one', b'two'): same('datagram', server.recv(100), text); client.send(text)
+  accepted, _ = listener.accept()
+  accepted.send(b'from the server'); same('accepted', waiting.recv(100), b'from the server')
+  accepted.close(); waiting.close(); waiting = connected('/listener', socket.SOCK_STREAM)
+  data, fds, _, _ = socket.recv_fds(carried, 100, 9)
+  same('in flight', (data, os.read(fds[0], 100)), (b'flight', b'in the pipe'))
+  os.write(fds[1], b'in the pipe'); socket.send_fds(carry, [b'flight'], fds)
+  for fd in fds: os.close(fd)
+  same('child', to_child.recv(100), b'there back')
+  beat(n); n += 1; time.sleep(0.02)
+`;
+
 /** Scattered pages, protections and inherited memory, with their contents checked. */
 const MEMORY = `${PYTHON}
 m = mmap.mmap(-1, 256 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -165,6 +199,7 @@ export const PROGRAMS: readonly Program[] = [
     name: 'sessions, groups, a zombie, a stopped child, a deleted file',
     start: () => Subject.python(FAMILY),
   },
+  { name: 'Unix sockets with full queues', start: () => Subject.python(UNIX) },
   { name: 'sparse, protected and inherited memory', start: () => Subject.python(MEMORY) },
   { name: 'perl', start: () => Subject.start(['perl', '-e', PERL]) },
   EVENT_PROGRAM,
