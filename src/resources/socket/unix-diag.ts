@@ -37,11 +37,22 @@ const UNIX_DIAG = { name: 0, peer: 2, icons: 3, queues: 4, shutdown: 6 } as cons
 const ALL_STATES = 0xffff_ffff;
 const ANY_COOKIE = 0xffff_ffff;
 
+/** Inodes that are known to be Unix sockets; sockfs gives no number twice while one that had it can be remembered. */
+const known = new Set<number>();
+
+/** Was this inode seen to be a Unix socket's? */
+export function isKnownUnix(inode: number): boolean {
+  return known.has(inode);
+}
+
 /** All Unix sockets of this network namespace by their inodes: one question, however many there are. */
 export function allUnix(): Map<number, UnixDiag> {
   using netlink = new Netlink(NETLINK_SOCK_DIAG, 'sock_diag');
   const answers = netlink.request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, requestFor(0));
-  return new Map(answers.map(({ body }) => parse(body)).map((diag) => [diag.inode, diag]));
+  const found = new Map(answers.map(({ body }) => parse(body)).map((diag) => [diag.inode, diag]));
+  known.clear();
+  for (const inode of found.keys()) known.add(inode);
+  return found;
 }
 
 /** Undefined for an inode that is no Unix socket of this network namespace. */

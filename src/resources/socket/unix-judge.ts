@@ -31,6 +31,7 @@ const SHUT_BOTH = 3;
 
 /** Is the socket, or its peer, left to `--inherit-fd` at restore? */
 export function isExternal({ inode, peer }: UnixDiag, { external }: DumpOptions): boolean {
+  if (external.length === 0) return false;
   const keys = [inode, peer ?? 0].flatMap((number) => [`socket:[${number}]`, `unix[${number}]`]);
   return keys.some((key) => external.includes(key));
 }
@@ -41,11 +42,12 @@ export function judge(
   surroundings: Surroundings,
   options: DumpOptions,
 ): Judgement | undefined {
+  const diag = surroundings.all.get(inode);
+  if (diag !== undefined && isWhole(diag, surroundings)) return undefined;
   const refuse = (reason: string, help?: string, passes = false): Judgement => ({
     refusal: refusalOf(descriptor, reason, help),
     passes,
   });
-  const diag = surroundings.all.get(inode);
   if (diag === undefined) return refuse('it is a Unix socket of another network namespace');
   if (isExternal(diag, options)) return undefined;
   const external = `--external unix[${inode}], and --inherit-fd fd[N]:socket:[${inode}] at restore`;
@@ -56,6 +58,11 @@ export function judge(
       : judgeOutside(diag, surroundings, options, refuse, external);
   if (diag.type === S.SOCK_DGRAM || diag.state !== STATE.established) return undefined;
   return judgeHalf(diag, surroundings, refuse, external);
+}
+
+/** What most are: connected to another of the tree. */
+function isWhole({ peer = 0 }: UnixDiag, { inside }: Surroundings): boolean {
+  return peer !== 0 && inside.has(peer);
 }
 
 type Refuse = (reason: string, help?: string, passes?: boolean) => Judgement;

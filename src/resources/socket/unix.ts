@@ -11,7 +11,7 @@ import { USK_EXTERN } from '../description/used.js';
 import { identify } from './identify.js';
 import { dumpOptions } from './options.js';
 import { build } from './unix-build.js';
-import { allUnix, STATE, type UnixDiag } from './unix-diag.js';
+import { allUnix, isKnownUnix, STATE, type UnixDiag } from './unix-diag.js';
 import { type UnixExtras, writeExtras } from './unix-extras.js';
 import { fill } from './unix-fill.js';
 import { isExternal, judge, surround } from './unix-judge.js';
@@ -41,6 +41,14 @@ class Sockets {
   readonly all = allUnix();
   readonly byInode = new Map<number, Dumped>();
   readonly unread: Dumped[] = [];
+  readonly #namespaces = new Map<number, number | undefined>();
+
+  /** The id of the network namespace of a process. */
+  namespaceOf(pid: number, { namespaceId }: DumpContext): number | undefined {
+    if (!this.#namespaces.has(pid))
+      this.#namespaces.set(pid, namespaceId?.('net', readNamespace(pid, 'net').inode));
+    return this.#namespaces.get(pid);
+  }
 }
 
 const state = perDump<{ sockets?: Sockets }>(() => ({}));
@@ -51,7 +59,14 @@ export const unix: FileKind = {
     'stream, datagram, seqpacket: pairs, listening (with connections not accepted yet, while nothing was sent to them), named, deleted, renamed, relative, abstract; queues with senders, descriptors and credentials in flight; shutdown, peek offset, options, SO_PEERCRED (a peer that lives has the pid, but SO_PEERPIDFD does not lead to it); peers outside the tree by --ext-unix-sk or --inherit-fd; no out-of-band bytes',
   member: 'usk',
 
-  recognise: (descriptor) => identify(descriptor)?.family === S.AF_UNIX,
+  recognise(descriptor) {
+    if (!descriptor.info.link.startsWith('socket:')) return false;
+    if (isKnownUnix(inodeOf(descriptor))) return true;
+    if (identify(descriptor)?.family !== S.AF_UNIX) return false;
+    // To ask for all at once is cheaper than to ask for each.
+    allUnix();
+    return true;
+  },
 
   checkAll(descriptors, refuse, options) {
     const inside = new Set(descriptors.map(inodeOf));
@@ -140,7 +155,7 @@ function entryOf(
 ): Pick<Dumped, 'entry' | 'extras'> {
   const name = diag.name ?? new Uint8Array();
   const file = isPath(name) ? boundFile(taken, name) : undefined;
-  const namespace = context.namespaceId?.('net', readNamespace(descriptor.process.pid, 'net').inode);
+  const namespace = socketsOf(context).namespaceOf(descriptor.process.pid, context);
   const made = createMessage('files', {
     type: FD_TYPE.usk,
     id,
