@@ -155,10 +155,14 @@ function settlePair(socket: Socket, holder: Holder): void {
     return;
   }
   bindOwn(peer, holder.slot(peer.key), holder);
-  if (!isPair(socket, peer)) disconnect(holder.slot(peer.key), holder);
+  if (isPair(socket, peer)) return;
+  // That somebody leaves a peer without having read all it sent is told to that one, as ECONNRESET.
+  if (extras.hasError === true)
+    holder.tape.call('sendto', [holder.slot(socket.key), holder.tape.space(1), 1, S.MSG_DONTWAIT, 0, 0], 1);
+  disconnect(holder.slot(peer.key), holder);
 }
 
 /** AF_UNSPEC: a datagram socket without a peer. */
-function disconnect(fd: number, { tape }: Holder): void {
+export function disconnect(fd: number, { tape }: Holder): void {
   tape.call('connect', [fd, tape.space(new Uint8Array(2)), 2]);
 }

@@ -7,7 +7,7 @@ import { SETTABLE } from '../description/status-flags.js';
 import { restoreOptions } from './options.js';
 import { mirrored } from './unix-accept.js';
 import { addressOfSlot, socketAddress } from './unix-bind.js';
-import { isDatagramPair } from './unix-build.js';
+import { disconnect, isDatagramPair } from './unix-build.js';
 import { STATE } from './unix-diag.js';
 import { bindPassing, connectTo, deadKey, fileKey, make } from './unix-making.js';
 import {
@@ -36,7 +36,6 @@ export function fill(holder: Holder): void {
   const sockets = modelOf(holder).sockets.filter(
     ({ isOutside, inherited }) => !isOutside && inherited === undefined,
   );
-  for (const socket of sockets) if (!isListening(socket)) makeRoom(holder.slot(socket.key), holder.tape);
   const later = new Map<Socket, readonly QueuedPacket[]>();
   for (const socket of sockets) later.set(socket, sendOfOthers(socket, holder));
   const connected = new Set<Socket>();
@@ -46,9 +45,13 @@ export function fill(holder: Holder): void {
   for (const socket of sockets) settle(socket, holder);
 }
 
+const roomy = perRestore(() => new Set<number>());
+
 /** Room for all that is to be in flight from it; the size of the image is set in the end. */
-function makeRoom(fd: number, tape: Tape): void {
-  setNumber(fd, S.SO_SNDBUFFORCE, 1 << 29, tape);
+function makeRoom(fd: number, holder: Holder): void {
+  if (roomy(holder).has(fd)) return;
+  roomy(holder).add(fd);
+  setNumber(fd, S.SO_SNDBUFFORCE, 1 << 29, holder.tape);
 }
 
 function setNumber(fd: number, option: number, value: number, tape: Tape): void {
@@ -77,7 +80,7 @@ function sendOfPeer(socket: Socket, packets: readonly QueuedPacket[], holder: Ho
   if (packets.length === 0) return;
   const key = socket.peer === undefined ? deadKey(socket) : socket.peer.key;
   const fd = holder.slot(key);
-  if (socket.peer === undefined) makeRoom(fd, holder.tape);
+  makeRoom(fd, holder);
   for (const packet of packets) send(fd, packet, addressFor(socket, holder), holder);
 }
 
@@ -106,8 +109,9 @@ const passing = perRestore(() => new Map<string, string>());
 
 function sendTo(socket: Socket, packet: QueuedPacket, holder: Holder): void {
   const only = socket.entry.name.length === 0 ? connectedSource(socket) : undefined;
-  if (only !== undefined) send(holder.slot(only.key), packet, undefined, holder);
-  else send(holder.slot(senderOf(packet, holder)), packet, nameOf(socket, holder), holder);
+  const fd = holder.slot(only?.key ?? senderOf(packet, holder));
+  makeRoom(fd, holder);
+  send(fd, packet, only === undefined ? nameOf(socket, holder) : undefined, holder);
 }
 
 /** Nobody else can send to a socket without a name. */
@@ -127,7 +131,6 @@ function senderOf({ from }: QueuedPacket, holder: Holder): string {
   tape.about(`a sender of datagrams${from === undefined ? '' : `, ${printName(from)}`}`);
   const fd = make(key, S.SOCK_DGRAM, holder);
   if (from !== undefined && !bindPassing(fd, from, holder)) throw new SenderInUseError(from);
-  makeRoom(fd, tape);
   return key;
 }
 
@@ -187,8 +190,11 @@ function endPeer(socket: Socket, holder: Holder): void {
   const { tape } = holder;
   if (!hasLostPeer(socket)) return;
   const dead = holder.slot(deadKey(socket));
-  if (socket.extras.hasError === true && socket.isStream)
+  if (socket.extras.hasError === true) {
     tape.call('sendto', [holder.slot(socket.key), tape.space(1), 1, S.MSG_DONTWAIT, 0, 0], 1);
+    // The end of a stream tells; a datagram socket does when it leaves its peer.
+    if (!socket.isStream) disconnect(dead, holder);
+  }
   tape.call('close', [dead]);
 }
 

@@ -28,6 +28,7 @@ export interface Judgement {
 }
 
 const SHUT_BOTH = 3;
+const SLASH = 0x2f;
 
 /** Is the socket, or its peer, left to `--inherit-fd` at restore? */
 export function isExternal({ inode, peer }: UnixDiag, { external }: DumpOptions): boolean {
@@ -95,7 +96,8 @@ function judgeOutside(
   external: string,
 ): Judgement | undefined {
   const name = all.get(peer)?.name;
-  const isNamed = type === S.SOCK_DGRAM && name !== undefined;
+  // A relative name leads nowhere without the directory that it was meant in, which the kernel does not tell.
+  const isNamed = type === S.SOCK_DGRAM && (name?.[0] === 0 || name?.[0] === SLASH);
   if (isNamed && extUnixSk === true) return undefined;
   const help = isNamed ? `--ext-unix-sk; or ${external}` : external;
   const whom = name === undefined ? '' : ` (${printName(name)})`;

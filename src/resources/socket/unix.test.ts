@@ -151,7 +151,7 @@ if (inNamespace(import.meta.url)) {
       code: `a,b=socket.socketpair(); a.send(b'last words'); a.close()
 c,d=socket.socketpair(); c.shutdown(socket.SHUT_WR)
 e,f=socket.socketpair(socket.AF_UNIX,socket.SOCK_SEQPACKET); e.send(b'x'); e.shutdown(socket.SHUT_RDWR)
-g,h=socket.socketpair(); g.send(b'unread'); h.close()
+g,h=socket.socketpair(); g.send(b"unread"); h.close(); p,q=socket.socketpair(socket.AF_UNIX,socket.SOCK_DGRAM); p.send(b"u"); __import__("ctypes").CDLL(None).connect(q.fileno(),b"\\0\\0",2)
 i,j=socket.socketpair(socket.AF_UNIX,socket.SOCK_DGRAM); j.send(b'm'); j.close()
 l=socket.socket(socket.AF_UNIX); l.bind('l'); l.listen(); k=socket.socket(socket.AF_UNIX); k.connect('l')
 m,_=l.accept(); n=socket.socket(socket.AF_UNIX); n.bind('n'); n.connect('l'); o,_=l.accept(); m.close(); n.close()`,

@@ -56,7 +56,7 @@ const state = perDump<{ sockets?: Sockets }>(() => ({}));
 export const unix: FileKind = {
   name: 'Unix socket',
   support:
-    'stream, datagram, seqpacket: pairs, listening (with connections not accepted yet, while nothing was sent to them), named, deleted, renamed, relative, abstract; queues with senders, descriptors and credentials in flight; shutdown, peek offset, options, SO_PEERCRED (a peer that lives has the pid, but SO_PEERPIDFD does not lead to it); peers outside the tree by --ext-unix-sk or --inherit-fd; no out-of-band bytes',
+    'stream, datagram, seqpacket: pairs, listening (with connections not accepted yet, while nothing was sent to them), named, deleted, renamed, relative, abstract; queues with senders, descriptors and credentials in flight; shutdown, peek offset, options, who the peer is (SO_PEERCRED; not SO_PEERPIDFD, and of a process that lives outside the tree not the pid); peers outside the tree by --ext-unix-sk or --inherit-fd; no out-of-band bytes',
   member: 'usk',
 
   recognise(descriptor) {
@@ -221,10 +221,26 @@ function relate(sockets: Sockets, context: DumpContext): void {
       entry.peer = listener.inode;
       extras.self = selfOf(descriptor);
     }
+    if (extras.hasError === true && !isErrorKnown(dumped, sockets))
+      refuseNow(
+        context,
+        descriptor,
+        'an error is pending that cannot be made again',
+        'let the program read it first',
+      );
     if (diag.waiting.length > 0)
       extras.waiting = diag.waiting.map((inode) => sockets.byInode.get(inode)?.id ?? 0);
   }
   nameOutside(sockets, context);
+}
+
+/** ECONNRESET of a peer that was closed, or has left a pair, with something unread. */
+function isErrorKnown({ diag }: Dumped, { byInode }: Sockets): boolean {
+  if (diag.peer === 0) return true;
+  const peer = byInode.get(diag.peer ?? 0)?.diag;
+  return (
+    diag.type === S.SOCK_DGRAM && peer !== undefined && peer.name === undefined && peer.peer !== diag.inode
+  );
 }
 
 /** Sockets outside of the tree that those of it are connected to by name, as CRIU notes them. */
