@@ -12,7 +12,6 @@ import type {
   PendingMemory,
   Process,
   Refusal,
-  Thread,
 } from '../resources/contract.js';
 import { DescriptorCollector } from '../resources/file/index.js';
 import { MemfdCollector } from '../resources/memory/index.js';
