@@ -10,7 +10,7 @@ import { Subject } from '../testing/subject.js';
 /**
  * PostgreSQL: a dozen processes with anonymous and System V shared memory in the host's IPC namespace, POSIX shared
  * memory below /dev/shm, POSIX semaphores, Unix sockets, epolls, signalfds, the lock of its directory. Its clients on the
- * Unix socket are of its tree.
+ * Unix socket are of its tree, those over TCP are not, and never learn of it.
  */
 const WRITER = `${CLIENT}
 def message(s):
@@ -58,8 +58,12 @@ function binaries(): string {
 
 const AS_POSTGRES = ['--reuid', 'postgres', '--regid', 'postgres', '--clear-groups'];
 
+const PORT = 54320;
+const INSIDE = ['a', 'b', 'c'];
+const OUTSIDE = ['v', 'w'];
+
 function psql(directory: string, command: string): string {
-  const words = ['-h', directory, '-U', 'postgres', '-At', '-c', command];
+  const words = ['-p', String(PORT), '-h', directory, '-U', 'postgres', '-At', '-c', command];
   return execFileSync(join(binaries(), 'psql'), words, { encoding: 'utf8' }).trim();
 }
 
@@ -75,14 +79,14 @@ function cluster(): string {
     },
   );
   writeFileSync(join(directory, 'client.py'), WRITER);
-  const socket = `${directory}/.s.PGSQL.5432`;
+  const socket = `${directory}/.s.PGSQL.${PORT}`;
   const script = [
     `cd ${directory}`,
-    `setpriv ${AS_POSTGRES.join(' ')} ${bin}/postgres -D data -k ${directory} -c listen_addresses= -c fsync=off -c max_parallel_workers_per_gather=2 -c min_parallel_table_scan_size=0 -c parallel_setup_cost=0 -c parallel_tuple_cost=0 2>log &`,
-    `until ${bin}/psql -qh ${directory} -U postgres -c 'CREATE TABLE writes (who text, n int, PRIMARY KEY (who, n))' 2>/dev/null; do sleep 0.1; done`,
-    `${bin}/pgbench -qih ${directory} -U postgres postgres >/dev/null 2>&1`,
-    ...['a', 'b', 'c'].map((name) => `/usr/bin/python3 client.py ${socket} ${name} acked-${name} &`),
-    `${bin}/pgbench -nh ${directory} -U postgres -c 3 -j 2 -T 100000 postgres >pgbench.log 2>&1 || echo FAIL pgbench &`,
+    `setpriv ${AS_POSTGRES.join(' ')} ${bin}/postgres -D data -k ${directory} -c listen_addresses=127.0.0.1 -c port=${PORT} -c fsync=off -c max_parallel_workers_per_gather=2 -c min_parallel_table_scan_size=0 -c parallel_setup_cost=0 -c parallel_tuple_cost=0 2>log &`,
+    `until ${bin}/psql -p ${PORT} -qh ${directory} -U postgres -c 'CREATE TABLE writes (who text, n int, PRIMARY KEY (who, n))' 2>/dev/null; do sleep 0.1; done`,
+    `${bin}/pgbench -p ${PORT} -qih ${directory} -U postgres postgres >/dev/null 2>&1`,
+    ...INSIDE.map((name) => `/usr/bin/python3 client.py ${socket} ${name} acked-${name} &`),
+    `${bin}/pgbench -p ${PORT} -nh ${directory} -U postgres -c 3 -j 2 -T 100000 postgres >pgbench.log 2>&1 || echo FAIL pgbench &`,
     'echo ready',
     'wait',
   ];
@@ -90,16 +94,30 @@ function cluster(): string {
   return directory;
 }
 
-test('PostgreSQL under load, with clients on its Unix socket', { skip: SKIP_INTEGRATION }, async () => {
+test('PostgreSQL under load, with clients on its Unix socket and over TCP', {
+  skip: SKIP_INTEGRATION,
+}, async () => {
   const directory = cluster();
   using subject = Subject.start(['bash', join(directory, 'run.sh')], directory);
+  const others: Subject[] = [];
   try {
     await subject.expect(/ready/, 60_000);
-    const logs = ['a', 'b', 'c'].map((name) => join(directory, `acked-${name}`));
-    await survive(subject, { logs });
-    for (const name of ['a', 'b', 'c']) {
-      const log = join(directory, `acked-${name}`);
-      const before = acknowledged(log);
+    const client = join(directory, 'client.py');
+    for (const name of OUTSIDE)
+      others.push(
+        Subject.start([
+          '/usr/bin/python3',
+          client,
+          `127.0.0.1:${PORT}`,
+          name,
+          join(directory, `acked-${name}`),
+        ]),
+      );
+    const names = [...INSIDE, ...OUTSIDE];
+    const logs = names.map((name) => join(directory, `acked-${name}`));
+    await survive(subject, { logs, checkpoint: ['--tcp-established'], others });
+    for (const name of names) {
+      const before = acknowledged(join(directory, `acked-${name}`));
       const rows = Number(psql(directory, `SELECT count(*) FROM writes WHERE who = '${name}'`));
       assert.ok(rows >= before, `${name}: ${rows} rows of ${before} acknowledged ones`);
     }
@@ -112,8 +130,8 @@ test('PostgreSQL under load, with clients on its Unix socket', { skip: SKIP_INTE
       readFileSync(join(directory, 'log'), 'utf8'),
       /ERROR|FATAL:(?!.*(starting up|does not exist))|PANIC|terminated/,
     );
-    assert.doesNotMatch(subject.output, /FAIL/);
+    for (const { output } of [subject, ...others]) assert.doesNotMatch(output, /FAIL/);
   } finally {
-    await end(subject);
+    await end(...others, subject);
   }
 });

@@ -7,7 +7,10 @@ import { test } from 'node:test';
 import { acknowledged, CLIENT, end, SKIP_INTEGRATION, survive } from '../testing/servers.js';
 import { Subject } from '../testing/subject.js';
 
-/** Redis: threads, jemalloc, an append-only file, children that save. Its clients on the Unix socket are of its tree. */
+/**
+ * Redis: threads, jemalloc, an append-only file, children that save. Its clients on the Unix socket are of its tree, those
+ * over TCP are not, and never learn of it.
+ */
 const WRITER = `${CLIENT}
 class Redis:
   def __init__(self, where): self.s = connect(where); self.buffer = b''
@@ -42,7 +45,9 @@ while True:
   acknowledge(done, n)
 `;
 
-const NAMES = ['a', 'b', 'c', 'd'];
+const INSIDE = ['a', 'b', 'c'];
+const OUTSIDE = ['v', 'w'];
+const PORT = 6379;
 
 function setUp(): string {
   const directory = mkdtempSync(join(tmpdir(), 'stasis-redis-'));
@@ -50,28 +55,36 @@ function setUp(): string {
   const socket = `${directory}/socket`;
   const script = [
     `cd ${directory}`,
-    `/usr/bin/redis-server --port 0 --unixsocket ${socket} --dir ${directory} --appendonly yes --appendfsync everysec --save '1 100' --logfile ${directory}/log --io-threads 2 &`,
-    ...NAMES.map((name) => `/usr/bin/python3 client.py ${socket} ${name} acked-${name} &`),
+    `/usr/bin/redis-server --port ${PORT} --bind 127.0.0.1 --unixsocket ${socket} --dir ${directory} --appendonly yes --appendfsync everysec --save '1 100' --logfile ${directory}/log --io-threads 2 &`,
+    ...INSIDE.map((name) => `/usr/bin/python3 client.py ${socket} ${name} acked-${name} &`),
     'wait',
   ];
   writeFileSync(join(directory, 'run.sh'), `${script.join('\n')}\n`);
   return directory;
 }
 
-test('Redis under load, with clients on its Unix socket', { skip: SKIP_INTEGRATION }, async () => {
+test('Redis under load, with clients on its Unix socket and over TCP', {
+  skip: SKIP_INTEGRATION,
+}, async () => {
   const directory = setUp();
   using subject = Subject.start(['bash', join(directory, 'run.sh')], directory);
+  const client = join(directory, 'client.py');
+  const others = OUTSIDE.map((name) =>
+    Subject.start(['/usr/bin/python3', client, `127.0.0.1:${PORT}`, name, join(directory, `acked-${name}`)]),
+  );
   try {
-    await survive(subject, { logs: NAMES.map((name) => join(directory, `acked-${name}`)) });
-    for (const name of NAMES) {
+    const names = [...INSIDE, ...OUTSIDE];
+    const logs = names.map((name) => join(directory, `acked-${name}`));
+    await survive(subject, { logs, checkpoint: ['--tcp-established'], others });
+    for (const name of names) {
       const before = acknowledged(join(directory, `acked-${name}`));
       const words = ['-s', join(directory, 'socket'), 'GET', name];
       const count = Number(execFileSync('/usr/bin/redis-cli', words, { encoding: 'utf8' }));
       assert.ok(count >= before, `${name}: ${count} of ${before} acknowledged`);
     }
     assert.doesNotMatch(readFileSync(join(directory, 'log'), 'utf8'), /BUG|crashed|Can't save|rror writing/);
-    assert.doesNotMatch(subject.output, /FAIL/);
+    for (const { output } of [subject, ...others]) assert.doesNotMatch(output, /FAIL/);
   } finally {
-    await end(subject);
+    await end(...others, subject);
   }
 });

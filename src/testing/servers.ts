@@ -28,6 +28,8 @@ export function stasis(...words: readonly string[]): string {
 export interface Clients {
   /** Files with a line for each acknowledged write. */
   readonly logs: readonly string[];
+  /** Clients outside of the tree. */
+  readonly others?: readonly Subject[];
   /** Options of the checkpoint, and of the restore. */
   readonly checkpoint?: readonly string[];
   readonly restore?: readonly string[];
@@ -51,11 +53,11 @@ export async function survive(subject: Subject, clients: Clients, rounds = 10): 
 }
 
 /** Until every client has had some more of its writes acknowledged. */
-async function progress(subject: Subject, { logs }: Clients): Promise<void> {
+async function progress(subject: Subject, { logs, others = [] }: Clients): Promise<void> {
   const goals = logs.map((log) => acknowledged(log) + STEPS);
   const deadline = Date.now() + 60_000;
   while (logs.some((log, index) => acknowledged(log) < (goals[index] ?? 0))) {
-    assert.doesNotMatch(subject.output, /FAIL/);
+    for (const { output } of [subject, ...others]) assert.doesNotMatch(output, /FAIL/);
     if (Date.now() > deadline)
       throw new Error(
         `no progress: ${logs.map((log) => `${log} ${acknowledged(log)}`).join(', ')}\n${subject.output}`,
@@ -73,8 +75,10 @@ export function acknowledged(log: string): number {
   }
 }
 
-export async function end(subject: Subject): Promise<void> {
-  const pids = readTree(subject.pid).map(({ pid }) => pid);
+export async function end(...subjects: readonly Subject[]): Promise<void> {
+  const pids = subjects
+    .filter(({ isAlive }) => isAlive)
+    .flatMap(({ pid }) => readTree(pid).map(({ pid }) => pid));
   for (const pid of pids) attempt('kill', [pid, 9]);
   await untilGone(pids);
 }
