@@ -65,3 +65,18 @@ function questionsFor(thread: Thread): Questions {
   }
   return { tape, urgent, others, memory: thread.isLeader ? memory.ask(tape, thread.process) : undefined };
 }
+
+/** Questions of a resource's own, while the tree is borrowed: `DumpContext.play`. */
+export function playOn(
+  loan: Loan | undefined,
+  tapes: ReadonlyMap<Thread, Tape>,
+): ReadonlyMap<Thread, Played> {
+  if (loan === undefined) throw new Error('nobody is borrowed yet');
+  const threads = [...tapes];
+  const plays = threads.map(([thread, tape]) => {
+    loan.vet(thread, tape);
+    return { actor: loan.actorOf(thread), tape };
+  });
+  const played = play(plays);
+  return new Map(threads.map(([thread], index) => [thread, played[index] as Played]));
+}

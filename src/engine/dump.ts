@@ -12,14 +12,11 @@ import type {
   PendingMemory,
   Process,
   Refusal,
-  Thread,
 } from '../resources/contract.js';
 import { DescriptorCollector } from '../resources/file/index.js';
 import { MemfdCollector } from '../resources/memory/index.js';
 import { dumpExtendedRegisters } from '../resources/process/index.js';
-import { play } from '../tape/play.js';
-import type { Played, Tape } from '../tape/tape.js';
-import { ask } from './ask.js';
+import { ask, playOn } from './ask.js';
 import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
 import { type Commitment, commitmentOf } from './commitment.js';
@@ -279,17 +276,6 @@ class Dumping implements Disposable {
     this.files.write();
     writeTree(this.context.writer, this.context.processes, this.identities);
   }
-}
-
-function playOn(loan: Loan | undefined, tapes: ReadonlyMap<Thread, Tape>): ReadonlyMap<Thread, Played> {
-  if (loan === undefined) throw new Error('nobody is borrowed yet');
-  const threads = [...tapes];
-  const plays = threads.map(([thread, tape]) => {
-    loan.vet(thread, tape);
-    return { actor: loan.actorOf(thread), tape };
-  });
-  const played = play(plays);
-  return new Map(threads.map(([thread], index) => [thread, played[index] as Played]));
 }
 
 function leadersOf(loan: Loan): Map<Process, Actor> {

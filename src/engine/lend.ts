@@ -1,3 +1,4 @@
+import { closeSync, openSync, writeSync } from 'node:fs';
 import { type Mapping, mappingAt, readMaps } from '../kernel/procfs/maps.js';
 import { nameOf, type Process, type Refuse, type Thread } from '../resources/contract.js';
 import { type Borrowed, borrowAs, chainRoom, giveBack, type Lender, planBorrow } from '../tape/borrow.js';
@@ -201,7 +202,27 @@ function chainFor(thread: Thread, maps: readonly Mapping[], room: bigint, index:
   const spacious = stack.start + HANDLER_ROOM + (room + HANDLER_ROOM) * BigInt(index);
   const tight = stack.start + room * BigInt(index);
   for (const at of [spacious, tight]) if (at + room <= end) return at;
+  const below = (stack.start - (room + HANDLER_ROOM) * BigInt(index + 1)) & ~63n;
+  if (growStack(thread.tid, below - HANDLER_ROOM)) return below;
   throw new FreezeError(`No unused stack was found in ${nameOf(thread)} for its way back`);
+}
+
+/**
+ * Some program has used its stack down to the page it has grown to. It grows as if it was used further: a write through
+ * /proc/PID/mem does that (mm/memory.c __access_remote_vm), which process_vm_writev(2) does not.
+ */
+function growStack(tid: number, address: bigint): boolean {
+  let file: number | undefined;
+  try {
+    file = openSync(`/proc/${tid}/mem`, 'r+');
+    // SAFETY: nothing is mapped there, or it would not have been free to grow into; what grows is zero.
+    return writeSync(file, Buffer.alloc(8), 0, 8, Number(address)) === 8;
+  } catch {
+    // Something is mapped there, or RLIMIT_STACK is reached.
+    return false;
+  } finally {
+    if (file !== undefined) closeSync(file);
+  }
 }
 
 /** Before the freeze: what would keep a process from being borrowed. */

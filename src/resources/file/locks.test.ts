@@ -9,6 +9,7 @@ import { restore } from '../../engine/restore.js';
 import { readDescriptors } from '../../kernel/procfs/descriptors.js';
 import { readTree } from '../../kernel/procfs/tree.js';
 import { attempt } from '../../kernel/syscall.js';
+import { untilGone } from '../../testing/gone.js';
 import { CHECKPOINT, RESTORE } from '../../testing/options.js';
 import { Subject } from '../../testing/subject.js';
 
@@ -62,6 +63,7 @@ async function trip(code: string, { before = /ready/, between, after }: Trip): P
       rmSync(directory, { recursive: true, force: true });
       members.push(...readTree(subject.pid).map(({ pid }) => pid));
       dump({ ...CHECKPOINT, pid: subject.pid, directory });
+      await untilGone(members);
       if (time === 1) between?.(subject, directory);
       restore({ ...RESTORE, directory });
       assert.deepEqual(locksOf(subject.pid), locks);

@@ -9,6 +9,7 @@ import { restore } from '../../engine/restore.js';
 import { scratch } from '../../kernel/memory.js';
 import { readTree } from '../../kernel/procfs/tree.js';
 import { attempt } from '../../kernel/syscall.js';
+import { untilGone } from '../../testing/gone.js';
 import { CHECKPOINT, RESTORE } from '../../testing/options.js';
 import { Subject } from '../../testing/subject.js';
 import { decodeMqueues, encodeMqueues } from './mqueue-codec.js';
@@ -61,6 +62,7 @@ async function trip(
     for (const _round of [1, 2]) {
       rmSync(directory, { recursive: true });
       dump({ ...CHECKPOINT, pid: subject.pid, directory });
+      await untilGone(members);
       between(name);
       restore({ ...RESTORE, directory });
     }

@@ -8,6 +8,7 @@ import { dump } from '../../engine/dump.js';
 import { restore } from '../../engine/restore.js';
 import { readTree } from '../../kernel/procfs/tree.js';
 import { attempt } from '../../kernel/syscall.js';
+import { untilGone } from '../../testing/gone.js';
 import { CHECKPOINT, RESTORE } from '../../testing/options.js';
 import { Subject } from '../../testing/subject.js';
 import { type SemaphoreSet, valuesOf } from './semaphore-sets.js';
@@ -79,6 +80,7 @@ async function roundTrip({ code, counts, held, released }: Case): Promise<void> 
     for (const _round of [1, 2]) {
       rmSync(directory, { recursive: true });
       dump({ ...CHECKPOINT, pid: subject.pid, directory });
+      await untilGone(members);
       assert.deepEqual(values(), released);
       restore({ ...RESTORE, directory });
       assert.deepEqual(values(), held);
@@ -86,7 +88,7 @@ async function roundTrip({ code, counts, held, released }: Case): Promise<void> 
   } finally {
     for (const pid of members) attempt('kill', [pid, 9]);
   }
-  while (members.some((pid) => attempt('wait4', [pid, 0, 1, 0]) === 0 || attempt('kill', [pid, 0]) === 0));
+  await untilGone(members);
   assert.deepEqual(values(), released);
   for (const id of ids) attempt('semctl', [id, 0, IPC_RMID, 0]);
 }

@@ -1,0 +1,53 @@
+// Real servers under load, dumped and restored again and again: `npm run test:integration -- postgres`. Debian's packages
+// are installed where a program is missing. The tests are those of dist/integration, which are skipped elsewhere.
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** What each test starts, and the package it comes with. */
+const PROGRAMS = {
+  postgres: { package: 'postgresql', isThere: () => postgresThere() },
+  redis: { package: 'redis-server', isThere: () => existsSync('/usr/bin/redis-server') },
+};
+
+const filters = process.argv.slice(2);
+const wanted = Object.entries(PROGRAMS).filter(
+  ([name]) =>
+    filters.length === 0 || filters.some((filter) => name.includes(filter) || filter.includes(name)),
+);
+const packages = wanted.filter(([, { isThere }]) => !isThere()).map(([, each]) => each.package);
+if (!existsSync('/usr/bin/python3')) packages.push('python3');
+if (packages.length > 0) install(packages);
+
+const names = filters.length === 0 ? ['integration/'] : filters.map((filter) => `integration/${filter}`);
+const { status } = spawnSync(process.execPath, ['scripts/test.mjs', ...names], {
+  cwd: root,
+  stdio: 'inherit',
+  env: { ...process.env, STASIS_INTEGRATION: '1' },
+});
+process.exit(status ?? 1);
+
+function postgresThere() {
+  const versions = '/usr/lib/postgresql';
+  return (
+    existsSync(versions) &&
+    readdirSync(versions).some((version) => existsSync(`${versions}/${version}/bin/initdb`))
+  );
+}
+
+function install(missing) {
+  console.log(`stasis: installing ${missing.join(', ')}`);
+  // No service is to be started, and no cluster made, only the programs are wanted.
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' };
+  apt(['update', '-q'], env);
+  apt(['install', '-q', '-y', '--no-install-recommends', ...missing], env);
+}
+
+function apt(words, env) {
+  const { status } = spawnSync('apt-get', words, { env, stdio: ['ignore', 'ignore', 'inherit'] });
+  if (status === 0) return;
+  console.error(`stasis: apt-get ${words.join(' ')} failed`);
+  process.exit(1);
+}
