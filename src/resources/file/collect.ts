@@ -65,6 +65,7 @@ export class DescriptorCollector implements FileCollector {
     for (let step = this.#steps.shift(); step !== undefined; step = this.#steps.shift()) step();
     const { refuse, options } = this.context;
     for (const [kind, descriptors] of this.#byKind) kind.checkAll?.(descriptors, refuse, options);
+    for (const kind of this.#kinds) kind.conclude?.(this.context);
     for (const process of this.context.processes)
       if (process.state !== 'zombie')
         this.context.writer.write('fs', process.insidePid, [dumpFs(process, this)]);

@@ -1,6 +1,6 @@
 import { EPOLL_CLOEXEC, EPOLL_CTL_ADD } from '../../abi/event.js';
 import { F_DUPFD_CLOEXEC, FD_CLOEXEC, O_CLOEXEC } from '../../abi/fcntl.js';
-import { KCMP_EPOLL_TFD } from '../../abi/process.js';
+import { KCMP_EPOLL_TFD, KCMP_FILE } from '../../abi/process.js';
 import {
   createMessage,
   type eventpoll_file_entry,
@@ -10,7 +10,7 @@ import {
 } from '../../image/index.js';
 import { scratch } from '../../kernel/memory.js';
 import type { EpollTarget } from '../../kernel/procfs/fdinfo.js';
-import { attempt } from '../../kernel/syscall.js';
+import { syscall } from '../../kernel/syscall.js';
 import type { Descriptor, DumpContext, FileKind, Holder, Result, Tape } from '../contract.js';
 import { refuseNow } from '../description/described.js';
 import { FIRST_SLOT } from '../description/holder.js';
@@ -55,7 +55,7 @@ export const epoll: FileKind = {
     return entry;
   },
 
-  write(context) {
+  conclude(context) {
     for (const { descriptor, entry } of pending(context)) nameTargets(descriptor, entry, context);
   },
 
@@ -113,47 +113,112 @@ function targetEntry({ tfd, events, data, pos, ino, sdev }: EpollTarget) {
   };
 }
 
-/** Find each target's file among the tree's descriptors, those with its inode first. */
+/** Find each target's file among the tree's descriptors. */
 function nameTargets(epoll: Descriptor, entry: eventpoll_file_entry, context: DumpContext): void {
   const seen = new Map<number, number>();
   for (const target of entry.tfd) {
     // Of several targets added by the same number, the kernel counts them in its order (struct kcmp_epoll_slot).
     const offset = seen.get(target.tfd) ?? 0;
     seen.set(target.tfd, offset + 1);
-    const matches = ({ descriptor }: { readonly descriptor: Descriptor }) =>
-      isTarget(epoll, descriptor, target.tfd, offset);
-    const match = byInode(context).get(target.inode)?.find(matches) ?? context.files.found.find(matches);
+    const question = { epoll, tfd: target.tfd, offset };
+    const match = findTarget(question, target.inode, candidates(context));
     if (match === undefined)
       refuseNow(
         context,
         epoll,
         `it watches a file, added as descriptor ${target.tfd}, that no process of the tree has a descriptor of`,
+        'let the program remove it from the epoll, or keep a descriptor of it',
       );
     target.id = match.id;
   }
 }
 
 type Found = DumpContext['files']['found'][number];
-const inodes = perDump(() => new Map<bigint, Found[]>());
 
-function byInode(context: DumpContext): ReadonlyMap<bigint, readonly Found[]> {
-  const known = inodes(context);
-  if (known.size > 0) return known;
-  for (const found of context.files.found) {
-    const { ino } = found.descriptor.info.stat;
-    const group = known.get(ino);
-    if (group === undefined) known.set(ino, [found]);
-    else group.push(found);
-  }
-  return known;
+/** Every descriptor of the tree: by process and number, and by inode. */
+interface Candidates {
+  readonly all: Group;
+  readonly byNumber: ReadonlyMap<string, Found>;
+  readonly byInode: ReadonlyMap<bigint, Group>;
 }
 
-function isTarget(epoll: Descriptor, { process, fd }: Descriptor, tfd: number, offset: number): boolean {
+/** Once `isSorted`, in the order of kcmp(2). */
+interface Group {
+  readonly members: Found[];
+  isSorted: boolean;
+}
+
+const index = perDump(() => new Map<'candidates', Candidates>());
+
+function candidates(context: DumpContext): Candidates {
+  const known = index(context).get('candidates');
+  if (known !== undefined) return known;
+  const byInode = new Map<bigint, Group>();
+  const byNumber = new Map<string, Found>();
+  for (const found of context.files.found) {
+    const { process, fd, info } = found.descriptor;
+    byNumber.set(`${process.pid} ${fd}`, found);
+    const group = byInode.get(info.stat.ino);
+    if (group === undefined) byInode.set(info.stat.ino, { members: [found], isSorted: false });
+    else group.members.push(found);
+  }
+  const all = { members: [...context.files.found], isSorted: false };
+  const made = { all, byNumber, byInode };
+  index(context).set('candidates', made);
+  return made;
+}
+
+interface Question {
+  readonly epoll: Descriptor;
+  readonly tfd: number;
+  readonly offset: number;
+}
+
+/** Most are still where they were added; else by halves, for all eventfds have one inode, and there may be thousands. */
+function findTarget(question: Question, inode: bigint, known: Candidates): Found | undefined {
+  const { epoll, tfd } = question;
+  const same = known.byNumber.get(`${epoll.process.pid} ${tfd}`);
+  if (same !== undefined && compareTarget(question, same.descriptor) === EQUAL) return same;
+  const group = known.byInode.get(inode);
+  return (group === undefined ? undefined : search(question, group)) ?? search(question, known.all);
+}
+
+/** What kcmp(2) answers. */
+const EQUAL = 0;
+const LESS = 1;
+
+function search(question: Question, group: Group): Found | undefined {
+  if (!group.isSorted) group.members.sort((a, b) => compareFiles(a.descriptor, b.descriptor));
+  group.isSorted = true;
+  const { members } = group;
+  for (let from = 0, to = members.length; from < to; ) {
+    const middle = (from + to) >> 1;
+    const member = members[middle];
+    if (member === undefined) return undefined;
+    const answer = compareTarget(question, member.descriptor);
+    if (answer === EQUAL) return member;
+    if (answer === LESS) from = middle + 1;
+    else to = middle;
+  }
+  return undefined;
+}
+
+function compareFiles(a: Descriptor, b: Descriptor): number {
+  const answer = syscall('kcmp', [a.process.pid, b.process.pid, KCMP_FILE, a.fd, b.fd], 'two descriptors');
+  return answer === EQUAL ? 0 : answer === LESS ? -1 : 1;
+}
+
+/** Is the description before, equal to, or behind the target, in the order that KCMP_FILE has too (kernel/kcmp.c)? */
+function compareTarget({ epoll, tfd, offset }: Question, { process, fd }: Descriptor): number {
   const { view, address } = scratch;
   view.setUint32(0, epoll.fd, true);
   view.setUint32(4, tfd, true);
   view.setUint32(8, offset, true);
-  return attempt('kcmp', [process.pid, epoll.process.pid, KCMP_EPOLL_TFD, fd, address]) === 0;
+  return syscall(
+    'kcmp',
+    [process.pid, epoll.process.pid, KCMP_EPOLL_TFD, fd, address],
+    'a target of an epoll',
+  );
 }
 
 /** Descriptors of the task that adds a target. */
