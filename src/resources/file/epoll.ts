@@ -1,4 +1,4 @@
-import { EPOLL_CLOEXEC, EPOLL_CTL_ADD } from '../../abi/event.js';
+import * as E from '../../abi/event.js';
 import { F_DUPFD_CLOEXEC, FD_CLOEXEC, O_CLOEXEC } from '../../abi/fcntl.js';
 import { KCMP_EPOLL_TFD, KCMP_FILE } from '../../abi/process.js';
 import {
@@ -34,7 +34,8 @@ const pending = perDump<Pending[]>(() => []);
 
 export const epoll: FileKind = {
   name: 'epoll',
-  support: 'targets with events and data, nested, of closed or reused numbers; edges may be reported again',
+  support:
+    'targets with events and data, nested, one-shot ones that have told their event, of closed or reused numbers, also in flight; edges may be reported again',
   member: 'epfd',
 
   recognise: ({ info }) => info.link === 'anon_inode:[eventpoll]',
@@ -62,14 +63,14 @@ export const epoll: FileKind = {
   open({ id, epfd }, holder) {
     if (epfd === undefined) throw new ImageError('files.img', `file ${id} is no epoll`);
     const { tape } = holder;
-    const fd = tape.call('epoll_create1', [EPOLL_CLOEXEC]);
+    const fd = tape.call('epoll_create1', [E.EPOLL_CLOEXEC]);
     setStatusFlags(tape, fd, epfd.flags);
     restoreOwner(`file:${id}`, epfd.fown, holder);
     return fd;
   },
 
   connect({ id, epfd }, holder) {
-    for (const target of epfd?.tfd ?? []) {
+    for (const target of disarmedFirst(epfd?.tfd ?? [])) {
       const file = fileOf(id, target, holder);
       if (ownSignals(id, file, holder)) continue;
       const slot = holder.slot(`file:${file}`);
@@ -80,6 +81,7 @@ export const epoll: FileKind = {
         target,
         isBusy,
         flags: O_CLOEXEC,
+        isAlone: true,
       });
     }
   },
@@ -96,7 +98,14 @@ export const epoll: FileKind = {
       // The one it was added by, where that still is the same file.
       const number = there?.id === file ? target.tfd : own.fd;
       const flags = ((there?.flags ?? 0) & FD_CLOEXEC) === 0 ? 0 : O_CLOEXEC;
-      addTarget(tape, { epoll: fd, file: number, target, isBusy: there !== undefined, flags });
+      addTarget(tape, {
+        epoll: fd,
+        file: number,
+        target,
+        isBusy: there !== undefined,
+        flags,
+        isAlone: false,
+      });
     }
   },
 };
@@ -229,16 +238,19 @@ interface Addition {
   /** Whether something may have the number by which the target was added, and its close-on-exec flag. */
   readonly isBusy: boolean;
   readonly flags: number;
+  /** No target of the epoll is there yet but disarmed ones. */
+  readonly isAlone: boolean;
 }
 
 /**
  * The target is moved to the number it was added by, for that one call. Whatever has that number there gives way, and
  * comes back.
  */
-function addTarget(tape: Tape, { epoll, file, target, isBusy, flags }: Addition): void {
+function addTarget(tape: Tape, { epoll, file, target, isBusy, flags, isAlone }: Addition): void {
   const { tfd } = target;
   const add = (from: number | Result) => {
-    tape.call('epoll_ctl', [from, EPOLL_CTL_ADD, tfd, eventOf(target, tape)]);
+    if (isAlone && isDisarmed(target)) addDisarmed(tape, from, target);
+    else tape.call('epoll_ctl', [from, E.EPOLL_CTL_ADD, tfd, eventOf(target, tape)]);
   };
   if (file === tfd) {
     add(epoll);
@@ -252,6 +264,38 @@ function addTarget(tape: Tape, { epoll, file, target, isBusy, flags }: Addition)
   if (saved === undefined) return;
   tape.call('dup3', [saved, tfd, flags], 'any');
   tape.call('close', [saved], 'any');
+}
+
+/** What stays of the events of a one-shot target that has told its event (fs/eventpoll.c EP_PRIVATE_BITS). */
+const PRIVATE_BITS = (E.EPOLLWAKEUP | E.EPOLLONESHOT | E.EPOLLET | E.EPOLLEXCLUSIVE) >>> 0;
+
+/** All that a file can be ready for, but errors, which epoll_ctl(2) adds by itself. */
+const ANYTHING = E.EPOLLIN | E.EPOLLPRI | E.EPOLLOUT | E.EPOLLRDNORM | E.EPOLLWRNORM | E.EPOLLRDHUP;
+
+function isDisarmed({ events }: eventpoll_tfd_entry): boolean {
+  return (events & E.EPOLLONESHOT) !== 0 && (events & ~PRIVATE_BITS) === 0;
+}
+
+/** While there are only such, nobody else's event is taken by the wait that disarms one. */
+function disarmedFirst(targets: readonly eventpoll_tfd_entry[]): eventpoll_tfd_entry[] {
+  return [...targets.filter(isDisarmed), ...targets.filter((target) => !isDisarmed(target))];
+}
+
+/**
+ * A target is disarmed only by telling an event, so it is asked for anything the file is ready for right now. Where that
+ * is nothing, it is left waiting for an error: the one event that the program may be told without having asked again.
+ */
+function addDisarmed(tape: Tape, epoll: number | Result, target: eventpoll_tfd_entry): void {
+  const { tfd, events } = target;
+  const anything = eventOf({ ...target, events: (events | ANYTHING) >>> 0 }, tape);
+  tape.call('epoll_ctl', [epoll, E.EPOLL_CTL_ADD, tfd, anything]);
+  const nothing = tape.label();
+  const done = tape.label();
+  tape.jump('epoll_wait', [epoll, tape.space(16), 1, 0], nothing);
+  tape.jump('sched_yield', [], done);
+  tape.place(nothing);
+  tape.call('epoll_ctl', [epoll, E.EPOLL_CTL_MOD, tfd, eventOf(target, tape)]);
+  tape.place(done);
 }
 
 function fileOf(epoll: number, { id, tfd }: eventpoll_tfd_entry, holder: Holder): number {
