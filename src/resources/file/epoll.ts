@@ -89,10 +89,10 @@ export const epoll: FileKind = {
   attach({ id, epfd }, fd, tape, table, holder) {
     for (const target of epfd?.tfd ?? []) {
       const file = fileOf(id, target, holder);
+      if (!ownSignals(id, file, holder)) continue;
       const own = table.find((entry) => entry.id === file);
       const key = `${file} ${target.tfd}`;
-      if (own === undefined || !ownSignals(id, file, holder) || attached(holder).get(id)?.has(key) === true)
-        continue;
+      if (own === undefined || attached(holder).get(id)?.has(key) === true) continue;
       attached(holder).set(id, new Set([...(attached(holder).get(id) ?? []), key]));
       const there = table.find((entry) => entry.fd === target.tfd);
       // The one it was added by, where that still is the same file.
