@@ -8,9 +8,11 @@ export interface Workload {
   readonly processes: number;
   readonly threads: number;
   readonly descriptors: number;
+  /** Eventfds that one epoll waits for, half of which have other numbers by now. */
+  readonly epoll_entries: number;
 }
 
-const BARE = { memory_mib: 1, processes: 0, threads: 0, descriptors: 0 } as const;
+const BARE = { memory_mib: 1, processes: 0, threads: 0, descriptors: 0, epoll_entries: 0 } as const;
 
 export const WORKLOADS: readonly Workload[] = [
   { ...BARE, name: '1-process', what: '1 process, 1 MiB' },
@@ -19,6 +21,8 @@ export const WORKLOADS: readonly Workload[] = [
   { ...BARE, name: '100-processes', what: '100 processes', processes: 99 },
   { ...BARE, name: '200-threads', what: '1 process, 200 threads', threads: 199 },
   { ...BARE, name: '900-descriptors', what: '1 process, 900 descriptors', descriptors: 900 },
+  { ...BARE, name: '10000-descriptors', what: '1 process, 10,000 descriptors', descriptors: 10_000 },
+  { ...BARE, name: '1000-epoll-entries', what: '1 process, an epoll of 1,000 eventfds', epoll_entries: 1000 },
 ];
 
 /**
@@ -28,9 +32,11 @@ export const WORKLOADS: readonly Workload[] = [
  * day: CRIU restores into a time namespace, in which the monotonic clock does not show how long the process was away.
  */
 export const SUBJECT = `
-import json, mmap, os, signal, sys, threading, time
+import json, mmap, os, resource, select, signal, sys, threading, time
 
 os.closerange(3, 65536)
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 spec = json.loads(sys.argv[1])
 board = memoryview(mmap.mmap(os.open(sys.argv[2], os.O_RDWR), 4096)).cast("Q")
 size = spec["memory_mib"] << 20
@@ -45,6 +51,14 @@ for number in range(spec["descriptors"] // 6):
     kept.append(os.eventfd(number))
     kept.append(os.eventfd(0, os.EFD_NONBLOCK))
     kept.extend(os.pipe())
+if spec["epoll_entries"] > 0:
+    epoll = select.epoll()
+    targets = [os.eventfd(number) for number in range(spec["epoll_entries"])]
+    for target in targets:
+        epoll.register(target, select.EPOLLIN)
+    for target in targets[::2]:
+        os.dup2(target, target + 2 * len(targets))
+        os.close(target)
 event = threading.Event()
 threading.stack_size(128 * 1024)
 for _ in range(spec["threads"]):

@@ -17,6 +17,7 @@ interface Flags extends ConnectionFlags {
   readonly external: string[];
   readonly extUnixSk?: true;
   readonly outsidePipes?: true;
+  readonly irmapScanPath: string[];
   readonly fileLocks: boolean;
   readonly json?: true;
 }
@@ -32,6 +33,7 @@ export function addCheck(program: Command, done: (status: number) => void): void
     .option('--external <key>', 'as for checkpoint (repeatable)', collect, [])
     .option('--ext-unix-sk', 'as for checkpoint')
     .option('--outside-pipes', 'as for checkpoint')
+    .option('--irmap-scan-path <dir>', 'as for checkpoint (repeatable)', collect, [])
     .option('--no-file-locks', 'as for checkpoint');
   addConnectionFlags(command)
     .option('--json', 'print one JSON object')
@@ -47,6 +49,7 @@ async function run(flags: Flags, { signal }: Interrupt): Promise<number> {
     external: flags.external,
     ext_unix_sk: flags.extUnixSk === true,
     outside_pipes: flags.outsidePipes === true,
+    irmap_scan_paths: flags.irmapScanPath,
     file_locks: flags.fileLocks,
     ...connectionOptions(flags),
     signal,

@@ -31,6 +31,7 @@ interface Flags extends ConnectionFlags {
   readonly external: string[];
   readonly extUnixSk?: true;
   readonly outsidePipes?: true;
+  readonly irmapScanPath: string[];
   readonly fileLocks: boolean;
   readonly json?: true;
 }
@@ -68,6 +69,12 @@ export function addCheckpoint(program: Command, done: (status: number) => void):
     .option('--external <key>', 'what is outside of the tree and stays there (repeatable)', collect, [])
     .option('--ext-unix-sk', 'accept datagram sockets connected to named ones outside of the tree')
     .option('--outside-pipes', 'accept pipes whose other end is outside of the tree')
+    .option(
+      '--irmap-scan-path <dir>',
+      'look here for watched files whose name is not known (repeatable)',
+      collect,
+      [],
+    )
     .option('--no-file-locks', 'refuse a tree that holds file locks or leases');
   addConnectionFlags(command)
     .option('--json', 'print one JSON object')
@@ -142,6 +149,7 @@ async function save(
     external: flags.external,
     ext_unix_sk: flags.extUnixSk === true,
     outside_pipes: flags.outsidePipes === true,
+    irmap_scan_paths: flags.irmapScanPath,
     file_locks: flags.fileLocks,
     ...connectionOptions(flags),
     signal,

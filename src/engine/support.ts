@@ -47,7 +47,10 @@ const REFUSED: readonly Row[] = [
     support: 'all but pairs of Unix sockets: TCP, UDP, Unix sockets with addresses, netlink, packet, raw',
   },
   { name: 'namespaces', support: 'trees with namespaces of their own' },
-  { name: 'io_uring, inotify, fanotify, perf, bpf, devices', support: 'descriptors of these kinds' },
+  {
+    name: 'io_uring, userfaultfd, perf events, BPF programs, KVM, FUSE, tun, devices',
+    support: 'descriptors of these kinds, each with what would help',
+  },
 ];
 
 function section(title: string, rows: readonly Row[], column = 'kept'): string[] {

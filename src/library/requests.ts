@@ -71,6 +71,8 @@ export const checkpointOptions = z.strictObject({
   external: z.array(z.string()).default([]),
   /** Accept pipes whose other end is outside of the tree. */
   outside_pipes: z.boolean().default(false),
+  /** Directories to look for watched files in (inotify, fanotify), where their file system has no handles. */
+  irmap_scan_paths: z.array(z.string()).default([]),
   /** Save locks and leases of files; without it a tree that holds some is refused. */
   file_locks: z.boolean().default(true),
   /** Accept datagram sockets connected to named ones outside of the tree; restore connects them again. */
@@ -133,6 +135,8 @@ export const checkOptions = z.strictObject({
   ghost_limit_bytes: z.number().int().nonnegative().default(GHOST_LIMIT_BYTES),
   external: z.array(z.string()).default([]),
   outside_pipes: z.boolean().default(false),
+  /** Directories to look for watched files in (inotify, fanotify), where their file system has no handles. */
+  irmap_scan_paths: z.array(z.string()).default([]),
   file_locks: z.boolean().default(true),
   /** Accept datagram sockets connected to named ones outside of the tree; restore connects them again. */
   ext_unix_sk: z.boolean().default(false),

@@ -281,7 +281,9 @@ export interface FileKind {
   /** Frozen, once per dump, before any is dumped: all descriptors of this kind (those of one description, too). */
   begin?(descriptors: readonly Descriptor[], context: DumpContext): void;
   dump(descriptor: Descriptor, id: number, taken: number, context: DumpContext): file_entry;
-  /** Once per dump, after all descriptors: images of its own (pipes-data.img). */
+  /** Frozen, once per dump, when every description was dumped: what depends on which there are (targets of an epoll). */
+  conclude?(context: DumpContext): void;
+  /** Once per dump, after all descriptors, when the tree may go on already: images of its own (pipes-data.img). */
   write?(context: DumpContext): void;
   /** As `check`, for what only all descriptors of this kind of the whole tree tell (both ends of a pipe). */
   checkAll?(descriptors: readonly Descriptor[], refuse: Refuse, options: DumpOptions): void;

@@ -1,5 +1,4 @@
 /** Files of one value each below /proc/PID: fs/proc/base.c; the manual pages proc_pid_NAME(5). */
-import { existsSync } from 'node:fs';
 import { ProcfsError } from './error.js';
 import { fail, toBigInt, toNumber, words } from './field.js';
 import { readText, taskPath, type Where } from './read.js';
@@ -16,8 +15,10 @@ function optionalScalar(pid: number, file: string, where: Where) {
     return scalar(pid, file, where);
   } catch (error) {
     const lacking = error instanceof ProcfsError && (error.errno === 'ENOENT' || error.errno === 'EINVAL');
-    if (lacking && existsSync(taskPath(pid, 'stat', where))) return undefined;
-    throw error;
+    if (!lacking) throw error;
+    // Of a task that has ended meanwhile this says so.
+    readText(taskPath(pid, 'stat', where));
+    return undefined;
   }
 }
 

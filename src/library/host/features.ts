@@ -124,7 +124,12 @@ export const HOST_FEATURES: readonly HostFeature[] = [
   { name: 'uffd-noncoop', what: 'memory on demand', need: 'later', probe: probe.userfaultfd },
   { name: 'userns', what: 'user namespaces', need: 'later' },
   { name: 'cgroupns', what: 'cgroup namespaces', need: 'later' },
-  { name: 'timens', what: 'time namespaces', need: 'later' },
+  {
+    name: 'timens',
+    what: 'clocks that go on where they were, on a host that was booted later',
+    need: 'sometimes',
+    probe: probe.since(5, 11),
+  },
   { name: 'external_net_ns', what: 'network namespaces from outside', need: 'later' },
   { name: 'move_mount_set_group', what: 'mount namespaces', need: 'later' },
   { name: 'apparmor_stacking', what: 'stacked AppArmor profiles', need: 'later' },

@@ -24,6 +24,7 @@ function treeRefusals(pid: number, options: ParsedOptions<'check'>): Refusal[] {
     ghostLimit: options.ghost_limit_bytes,
     external: options.external,
     outsidePipes: options.outside_pipes,
+    irmapScanPaths: options.irmap_scan_paths,
     leaveRunning: false,
     fileLocks: options.file_locks,
     tcpEstablished: options.tcp_established,

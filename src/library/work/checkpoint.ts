@@ -35,6 +35,7 @@ export function checkpointTree(
     ghostLimit: options.ghost_limit_bytes,
     external: options.external,
     outsidePipes: options.outside_pipes,
+    irmapScanPaths: options.irmap_scan_paths,
     leaveRunning: afterwards === 'run',
     fileLocks: options.file_locks,
     tcpEstablished: options.tcp_established,

@@ -10,8 +10,8 @@ import {
   type Process,
   type Refuse,
 } from '../contract.js';
-import { refusalOf } from '../description/described.js';
 import { checkLocks } from './locks.js';
+import { unknownFile } from './unknown.js';
 import { checkUnseenLocks } from './unseen-locks.js';
 
 /** Before the freeze: everything about the files of a tree that could not be saved. */
@@ -29,7 +29,7 @@ export function checkFiles(
       const descriptor = { process, fd: info.fd, info };
       const kind = kinds.find((kind) => kind.recognise(descriptor));
       checkLocks(descriptor, refuse, options);
-      if (kind === undefined) refuse(refusalOf(descriptor, 'files of this kind cannot be saved yet'));
+      if (kind === undefined) refuse(unknownFile(descriptor));
       else {
         kind.check?.(descriptor, refuse, options);
         const others = found.get(kind);

@@ -13,11 +13,12 @@ import type {
   Process,
 } from '../contract.js';
 import { openPath, openPidfd, takeDescriptor } from '../description/calls.js';
-import { objectOf, refuseNow } from '../description/described.js';
+import { objectOf } from '../description/described.js';
 import { dumpFs } from './fs.js';
 import { checkLocks, writeLocks } from './locks.js';
 import { abandonRemaps, writeRemaps } from './remap.js';
 import { Descriptions } from './shared.js';
+import { unknownFile } from './unknown.js';
 
 /**
  * The files of a frozen tree. `begin`, then `dump`, while others may add files of theirs, then `write`. `abandon` when
@@ -65,6 +66,7 @@ export class DescriptorCollector implements FileCollector {
     for (let step = this.#steps.shift(); step !== undefined; step = this.#steps.shift()) step();
     const { refuse, options } = this.context;
     for (const [kind, descriptors] of this.#byKind) kind.checkAll?.(descriptors, refuse, options);
+    for (const kind of this.#kinds) kind.conclude?.(this.context);
     for (const process of this.context.processes)
       if (process.state !== 'zombie')
         this.context.writer.write('fs', process.insidePid, [dumpFs(process, this)]);
@@ -95,8 +97,10 @@ export class DescriptorCollector implements FileCollector {
 
   #recognise(descriptor: Descriptor): Recognised {
     const kind = this.#kinds.find((kind) => kind.recognise(descriptor));
-    if (kind === undefined)
-      return refuseNow(this.context, descriptor, 'files of this kind cannot be saved yet');
+    if (kind === undefined) {
+      this.context.refuse(unknownFile(descriptor));
+      throw new Error(`${objectOf(descriptor)} is of no kind`);
+    }
     return { descriptor, kind };
   }
 

@@ -16,14 +16,15 @@ import { checkWatched, handleEntry } from './watched.js';
 
 /**
  * fanotify(7): the group's flags, and marks on inodes, mounts and file systems with their events and those they ignore,
- * all in fdinfo. Unread events are treated as inotify's are. A permission event that was read and not answered is seen
- * nowhere; whoever waits for the answer gets it when the group is closed.
+ * all in fdinfo. Unread events are treated as inotify's are. Groups that are asked for permission cannot be saved: whoever
+ * opens a file would wait for the frozen program, and so might we.
  */
 const MARK = { inode: 1, mount: 2, fileSystem: 3 } as const;
 
 export const fanotify: FileKind = {
   name: 'fanotify',
-  support: 'flags, marks of inodes, mounts and file systems with their events; not with unread events',
+  support:
+    'flags, marks of inodes, mounts and file systems with their events; not with unread events, nor for permission events',
   member: 'ffy',
 
   recognise: ({ info }) => info.link === 'anon_inode:[fanotify]',
@@ -35,6 +36,14 @@ export const fanotify: FileKind = {
       if (watched !== undefined) checkWatched(watched, 'a mark', descriptor, refuse, options);
       else if (placeOf(mark, descriptor) === undefined) refuse(refusalOf(descriptor, nowhere(mark), REMOVE));
     }
+    if (info.fanotify.some(({ mask, ignoredMask }) => ((mask | ignoredMask) & PERMISSION_EVENTS) !== 0))
+      refuse(
+        refusalOf(
+          descriptor,
+          'it decides whether others may open or read files (permission events), and they all wait while it stands still',
+          REMOVE,
+        ),
+      );
     if (info.fields.has('fanotify mnt_ns'))
       refuse(refusalOf(descriptor, 'it has a mark on a mount namespace, which cannot be saved', REMOVE));
   },
@@ -79,6 +88,9 @@ export const fanotify: FileKind = {
     });
   },
 };
+
+/** The last one is FAN_PRE_ACCESS, of Linux 6.14. */
+const PERMISSION_EVENTS = E.FAN_OPEN_PERM | E.FAN_ACCESS_PERM | E.FAN_OPEN_EXEC_PERM | 0x10_0000;
 
 const REMOVE = 'let the program remove the mark';
 

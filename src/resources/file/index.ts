@@ -1,4 +1,5 @@
 import type { FileKind } from '../contract.js';
+import { bpfmap } from './bpfmap.js';
 import { epoll } from './epoll.js';
 import { eventfd } from './eventfd.js';
 import { fanotify } from './fanotify.js';
@@ -23,6 +24,7 @@ export const fileKinds: readonly FileKind[] = [
   pidfd,
   inotify,
   fanotify,
+  bpfmap,
   namespace,
   tty,
   pipe,

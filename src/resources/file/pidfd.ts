@@ -33,7 +33,7 @@ const EXITS_FILE = 'stasis-pidfd.json';
 export const pidfd: FileKind = {
   name: 'pidfd',
   support:
-    'pidfds of processes of the tree, also of zombies; of those that are gone, with how they ended (from Linux 6.15)',
+    'pidfds of processes and threads of the tree, also of zombies; of those that are gone, with how they ended (from Linux 6.15)',
   member: 'pidfd',
 
   recognise: ({ info }) => info.link === 'anon_inode:[pidfd]',

@@ -87,6 +87,13 @@ k=ok(libc.fanotify_init(0x2,0)); mark(k,0x11,0x8,'/dev/shm'); mark(k,0x71,0x3,'/
     );
   });
 
+  test('fanotify: a group that is asked for permission, and a mark of a mount namespace, are refused', async () => {
+    using program = await Program.start(
+      `${QUIET}${LIBC}open('f','w').close(); n=ok(libc.fanotify_init(0x6,0)); mark(n,1,0x10000,'f')`,
+    );
+    assert.throws(() => save(program), /descriptor 3 \(anon_inode:\[fanotify\]\).*permission events/);
+  });
+
   test('a watched file that is gone at the restore is named', async () => {
     await assert.rejects(
       roundTrip(
