@@ -179,10 +179,10 @@ function rebuild(socket: inet_sk_entry, holder: Holder): Result {
   const peer = A.imageAddress(family, socket.dstPort, socket.dstAddr, id);
   const fd = openDatagramSocket(tape, family, socket.type, socket.proto);
   if (socket.v6only) setNumber(tape, fd, S.SOL_IPV6, S.IPV6_V6ONLY, 1);
+  restoreEarlyMore(holder, id, fd);
   if (opts !== undefined) restoreEarlyOptions(tape, fd, opts);
   if (sharesPort(socket, holder)) setNumber(tape, fd, S.SOL_SOCKET, S.SO_REUSEADDR, 1);
   if (ipOpts !== undefined) restoreIpOptions(tape, fd, family, ipOpts);
-  restoreEarlyMore(holder, id, fd);
   const isFilled = (besideFor(holder.reader, id).datagrams ?? []).length > 0;
   if (isFilled) closeForOthers(tape, fd);
   bind(socket, local, holder, fd);

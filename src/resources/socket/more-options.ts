@@ -76,7 +76,7 @@ function freshOptions(socket: SocketIdentity): ReadonlyMap<string, string> {
   return values;
 }
 
-/** To be played before the socket gets its address. */
+/** To be played first of all, before `restoreEarlyOptions`: an interface to send by is not taken once there is a device. */
 export function restoreEarlyMore(holder: Holder, id: number, fd: Result | number): void {
   const { uid, gid } = besideFor(holder.reader, id);
   setThose(holder, id, fd, true);

@@ -18,7 +18,7 @@ export interface OptionSpec {
   readonly length: number;
   /** Which sockets have it. */
   readonly of: (socket: SocketIdentity) => boolean;
-  /** Set before the socket gets its address. */
+  /** Set before the socket gets its address, and its device: some are not taken any more then. */
   readonly isEarly?: true;
   /** Only a hint, or not to be set on every host: a failure is no obstacle. */
   readonly isHint?: true;
@@ -93,8 +93,8 @@ const V4_ROWS = rows(S.SOL_IP, takesV4, [
   ['IP_MULTICAST_TTL', S.IP_MULTICAST_TTL],
   ['IP_MULTICAST_LOOP', S.IP_MULTICAST_LOOP],
   ['IP_MULTICAST_ALL', S.IP_MULTICAST_ALL],
-  ['IP_MULTICAST_IF', S.IP_MULTICAST_IF],
-  ['IP_UNICAST_IF', S.IP_UNICAST_IF, { device: 'network' }],
+  ['IP_MULTICAST_IF', S.IP_MULTICAST_IF, EARLY],
+  ['IP_UNICAST_IF', S.IP_UNICAST_IF, { device: 'network', isEarly: true }],
 ]);
 
 /** Those of IPv4 that CRIU's image has for sockets of IPv4 only. */
@@ -116,11 +116,11 @@ const V6_ROWS = rows(S.SOL_IPV6, isV6, [
   ['IPV6_FLOWINFO', S.IPV6_FLOWINFO],
   ['IPV6_FLOWINFO_SEND', S.IPV6_FLOWINFO_SEND],
   ['IPV6_UNICAST_HOPS', S.IPV6_UNICAST_HOPS],
-  ['IPV6_MULTICAST_IF', S.IPV6_MULTICAST_IF, { device: 'host' }],
+  ['IPV6_MULTICAST_IF', S.IPV6_MULTICAST_IF, { device: 'host', isEarly: true }],
   ['IPV6_MULTICAST_HOPS', S.IPV6_MULTICAST_HOPS],
   ['IPV6_MULTICAST_LOOP', S.IPV6_MULTICAST_LOOP],
   ['IPV6_MULTICAST_ALL', S.IPV6_MULTICAST_ALL],
-  ['IPV6_UNICAST_IF', S.IPV6_UNICAST_IF, { device: 'network' }],
+  ['IPV6_UNICAST_IF', S.IPV6_UNICAST_IF, { device: 'network', isEarly: true }],
   [
     'IPV6_ROUTER_ALERT',
     S.IPV6_ROUTER_ALERT,
