@@ -9,6 +9,7 @@ import { openPidfd, takeDescriptor } from '../description/calls.js';
 import { peekDatagrams } from './datagram-queue.js';
 import { localAddress, peerAddress, printAddress, readSockaddr } from './inet-address.js';
 import { getNumber } from './option-bytes.js';
+import { peersOf } from './proc-net.js';
 
 if (inNamespace(import.meta.url)) {
   /** Look at a descriptor of a program, or of what stands for it. */
@@ -134,6 +135,30 @@ q.bind(o.getsockname()); x.sendto(b'second',o.getsockname()); o.setsockopt(1,2,0
           seen.reduce((sum, each) => sum + each.length - OPTIONS.length, 0),
           82,
         ),
+    );
+  });
+
+  test('raw sockets: bound and connected addresses, also of the protocol of TCP', async () => {
+    await compare(
+      `a=socket.socket(socket.AF_INET,socket.SOCK_RAW,6); a.bind(('127.0.0.1',0))
+b=socket.socket(socket.AF_INET,socket.SOCK_RAW,201); b.connect(('127.0.0.2',0))
+c=socket.socket(socket.AF_INET6,socket.SOCK_RAW,201); c.connect(('::1',0)); d=socket.socket(socket.AF_INET,socket.SOCK_RAW,255)`,
+      (pid) => {
+        const looked = inodesOf(pid).map((fd) =>
+          through(pid, fd, (taken) => [localAddress(taken), getNumber(taken, S.SOL_IP, S.IP_HDRINCL)]),
+        );
+        const peers = [S.AF_INET, S.AF_INET6].map((family) => [
+          ...peersOf(pid, family, S.SOCK_RAW, 201).values(),
+        ]);
+        return { looked, peers };
+      },
+      (_, { looked, peers }) => {
+        assert.equal(looked.length, 4);
+        assert.deepEqual(
+          peers.map(({ length }) => length),
+          [1, 1],
+        );
+      },
     );
   });
 
