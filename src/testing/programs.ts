@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { EVENT_PROGRAM } from './event-program.js';
+import { SOCKET_PROGRAM } from './socket-program.js';
 import { Subject } from './subject.js';
 
 /**
@@ -203,6 +204,7 @@ export const PROGRAMS: readonly Program[] = [
   { name: 'sparse, protected and inherited memory', start: () => Subject.python(MEMORY) },
   { name: 'perl', start: () => Subject.start(['perl', '-e', PERL]) },
   EVENT_PROGRAM,
+  SOCKET_PROGRAM,
   { name: 'node', start: () => Subject.start([process.execPath, '-e', NODE]) },
 ];
 

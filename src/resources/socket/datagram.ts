@@ -8,6 +8,8 @@ import { perDump, perRestore } from '../description/state.js';
 import { setStatusFlags } from '../description/status-flags.js';
 import { FD_TYPE } from '../description/types.js';
 import { besideFor, besideOf, writeBeside } from './beside.js';
+import { dumpQueue } from './datagram-pending.js';
+import { closeForOthers, noteOpened, refill } from './datagram-refill.js';
 import { throughDuplicate } from './duplicate.js';
 import { identify, type SocketIdentity } from './identify.js';
 import * as A from './inet-address.js';
@@ -51,6 +53,7 @@ export const datagramSocket: FileKind = {
     const socket = identify(descriptor);
     if (socket === undefined || !isDatagram(socket))
       return refuseNow(context, descriptor, 'it is no datagram socket any more');
+    dumpQueue(descriptor, id, taken, socket, context);
     dumpMoreOptions(taken, id, socket, descriptor, context);
     const groups = groupsOf(taken, groupsAround(descriptor, socket, context));
     if (groups.length > 0) besideOf(context, id).groups = groups;
@@ -176,12 +179,16 @@ function rebuild(socket: inet_sk_entry, holder: Holder): Result {
   const peer = A.imageAddress(family, socket.dstPort, socket.dstAddr, id);
   const fd = openDatagramSocket(tape, family, socket.type, socket.proto);
   if (socket.v6only) setNumber(tape, fd, S.SOL_IPV6, S.IPV6_V6ONLY, 1);
+  restoreEarlyMore(holder, id, fd);
   if (opts !== undefined) restoreEarlyOptions(tape, fd, opts);
   if (sharesPort(socket, holder)) setNumber(tape, fd, S.SOL_SOCKET, S.SO_REUSEADDR, 1);
   if (ipOpts !== undefined) restoreIpOptions(tape, fd, family, ipOpts);
-  restoreEarlyMore(holder, id, fd);
+  const isFilled = (besideFor(holder.reader, id).datagrams ?? []).length > 0;
+  if (isFilled) closeForOthers(tape, fd);
   bind(socket, local, holder, fd);
   for (const group of besideFor(holder.reader, id).groups ?? []) joinGroup(tape, fd, group, id);
+  if (isFilled) refill(holder, fd, socket);
+  noteOpened(holder, socket);
   if (peer.port !== 0 || !A.isAny(peer.words)) A.connectInet(tape, fd, peer);
   if (opts !== undefined) restoreLateOptions(tape, fd, opts);
   restoreLateMore(holder, id, fd);

@@ -1,9 +1,17 @@
 import type { FileKind } from '../contract.js';
 import { datagramSocket } from './datagram.js';
 import { netlinkSocket } from './netlink.js';
+import { otherSocket } from './other.js';
 import { packetSocket } from './packet.js';
 import { tcp } from './tcp.js';
 import { unix } from './unix.js';
 
 /** Every kind of socket, the more particular ones first; what is in flight in Unix sockets is dumped by those after them. */
-export const socketKinds: readonly FileKind[] = [unix, tcp, datagramSocket, netlinkSocket, packetSocket];
+export const socketKinds: readonly FileKind[] = [
+  unix,
+  tcp,
+  datagramSocket,
+  netlinkSocket,
+  packetSocket,
+  otherSocket,
+];

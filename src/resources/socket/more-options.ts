@@ -6,7 +6,7 @@ import type { Descriptor, DumpContext, Holder, Result, Tape } from '../contract.
 import { BESIDE_FILE, besideFor, besideOf } from './beside.js';
 import type { SocketIdentity } from './identify.js';
 import { interfaceName, mustHaveInterface } from './interfaces.js';
-import { getBytes, setBytes } from './option-bytes.js';
+import { getBytes, getNumber, setBytes } from './option-bytes.js';
 import { OPTION_BY_NAME, OPTIONS, type OptionSpec } from './option-table.js';
 
 /**
@@ -20,35 +20,25 @@ export function dumpMoreOptions(
   { info }: Descriptor,
   context: DumpContext,
 ): void {
-  const beside = besideOf(context, id);
-  const fresh = freshOptions(socket);
   const options: Record<string, string> = {};
-  for (const [name, value] of readOptions(fd, socket)) if (fresh.get(name) !== value) options[name] = value;
-  if (Object.keys(options).length > 0) beside.options = options;
+  for (const { spec, value, number } of freshOptions(socket)) {
+    // Most are numbers, and as they were: nothing is made of them.
+    if (number !== undefined && getNumber(fd, spec.level, spec.option) === number) continue;
+    const own = read(fd, spec);
+    if (own !== undefined && own !== value) options[spec.name] = own;
+  }
+  if (Object.keys(options).length > 0) besideOf(context, id).options = options;
   const [uid, gid] = [Number(info.stat.uid), Number(info.stat.gid)];
   if (uid === 0 && gid === 0) return;
-  beside.uid = uid;
-  beside.gid = gid;
+  besideOf(context, id).uid = uid;
+  besideOf(context, id).gid = gid;
 }
 
 /** Options that can be read, but not set to what they were. */
 export function moreOptionsProblem(fd: number, socket: SocketIdentity): string | undefined {
-  const fresh = freshOptions(socket);
-  for (const spec of OPTIONS) {
-    if (spec.refused === undefined || !spec.of(socket)) continue;
-    if (read(fd, spec) !== fresh.get(spec.name)) return spec.refused;
-  }
+  for (const { spec, value } of freshOptions(socket))
+    if (spec.refused !== undefined && read(fd, spec) !== value) return spec.refused;
   return undefined;
-}
-
-function readOptions(fd: number, socket: SocketIdentity): Map<string, string> {
-  const values = new Map<string, string>();
-  for (const spec of OPTIONS) {
-    if (!spec.of(socket)) continue;
-    const value = read(fd, spec);
-    if (value !== undefined) values.set(spec.name, value);
-  }
-  return values;
 }
 
 function read(fd: number, { level, option, length, device }: OptionSpec): string | undefined {
@@ -59,24 +49,37 @@ function read(fd: number, { level, option, length, device }: OptionSpec): string
   return index === 0 ? '' : (interfaceName(index) ?? '');
 }
 
-const fresh = new Map<string, ReadonlyMap<string, string>>();
+/** An option that such sockets have, and what a fresh one has; `number` where it is a plain one. */
+interface Fresh {
+  readonly spec: OptionSpec;
+  readonly value: string | undefined;
+  readonly number: number | undefined;
+}
+
+const fresh = new Map<string, readonly Fresh[]>();
 
 /** What a socket of this make has from the start, in this network namespace. */
-function freshOptions(socket: SocketIdentity): ReadonlyMap<string, string> {
+function freshOptions(socket: SocketIdentity): readonly Fresh[] {
   const { family, type, protocol } = socket;
   const key = `${family}:${type}:${protocol}`;
   const known = fresh.get(key);
   if (known !== undefined) return known;
+  const specs = OPTIONS.filter((spec) => spec.of(socket));
   // A packet socket with a protocol would begin to receive.
-  const made = attempt('socket', [family, type | S.SOCK_CLOEXEC, family === S.AF_PACKET ? 0 : protocol]);
-  if (made < 0) return new Map();
+  const ofNone = family === S.AF_PACKET ? 0 : protocol;
+  const made = attempt('socket', [family, type | S.SOCK_CLOEXEC, ofNone]);
+  if (made < 0) return specs.map((spec) => ({ spec, value: undefined, number: undefined }));
   using opened = new OwnedFd(made);
-  const values = readOptions(opened.fd, socket);
+  const values = specs.map((spec) => ({
+    spec,
+    value: read(opened.fd, spec),
+    number: spec.length === 4 ? getNumber(opened.fd, spec.level, spec.option) : undefined,
+  }));
   fresh.set(key, values);
   return values;
 }
 
-/** To be played before the socket gets its address. */
+/** To be played first of all, before `restoreEarlyOptions`: an interface to send by is not taken once there is a device. */
 export function restoreEarlyMore(holder: Holder, id: number, fd: Result | number): void {
   const { uid, gid } = besideFor(holder.reader, id);
   setThose(holder, id, fd, true);

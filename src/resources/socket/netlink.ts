@@ -123,8 +123,8 @@ function rebuild(socket: netlink_sk_entry, holder: Holder): Result {
   const { id, opts } = socket;
   const { type = S.SOCK_RAW, netlink_groups: more = [] } = besideFor(holder.reader, id);
   const fd = tape.call('socket', [S.AF_NETLINK, type | S.SOCK_CLOEXEC, socket.protocol]);
-  if (opts !== undefined) restoreEarlyOptions(tape, fd, opts);
   restoreEarlyMore(holder, id, fd);
+  if (opts !== undefined) restoreEarlyOptions(tape, fd, opts);
   // Before it is in any group: what it is to get goes through its filter, into a queue of its size.
   if (opts !== undefined) restoreLateOptions(tape, fd, opts);
   restoreLateMore(holder, id, fd);

@@ -24,19 +24,17 @@ export function getNumber(fd: number, level: number, option: number): number | u
   return getInto(fd, level, option, 4) === 4 ? scratch.view.getInt32(0, true) : undefined;
 }
 
+/** Numbers are quicker to pass than bigints, and there are dozens of options for each of many sockets. */
+const VALUE = Number(scratch.address);
+const LENGTH = VALUE + LENGTH_AT;
+
 function getInto(fd: number, level: number, option: number, length: number): number | undefined {
   if (length > LENGTH_AT) throw new RangeError(`an option of ${length} bytes`);
   scratch.view.setUint32(LENGTH_AT, length, true);
-  const result = attempt('getsockopt', [
-    fd,
-    level,
-    option,
-    scratch.address,
-    scratch.address + BigInt(LENGTH_AT),
-  ]);
+  const result = attempt('getsockopt', [fd, level, option, VALUE, LENGTH]);
+  if (result >= 0) return scratch.view.getUint32(LENGTH_AT, true);
   if (ABSENT.has(result)) return undefined;
-  if (result < 0) throw new SyscallError('getsockopt', -result, `option ${option} of level ${level}`);
-  return scratch.view.getUint32(LENGTH_AT, true);
+  throw new SyscallError('getsockopt', -result, `option ${option} of level ${level}`);
 }
 
 /** `mayFail`: for what is only a hint to the kernel, and not to be had everywhere. */

@@ -18,7 +18,7 @@ export interface OptionSpec {
   readonly length: number;
   /** Which sockets have it. */
   readonly of: (socket: SocketIdentity) => boolean;
-  /** Set before the socket gets its address. */
+  /** Set before the socket gets its address, and its device: some are not taken any more then. */
   readonly isEarly?: true;
   /** Only a hint, or not to be set on every host: a failure is no obstacle. */
   readonly isHint?: true;
@@ -44,6 +44,8 @@ const isV6 = ({ family }: SocketIdentity): boolean => family === S.AF_INET6;
 /** Sockets of IPv6 take options of IPv4, for peers with mapped addresses; not so raw ones. */
 const takesV4 = (socket: SocketIdentity): boolean =>
   isV4(socket) || (isV6(socket) && socket.type !== S.SOCK_RAW);
+/** Streams know nothing of these. */
+const isDatagram = ({ type }: SocketIdentity): boolean => type !== S.SOCK_STREAM;
 const isUdp = ({ type, protocol }: SocketIdentity): boolean =>
   type === S.SOCK_DGRAM && (protocol === S.IPPROTO_UDP || protocol === S.IPPROTO_UDPLITE);
 const isUdpLite = (socket: SocketIdentity): boolean => isUdp(socket) && socket.protocol === S.IPPROTO_UDPLITE;
@@ -90,12 +92,23 @@ const V4_ROWS = rows(S.SOL_IP, takesV4, [
   ['IP_RECVERR', S.IP_RECVERR],
   ['IP_RECVERR_RFC4884', S.IP_RECVERR_RFC4884],
   ['IP_MINTTL', S.IP_MINTTL],
-  ['IP_MULTICAST_TTL', S.IP_MULTICAST_TTL],
-  ['IP_MULTICAST_LOOP', S.IP_MULTICAST_LOOP],
-  ['IP_MULTICAST_ALL', S.IP_MULTICAST_ALL],
-  ['IP_MULTICAST_IF', S.IP_MULTICAST_IF],
-  ['IP_UNICAST_IF', S.IP_UNICAST_IF, { device: 'network' }],
+  ['IP_UNICAST_IF', S.IP_UNICAST_IF, { device: 'network', isEarly: true }],
 ]);
+
+const MULTICAST_ROWS = [
+  ...rows(S.SOL_IP, (socket) => takesV4(socket) && isDatagram(socket), [
+    ['IP_MULTICAST_TTL', S.IP_MULTICAST_TTL],
+    ['IP_MULTICAST_LOOP', S.IP_MULTICAST_LOOP],
+    ['IP_MULTICAST_ALL', S.IP_MULTICAST_ALL],
+    ['IP_MULTICAST_IF', S.IP_MULTICAST_IF, EARLY],
+  ]),
+  ...rows(S.SOL_IPV6, (socket) => isV6(socket) && isDatagram(socket), [
+    ['IPV6_MULTICAST_IF', S.IPV6_MULTICAST_IF, { device: 'host', isEarly: true }],
+    ['IPV6_MULTICAST_HOPS', S.IPV6_MULTICAST_HOPS],
+    ['IPV6_MULTICAST_LOOP', S.IPV6_MULTICAST_LOOP],
+    ['IPV6_MULTICAST_ALL', S.IPV6_MULTICAST_ALL],
+  ]),
+];
 
 /** Those of IPv4 that CRIU's image has for sockets of IPv4 only. */
 const MAPPED_ROWS = rows(S.SOL_IP, (socket) => isV6(socket) && takesV4(socket), [
@@ -116,11 +129,7 @@ const V6_ROWS = rows(S.SOL_IPV6, isV6, [
   ['IPV6_FLOWINFO', S.IPV6_FLOWINFO],
   ['IPV6_FLOWINFO_SEND', S.IPV6_FLOWINFO_SEND],
   ['IPV6_UNICAST_HOPS', S.IPV6_UNICAST_HOPS],
-  ['IPV6_MULTICAST_IF', S.IPV6_MULTICAST_IF, { device: 'host' }],
-  ['IPV6_MULTICAST_HOPS', S.IPV6_MULTICAST_HOPS],
-  ['IPV6_MULTICAST_LOOP', S.IPV6_MULTICAST_LOOP],
-  ['IPV6_MULTICAST_ALL', S.IPV6_MULTICAST_ALL],
-  ['IPV6_UNICAST_IF', S.IPV6_UNICAST_IF, { device: 'network' }],
+  ['IPV6_UNICAST_IF', S.IPV6_UNICAST_IF, { device: 'network', isEarly: true }],
   [
     'IPV6_ROUTER_ALERT',
     S.IPV6_ROUTER_ALERT,
@@ -196,6 +205,7 @@ const LAST_ROWS = [
 export const OPTIONS: readonly OptionSpec[] = [
   ...SOCKET_ROWS,
   ...V4_ROWS,
+  ...MULTICAST_ROWS,
   ...MAPPED_ROWS,
   ...V6_ROWS,
   ...UDP_ROWS,

@@ -133,9 +133,9 @@ function rebuild(socket: packet_sock_entry, holder: Holder): Result {
   const { id, opts } = socket;
   const fd = tape.call('socket', [S.AF_PACKET, socket.type | S.SOCK_CLOEXEC, 0]);
   const set = (option: number, value: number): void => setNumber(tape, fd, S.SOL_PACKET, option, value);
-  if (opts !== undefined) restoreEarlyOptions(tape, fd, opts);
   if (socket.vnetHdr) set(P.PACKET_VNET_HDR, 1);
   restoreEarlyMore(holder, id, fd);
+  if (opts !== undefined) restoreEarlyOptions(tape, fd, opts);
   set(P.PACKET_VERSION, socket.version);
   set(P.PACKET_RESERVE, socket.reserve);
   set(P.PACKET_TIMESTAMP, socket.timestamp);
@@ -152,7 +152,8 @@ function rebuild(socket: packet_sock_entry, holder: Holder): Result {
     const address = linkAddress(socket.protocol, index);
     tape.call('bind', [fd, tape.space(address), address.length]);
   }
-  for (const { index: number, type, addr } of socket.mclist) {
+  // The kernel names the one that was joined last first.
+  for (const { index: number, type, addr } of [...socket.mclist].reverse()) {
     const request = new Uint8Array(8 + Math.max(addr.length, 8));
     const view = new DataView(request.buffer);
     view.setInt32(0, indexOf(number, id, holder), true);
@@ -187,8 +188,8 @@ function rebuildOld(socket: packet_sock_entry, holder: Holder): Result {
   const { tape } = holder;
   const { id, opts } = socket;
   const fd = tape.call('socket', [S.AF_PACKET, S.SOCK_PACKET | S.SOCK_CLOEXEC, socket.protocol]);
-  if (opts !== undefined) restoreEarlyOptions(tape, fd, opts);
   restoreEarlyMore(holder, id, fd);
+  if (opts !== undefined) restoreEarlyOptions(tape, fd, opts);
   if (opts !== undefined) restoreLateOptions(tape, fd, opts);
   restoreLateMore(holder, id, fd);
   const name = besideFor(holder.reader, id).interfaces?.[socket.ifindex] ?? interfaceName(socket.ifindex);

@@ -8,6 +8,7 @@ import { bindInet, connectInet, type InetAddress, imageAddress, isAny } from './
 import { restoreIpOptions } from './ip-options.js';
 import { lastingTable, OwnedLock, unlock } from './lock.js';
 import type { Connection } from './lock-table.js';
+import { restoreEarlyMore, restoreLateMore } from './more-options.js';
 import { numbers, setBytes, setNumber } from './option-bytes.js';
 import { restoreEarlyOptions, restoreLateOptions } from './options.js';
 import { TCP } from './tcp-diag.js';
@@ -22,6 +23,7 @@ export function openTcp(socket: inet_sk_entry, holder: Holder): Result {
   const { tape, options } = holder;
   const { family, id } = socket;
   const fd = tape.call('socket', [family, S.SOCK_STREAM | S.SOCK_CLOEXEC, S.IPPROTO_TCP]);
+  restoreEarlyMore(holder, id, fd);
   const local = imageAddress(family, socket.srcPort, socket.srcAddr, id);
   const stream =
     isConnected(socket.state) && options.tcpClose !== true ? streamOf(socket, holder) : undefined;
@@ -32,6 +34,7 @@ export function openTcp(socket: inet_sk_entry, holder: Holder): Result {
   else openConnection(socket, { local, remote: remoteOf(socket) }, stream, fd, holder);
   restoreTcpOptions(socket, stream?.message, fd, tape);
   if (socket.opts !== undefined) restoreLateOptions(tape, fd, socket.opts);
+  restoreLateMore(holder, id, fd);
   setStatusFlags(tape, fd, socket.flags);
   restoreOwner(`file:${id}`, socket.fown, holder);
   return fd;

@@ -17,6 +17,7 @@ import { FD_TYPE } from '../description/types.js';
 import { identify } from './identify.js';
 import { localAddress, noWords, peerAddress } from './inet-address.js';
 import { dumpIpOptions } from './ip-options.js';
+import { dumpMoreOptions } from './more-options.js';
 import { getNumber } from './option-bytes.js';
 import { dumpOptions, optionProblem } from './options.js';
 import { getTcp, tcpInfo } from './tcp-calls.js';
@@ -34,12 +35,14 @@ export const tcp: FileKind = {
   support: 'listeners; connections with queues, sequence numbers, windows and options, by --tcp-established',
   member: 'isk',
 
-  restores: ({ isk }) => isk?.proto === S.IPPROTO_TCP,
+  // A raw socket may have the protocol too.
+  restores: ({ isk }) => isk?.proto === S.IPPROTO_TCP && isk.type === S.SOCK_STREAM,
 
   recognise: (descriptor) => {
     const identity = identify(descriptor);
     return (
       identity?.protocol === S.IPPROTO_TCP &&
+      identity.type === S.SOCK_STREAM &&
       (identity.family === S.AF_INET || identity.family === S.AF_INET6)
     );
   },
@@ -137,6 +140,7 @@ function describe(descriptor: Descriptor, id: number, taken: number, context: Du
   const identity = identify(descriptor);
   if (identity === undefined) return refuseNow(context, descriptor, 'it is no socket any more');
   const { family, inode } = identity;
+  dumpMoreOptions(taken, id, identity, descriptor, context);
   const repaired = repairedSocket(inode, context);
   const diag = known(context).get(inode);
   const opts = dumpOptions(taken);
