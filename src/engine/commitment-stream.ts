@@ -1,7 +1,8 @@
 import { EPOLLIN as POLLIN } from '../abi/event.js';
 import { F_DUPFD } from '../abi/fcntl.js';
-import { type ImageWriter, type MessageOf, StreamTarget } from '../image/index.js';
-import { LineReader, type Patience, writeWhole } from '../kernel/channel.js';
+import { ImageError, type ImageWriter, type MessageOf, StreamTarget } from '../image/index.js';
+import { LineReader, type Patience, StallError, writeWhole } from '../kernel/channel.js';
+import { SyscallError } from '../kernel/errors.js';
 import type { Label, Operand, Space, Tape } from '../tape/tape.js';
 import { ANSWER, ANSWER_BYTES_MAX, READY } from './answers.js';
 import type { Commitment, Descriptors } from './commitment.js';
@@ -60,9 +61,13 @@ export class StreamCommitment implements Commitment {
     try {
       writeWhole(this.#place.fd, bytes, patience, 'the stream of the image');
     } catch (error) {
-      const said = this.#complaint();
-      throw said === undefined ? error : said;
+      throw this.#complaint() ?? this.#explain(error);
     }
+  }
+
+  #explain(error: unknown): unknown {
+    if (!(error instanceof SyscallError || error instanceof StallError)) return error;
+    return new ImageError(this.target.path, `cannot be written: ${error.message}`, { cause: error });
   }
 
   /** Whoever stops reading may have said why. */
@@ -186,7 +191,7 @@ export class StreamCommitment implements Commitment {
     try {
       line = answers.next({ ...this.#patience, stall_ms: this.#place.ready_ms });
     } catch (error) {
-      if (error instanceof Error && 'code' in error && error.code === 'ETIMEDOUT')
+      if (error instanceof StallError)
         throw new MoveError(
           `the other end did not report that the tree stands ready within ${this.#place.ready_ms / 1000} s`,
           'running',

@@ -12,7 +12,14 @@ import type {
   RestoreResult,
   Results,
 } from './results.js';
-import { ARCHIVE_SUFFIX, type ImageOrigin, type ImageSink, isNodeStream, StreamEngine } from './streams.js';
+import {
+  ARCHIVE_SUFFIX,
+  type ImageOrigin,
+  type ImageSink,
+  isNodeStream,
+  StreamEngine,
+  type StreamPatience,
+} from './streams.js';
 
 /**
  * The library. Every function checks its options, does its work in an engine's process, and answers when it is done.
@@ -48,6 +55,8 @@ interface CheckpointTo {
    * could not be brought up.
    */
   readonly answers?: Readable;
+  /** Patience with the other end of a Writable. */
+  readonly patience?: StreamPatience;
 }
 
 interface RestoreFrom {
@@ -78,8 +87,8 @@ export function createEngine(options: EngineOptions = {}): Engine {
  */
 export async function checkpoint(options: CheckpointOptions): Promise<CheckpointResult> {
   if (!('to' in options)) return once('checkpoint', options);
-  const { to, answers, ...rest } = options;
-  if (isNodeStream(to)) return checkpointTo(to, answers, rest);
+  const { to, answers, patience, ...rest } = options;
+  if (isNodeStream(to)) return checkpointTo(to, { answers, patience }, rest);
   if (answers !== undefined) throw new TypeError('answers are of a stream');
   if (typeof to !== 'string')
     return once('checkpoint', { ...rest, ...UNNAMED, to: { kind: 'stream', ...to } });
@@ -92,14 +101,17 @@ const UNNAMED = { directory: 'the stream' } as const;
 
 async function checkpointTo(
   to: Writable,
-  answers: Readable | undefined,
+  {
+    answers,
+    patience,
+  }: { readonly answers: Readable | undefined; readonly patience: StreamPatience | undefined },
   rest: Omit<Call<'checkpoint'>, 'directory' | 'to'>,
 ): Promise<CheckpointResult> {
   refuseEngine(rest.engine);
   const { stdio } = split('checkpoint', { ...rest, ...UNNAMED });
   const ends = new StreamEngine(stdio, answers !== undefined);
   const { engine, fd } = ends;
-  const place = { kind: 'stream', fd, answers: ends.answers, inherited: true } as const;
+  const place = { kind: 'stream', fd, answers: ends.answers, inherited: true, ...patience } as const;
   ends.read(fd, to);
   if (answers !== undefined && ends.answers !== undefined) ends.write(ends.answers, answers);
   try {

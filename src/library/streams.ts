@@ -6,7 +6,7 @@ import { ENGINE_FIRST_FD, Engine, type EngineOptions } from './engine.js';
 export const ARCHIVE_SUFFIX = '.stasis';
 
 /** Patience with the other end of a stream, in milliseconds. */
-interface Patience {
+export interface StreamPatience {
   /** How long nothing may move; a minute. */
   readonly stall_ms?: number;
   /** How long the other end may take for an answer; two minutes. */
@@ -14,7 +14,7 @@ interface Patience {
 }
 
 /** A pipe or socket of this process. It stays this process's, and is neither closed nor set to anything. */
-export interface StreamDescriptor extends Patience {
+export interface StreamDescriptor extends StreamPatience {
   readonly fd: number;
   /** Where the other end answers, or is answered. */
   readonly answers?: number;

@@ -13,6 +13,8 @@ export interface FaultOrder {
   readonly afterwards: 'kill' | 'run' | 'stop';
   readonly durable: boolean;
   readonly fault: Fault;
+  /** The image goes out on descriptor 3; answers come on descriptor 4. */
+  readonly stream?: { readonly answers: boolean };
   /** No trial: the process that forks others does it itself, to compile the code. */
   readonly isWarmUp: boolean;
   /** The program's counters are copied here while everybody stands still, just before the commit. */
@@ -68,7 +70,7 @@ class Work {
     let error: string | undefined;
     try {
       if (this.#order.what === 'dump') {
-        mkdirSync(this.#order.directory, { recursive: true });
+        if (this.#order.stream === undefined) mkdirSync(this.#order.directory, { recursive: true });
         dump(this.#checkpointOptions());
       } else restore(this.#restoreRequest());
     } catch (thrown) {
@@ -120,6 +122,7 @@ class Work {
     return {
       ...COMMON,
       directory,
+      to: this.#streamPlace(),
       pid,
       afterwards,
       linkRemap: false,
@@ -133,6 +136,13 @@ class Work {
       overwrite: true,
       hooks: { phase: (name) => this.#phase(name), beforeCommit: () => this.#noteState() },
     };
+  }
+
+  #streamPlace(): CheckpointOptions['to'] {
+    const { stream } = this.#order;
+    if (stream === undefined) return undefined;
+    const answers = stream.answers ? ANSWERS_FD : undefined;
+    return { kind: 'stream', fd: STREAM_FD, answers, stall_ms: PATIENCE_MS, ready_ms: PATIENCE_MS };
   }
 
   #restoreRequest(): RestoreRequest {
@@ -150,6 +160,9 @@ class Work {
 }
 
 const MOST_WAITS = 24;
+const STREAM_FD = 3;
+const ANSWERS_FD = 4;
+const PATIENCE_MS = 1500;
 const COMMON = { shellJob: false, external: [], timeout_ms: 5000 } as const;
 
 export function carryOut(order: FaultOrder, touched: () => void): FaultAnswer {

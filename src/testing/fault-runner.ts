@@ -1,4 +1,5 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import type { FaultAnswer, FaultOrder } from './fault-order.js';
 
@@ -37,7 +38,10 @@ class Line {
 
   constructor(mode: 'once' | 'serve') {
     const flags = mode === 'serve' ? LONELY : [];
-    this.child = spawn(process.execPath, [...flags, SCRIPT, mode], { stdio: 'pipe' });
+    const stdio = ['pipe', 'pipe', 'pipe', ...(mode === 'once' ? (['pipe', 'pipe'] as const) : [])] as const;
+    this.child = spawn(process.execPath, [...flags, SCRIPT, mode], {
+      stdio: [...stdio],
+    }) as ChildProcessWithoutNullStreams;
     this.child.stdout.on('data', (bytes: Buffer) => this.#hear(bytes.toString()));
     this.child.stderr.on('data', (bytes: Buffer) => {
       this.#complaint += bytes.toString();
@@ -104,8 +108,17 @@ const TIMEOUT_MS = 60_000;
 const WARM_UPS = 4;
 
 /** A Node process of its own. */
-class FreshRunner implements Runner {
+export class FreshRunner implements Runner {
   readonly #line = new Line('once');
+
+  /** The other ends of its descriptors 3, a stream out, and 4, answers to it. */
+  get stream(): Socket {
+    return this.#line.child.stdio[3] as Socket;
+  }
+
+  get answers(): Socket {
+    return this.#line.child.stdio[4] as Socket;
+  }
 
   get pids(): readonly number[] {
     return [this.#line.pid];

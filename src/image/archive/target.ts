@@ -17,14 +17,7 @@ class FramedFiles {
 
   constructor(name: string, write: (bytes: Uint8Array) => void, flags = 0) {
     this.#path = name;
-    this.#encoder = new ArchiveEncoder((bytes) => {
-      try {
-        write(bytes);
-      } catch (error) {
-        if (error instanceof ImageError) throw error;
-        throw new ImageError(name, `cannot be written: ${reason(error)}`, { cause: error });
-      }
-    }, flags);
+    this.#encoder = new ArchiveEncoder(write, flags);
   }
 
   create(name: string): ImageFile {
@@ -101,7 +94,13 @@ export class ArchiveTarget implements ImageTarget {
   private constructor(file: string, temporary: string, fd: number) {
     this.path = file;
     this.#temporary = temporary;
-    this.#files = new FramedFiles(file, (bytes) => writeAll(fd, bytes));
+    this.#files = new FramedFiles(file, (bytes) => {
+      try {
+        writeAll(fd, bytes);
+      } catch (error) {
+        throw new ImageError(file, `cannot be written: ${reason(error)}`, { cause: error });
+      }
+    });
     this.#fd = fd;
   }
 
