@@ -1,3 +1,4 @@
+import { ERRNO } from '../../abi/errno.js';
 import * as S from '../../abi/socket.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
@@ -32,11 +33,14 @@ export function dumpQueue(
     );
   const unread = unreadOf(taken);
   const drop = context.options.dropPackets === true;
-  if (unread.error && keepsErrors(taken, socket) && !drop)
-    retryUnread(descriptor, 'an unread error or time stamp', context);
+  // Whoever looks at a queue gets the error first, and then it is gone.
+  if (unread.error && (unread.data || keepsErrors(taken, socket))) {
+    if (!drop) retryUnread(descriptor, 'an unread error or time stamp', context);
+    return;
+  }
   if (!unread.data) return;
   if (!isUdp(socket)) {
-    if (!drop) retryUnread(descriptor, 'unread packets', context);
+    if (!drop && !isEmpty(taken)) retryUnread(descriptor, 'unread packets', context);
     return;
   }
   const datagrams = peekDatagrams(taken, socket, descriptor, context);
@@ -48,6 +52,12 @@ export function dumpQueue(
     beside.interfaces = interfacesOf(datagrams);
   } else if (!drop)
     retryUnread(descriptor, `unread datagrams that came to ${A.printAddress(local)}`, context);
+}
+
+/** poll(2) says that there is something to read also of what was shut down. */
+function isEmpty(taken: number): boolean {
+  const flags = S.MSG_PEEK | S.MSG_DONTWAIT;
+  return attempt('recvfrom', [taken, scratch.address, 1, flags, 0, 0]) === -ERRNO.EAGAIN;
 }
 
 /** Link-local senders are those of an interface. */

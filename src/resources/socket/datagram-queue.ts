@@ -1,6 +1,5 @@
 import { ERRNO } from '../../abi/errno.js';
 import * as S from '../../abi/socket.js';
-import { SyscallError } from '../../kernel/errors.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
 import type { Descriptor, DumpContext } from '../contract.js';
@@ -9,6 +8,7 @@ import { controlMessages } from './control.js';
 import type { SocketIdentity } from './identify.js';
 import { readSockaddr, sockaddrBytes } from './inet-address.js';
 import { getNumber, numbers } from './option-bytes.js';
+import { retryUnread } from './unread.js';
 
 /**
  * Datagrams of UDP that nobody has read yet, looked at and left there: MSG_PEEK goes on from one to the next where the
@@ -46,7 +46,7 @@ export function peekDatagrams(
   });
   try {
     for (const setting of wanted) setNow(fd, setting);
-    return peekAll(fd);
+    return peekAll(fd) ?? retryUnread(descriptor, 'an unread error', context);
   } finally {
     for (const setting of before) setNow(fd, setting);
   }
@@ -61,12 +61,13 @@ const DATAGRAM_MAX = 1 << 17;
 /** More than any receive buffer holds. */
 const DATAGRAMS_MAX = 1 << 20;
 
-function peekAll(fd: number): Datagram[] {
+function peekAll(fd: number): Datagram[] | undefined {
   using memory = new NativeMemory(DATAGRAM_MAX);
   const datagrams: Datagram[] = [];
   while (datagrams.length < DATAGRAMS_MAX) {
     const peeked = peek(fd, memory);
     if (peeked === undefined) return datagrams;
+    if (peeked === 'error') return undefined;
     datagrams.push(...peeked);
   }
   throw new Error(`more than ${DATAGRAMS_MAX} datagrams in a queue`);
@@ -79,7 +80,7 @@ const CONTROL_AT = 256;
 const CONTROL_SIZE = 1024;
 
 /** One recvmsg(2): a datagram, or several that the kernel has put together (UDP_GRO). */
-function peek(fd: number, memory: NativeMemory): Datagram[] | undefined {
+function peek(fd: number, memory: NativeMemory): Datagram[] | undefined | 'error' {
   const { view, address, bytes } = scratch;
   bytes.fill(0, 0, CONTROL_AT);
   view.setBigUint64(0, address + BigInt(NAME_AT), true);
@@ -92,7 +93,8 @@ function peek(fd: number, memory: NativeMemory): Datagram[] | undefined {
   view.setBigUint64(VECTOR_AT + 8, BigInt(memory.length), true);
   const length = attempt('recvmsg', [fd, address, S.MSG_PEEK | S.MSG_DONTWAIT]);
   if (length === -ERRNO.EAGAIN) return undefined;
-  if (length < 0) throw new SyscallError('recvmsg', -length, 'a datagram socket');
+  // An error of ICMP came just now.
+  if (length < 0) return 'error';
   const from = hex(sockaddrBytes(readSockaddr(bytes.subarray(NAME_AT, NAME_AT + NAME_SIZE))));
   const controlled = Number(view.getBigUint64(40, true));
   const { size, ...header } = headerOf(bytes.slice(CONTROL_AT, CONTROL_AT + controlled));

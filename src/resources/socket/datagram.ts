@@ -32,7 +32,7 @@ const CLOSE = 7;
 export const datagramSocket: FileKind = {
   name: 'UDP, UDP-Lite, raw and ICMP sockets',
   support:
-    'addresses, options, classic filters, multicast groups with their sources, shutdown, queued datagrams with their senders',
+    'addresses, options, classic filters, multicast groups with their sources, shutdown, queued datagrams of UDP with their senders (the interface reads as lo); unread packets of raw and ICMP ones, corked data and error queues are waited for; refused: eBPF filters; an error without a queue is lost as the ICMP packet may be; not kept: SO_COOKIE, IP_MULTICAST_IF by index alone, reuseport programs, IPV6_PKTINFO',
   member: 'isk',
 
   restores: ({ isk }) => isk !== undefined && isk.type !== S.SOCK_STREAM,
