@@ -82,6 +82,7 @@ export async function end(...subjects: readonly Subject[]): Promise<void> {
     .flatMap(({ pid }) => readTree(pid).map(({ pid }) => pid));
   for (const pid of pids) attempt('kill', [pid, 9]);
   await untilGone(pids);
+  for (const subject of subjects) subject[Symbol.dispose]();
 }
 
 /** What every Python client begins with. */
