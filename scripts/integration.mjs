@@ -9,6 +9,8 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 /** What each test starts, and the package it comes with. */
 const PROGRAMS = {
   postgres: { package: 'postgresql', isThere: () => postgresThere() },
+  memcached: { package: 'memcached', isThere: () => existsSync('/usr/bin/memcached') },
+  nginx: { package: 'nginx-light', isThere: () => existsSync('/usr/sbin/nginx') },
   redis: { package: 'redis-server', isThere: () => existsSync('/usr/bin/redis-server') },
 };
 
@@ -25,7 +27,7 @@ const names = filters.length === 0 ? ['integration/'] : filters.map((filter) => 
 const { status } = spawnSync(process.execPath, ['scripts/test.mjs', ...names], {
   cwd: root,
   stdio: 'inherit',
-  env: { ...process.env, STASIS_INTEGRATION: '1' },
+  env: { ...process.env, STASIS_INTEGRATION: '1', STASIS_TEST_TIMEOUT_MS: '3600000' },
 });
 process.exit(status ?? 1);
 

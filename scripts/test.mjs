@@ -8,7 +8,7 @@ import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const TIMEOUT_MS = 400_000;
+const TIMEOUT_MS = Number(process.env.STASIS_TEST_TIMEOUT_MS ?? 400_000);
 const CONCURRENCY = 2;
 const NAMESPACES = ['--pid', '--fork', '--kill-child', '--mount-proc', '--net', '--ipc'];
 

@@ -86,7 +86,7 @@ function cluster(): string {
     `until ${bin}/psql -p ${PORT} -qh ${directory} -U postgres -c 'CREATE TABLE writes (who text, n int, PRIMARY KEY (who, n))' 2>/dev/null; do sleep 0.1; done`,
     `${bin}/pgbench -p ${PORT} -qih ${directory} -U postgres postgres >/dev/null 2>&1`,
     ...INSIDE.map((name) => `/usr/bin/python3 client.py ${socket} ${name} acked-${name} &`),
-    `${bin}/pgbench -p ${PORT} -nh ${directory} -U postgres -c 3 -j 2 -T 100000 postgres >pgbench.log 2>&1 || echo FAIL pgbench &`,
+    `${bin}/pgbench -p ${PORT} -nh ${directory} -U postgres -c 3 -j 2 -R 60 -T 100000 postgres >pgbench.log 2>&1 || echo FAIL pgbench &`,
     'echo ready',
     'wait',
   ];
