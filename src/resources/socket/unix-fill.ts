@@ -4,6 +4,7 @@ import { ImageError } from '../../image/index.js';
 import type { Holder, Space, Tape } from '../contract.js';
 import { perRestore } from '../description/state.js';
 import { SETTABLE } from '../description/status-flags.js';
+import { restoreEarlyMore, restoreLateMore } from './more-options.js';
 import { restoreOptions } from './options.js';
 import { mirrored } from './unix-accept.js';
 import { addressOfSlot, socketAddress } from './unix-bind.js';
@@ -204,6 +205,8 @@ function settle(socket: Socket, holder: Holder): void {
   const fd = holder.slot(socket.key);
   tape.about(`options of file ${socket.id}`);
   if (entry.opts !== undefined && !isListening(socket)) restoreOptions(tape, fd, entry.opts);
+  restoreEarlyMore(holder, socket.id, fd);
+  restoreLateMore(holder, socket.id, fd);
   tape.call('fcntl', [fd, F_SETFL, entry.flags & SETTABLE]);
   const shutdown = shutdownOf(socket);
   if (shutdown !== 0) tape.call('shutdown', [fd, shutdown - 1]);

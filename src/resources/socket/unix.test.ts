@@ -234,18 +234,24 @@ t=open('file','w+'); t.write('content'); t.flush(); socket.send_fds(c,[b'file'],
   test('credentials in flight, peek offsets, SO_PASSCRED', () =>
     again({
       code: `import struct
-a,b=socket.socketpair(socket.AF_UNIX,socket.SOCK_DGRAM); b.setsockopt(1,16,1); b.setsockopt(1,42,3)
+a,b=socket.socketpair(socket.AF_UNIX,socket.SOCK_DGRAM); b.setsockopt(1,16,1); b.setsockopt(1,42,3); b.setsockopt(1,76,1); b.setsockopt(1,83,0)
 a.send(b'mine'); a.sendmsg([b'other'],[(1,2,struct.pack('iII',os.getpid(),1000,1001))])
 r,w=os.pipe()
 if os.fork()==0:
   a.send(b'child'); os._exit(0)
 os.wait()
 c,d=socket.socketpair(); c.sendmsg([b'as one'],[(1,2,struct.pack('iII',os.getpid(),5,6))]); c.sendmsg([b'as another'],[(1,2,struct.pack('iII',os.getpid(),7,8))])`,
-      check: (_tid, { extras }) => {
+      check: (tid, { extras }) => {
         const text = JSON.stringify(extras);
         assert.match(text, /"sender":\[\d+,1000,1001\]/);
         assert.match(text, /"sender":\[\d+,5,6\].*"sender":\[\d+,7,8\]/);
         assert.match(text, /"peekOffset":3/);
+        const passesRights = taken(tid, 4, (own) => {
+          scratch.view.setUint32(8, 4, true);
+          attempt('getsockopt', [own, S.SOL_SOCKET, S.SO_PASSRIGHTS, scratch.address, scratch.address + 8n]);
+          return scratch.view.getInt32(0, true);
+        });
+        assert.equal(passesRights, 0);
       },
     }));
 

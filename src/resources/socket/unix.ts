@@ -3,13 +3,16 @@ import * as S from '../../abi/socket.js';
 import { createMessage, ImageError, type unix_sk_entry } from '../../image/index.js';
 import { readNamespace } from '../../kernel/procfs/ns.js';
 import type { Descriptor, DumpContext, FileKind, file_entry } from '../contract.js';
-import { refuseNow } from '../description/described.js';
+import { refusalOf, refuseNow } from '../description/described.js';
 import { dumpOwner } from '../description/owner.js';
 import { perDump } from '../description/state.js';
 import { FD_TYPE } from '../description/types.js';
 import { USK_EXTERN } from '../description/used.js';
+import { writeBeside } from './beside.js';
+import { throughDuplicate } from './duplicate.js';
 import { identify } from './identify.js';
-import { dumpOptions } from './options.js';
+import { dumpMoreOptions } from './more-options.js';
+import { dumpOptions, optionProblem } from './options.js';
 import { build } from './unix-build.js';
 import { allUnix, isKnownUnix, STATE, type UnixDiag } from './unix-diag.js';
 import { type UnixExtras, writeExtras } from './unix-extras.js';
@@ -68,6 +71,11 @@ export const unix: FileKind = {
     return true;
   },
 
+  check(descriptor, refuse) {
+    const reason = throughDuplicate(descriptor, optionProblem);
+    if (reason !== undefined) refuse(refusalOf(descriptor, reason));
+  },
+
   checkAll(descriptors, refuse, options) {
     const inside = new Set(descriptors.map(inodeOf));
     const surroundings = surround(allUnix(), inside);
@@ -88,6 +96,8 @@ export const unix: FileKind = {
       diag.state === STATE.listen || external ? undefined : peekQueue(taken, diag.type, descriptor, context);
     if (queue?.problem !== undefined) refuseNow(context, descriptor, queue.problem);
     const { entry, extras } = entryOf(descriptor, id, taken, diag, context);
+    const identity = { family: S.AF_UNIX, type: diag.type, protocol: 0, inode };
+    dumpMoreOptions(taken, id, identity, descriptor, context);
     if (queue !== undefined && queue.peekOffset >= 0) extras.peekOffset = queue.peekOffset;
     if (queue?.hasError === true) extras.hasError = true;
     const dumped = { descriptor, id, diag, entry, extras, packets: queue?.packets ?? [], rights: [] };
@@ -114,6 +124,7 @@ export const unix: FileKind = {
       })),
     );
     if (records.length > 0) context.writer.writeRecords('sk-queues', null, records);
+    writeBeside(context);
     writeExtras(new Map(dumped.map(({ id, extras }) => [id, extras])), context.writer);
   },
 
