@@ -1,7 +1,8 @@
-import { closeSync, readFileSync, readSync } from 'node:fs';
+import { closeSync, readdirSync, readFileSync, readSync } from 'node:fs';
 import { MREMAP_FIXED, MREMAP_MAYMOVE, PAGE_SIZE } from '../../abi/mman.js';
 import { ImageError } from '../../image/errors.js';
 import { readRemote } from '../../kernel/remote.js';
+import { sleep_us } from '../../kernel/syscall.js';
 import type { Tape } from '../../tape/tape.js';
 import { type DumpContext, nameOf, type Played, type Process, type ProcessImage } from '../contract.js';
 import { mmOf } from './image-memory.js';
@@ -17,8 +18,9 @@ import { nameOfMapping, type Vma } from './vma.js';
  * completes: so a restored context completes as many reads of nothing as bring it to where it was, and then gets the
  * events of the image. A child has its parent's ring mapped, but not the context; there it is mere memory.
  *
- * Operations that are on their way nobody can see. Those on files complete by themselves within the pause, and a ring
- * that moved meanwhile is tried again.
+ * Operations that are on their way nobody can see. Those on disks complete by themselves, so the pause lasts until no disk
+ * has anything to do; where that does not come soon, a ring that still moves is tried again. One that waits for a pipe or
+ * a socket (IOCB_CMD_POLL) is not kept, and its event never comes: CRIU's images are the same.
  */
 const HEADER = { size: 32, nr: 4, head: 8, tail: 12 };
 const EVENT_SIZE = 32;
@@ -70,11 +72,15 @@ function positionOf(pid: number, start: bigint): string {
 /** mm_entry.aios: the contexts, whose number of requests is what io_setup(2) makes a ring of that size of. */
 export function ringEntries(process: Process, vmas: readonly Vma[], context: DumpContext) {
   const known = asked.get(process) ?? [];
+  const areIdle = !known.some(({ isContext }) => isContext) || waitForDisks();
   return vmas.flatMap(({ mapping, backing }) => {
     if (backing !== 'ring') return [];
     const { start, end } = mapping;
     const ring = known.find((each) => each.start === start);
-    if (ring === undefined || (ring.isContext && positionOf(process.pid, start) !== ring.position))
+    if (
+      ring === undefined ||
+      (!areIdle && ring.isContext && positionOf(process.pid, start) !== ring.position)
+    )
       context.retry({
         task: nameOf(process),
         object: nameOfMapping(mapping),
@@ -84,6 +90,29 @@ export function ringEntries(process: Process, vmas: readonly Vma[], context: Dum
     const ringLen = Number(end - start);
     return ring.isContext ? [{ id: start, nrReq: requestsOf(ringLen), ringLen }] : [];
   });
+}
+
+const DISKS_MAX_MS = 50;
+const LOOK_AGAIN_US = 500;
+
+/** Whether no disk has requests in progress, now or soon (Documentation/admin-guide/iostats.rst: reads and writes). */
+function waitForDisks(): boolean {
+  const disks = readdirSync('/sys/block').map((name) => `/sys/block/${name}/inflight`);
+  const isBusy = (path: string) => unlessGone(() => /[1-9]/.test(readFileSync(path, 'latin1'))) === true;
+  for (const deadline = performance.now() + DISKS_MAX_MS; performance.now() < deadline; ) {
+    if (!disks.some(isBusy)) return true;
+    sleep_us(LOOK_AGAIN_US);
+  }
+  return false;
+}
+
+/** Disks come and go. */
+function unlessGone<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
 }
 
 function eventsOf(length: number): number {

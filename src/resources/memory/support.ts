@@ -27,7 +27,7 @@ export const memoryKinds: readonly MemoryKind[] = [
   {
     name: 'asynchronous I/O',
     support:
-      'contexts by their ids, events that were not taken yet; operations on their way are waited for, if they complete while the process stands still',
+      'contexts by their ids, events that were not taken yet; operations on disks are waited for; not those that wait for pipes or sockets (IOCB_CMD_POLL)',
   },
   { name: 'vDSO', support: 'at its old address; another kernel’s is entered through the old one' },
   {
