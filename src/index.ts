@@ -18,7 +18,9 @@ export {
   type Restored,
   type RestoreOptions,
   restore,
+  type UnlockOptions,
   type UnpackOptions,
+  unlock,
   unpack,
 } from './library/api.js';
 export { type CallControl, Engine, type EngineOptions, type Progress } from './library/engine.js';

@@ -78,7 +78,18 @@ function describe(result: CheckResult): string {
 
 const MARKS = { ok: 'yes', missing: 'no', unused: 'not yet' } as const;
 
-function host({ host: features }: CheckResult): string {
+function locksOf({ locks }: CheckResult): string {
+  const lines = locks.map(
+    ({ table, directory }) =>
+      `  ${table}${directory === null ? '' : `: stasis unlock ${printable(directory)}`}`,
+  );
+  return lines.length === 0
+    ? ''
+    : `\n\nConnections are silent, until images are restored, by tables\n${lines.join('\n')}`;
+}
+
+function host(result: CheckResult): string {
+  const { host: features } = result;
   const columns = [
     { title: 'FEATURE', align: 'left' },
     { title: 'HERE', align: 'left' },
@@ -94,5 +105,5 @@ function host({ host: features }: CheckResult): string {
   const missing = features.filter(({ required, state }) => required && state !== 'ok');
   const verdict =
     missing.length === 0 ? 'This host can save and restore' : 'This host CANNOT save and restore';
-  return `${formatTable(columns, rows)}\n\n${verdict}`;
+  return `${formatTable(columns, rows)}\n\n${verdict}${locksOf(result)}`;
 }

@@ -8,6 +8,7 @@ import { addInspect } from './inspect.js';
 import { writeTo } from './output.js';
 import { addPlan } from './plan.js';
 import { addRestore } from './restore.js';
+import { addUnlock } from './unlock.js';
 
 /** The command `stasis`: a thin client of the library. Answers the status to exit with. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -21,7 +22,8 @@ export async function main(args: readonly string[]): Promise<number> {
     .showHelpAfterError('(--help says more)')
     .exitOverride()
     .configureOutput(OUTPUT);
-  for (const add of [addCheckpoint, addRestore, addInspect, addPlan, addCheck, addImage]) add(program, done);
+  for (const add of [addCheckpoint, addRestore, addInspect, addPlan, addCheck, addUnlock, addImage])
+    add(program, done);
   try {
     await program.parseAsync([...args], { from: 'user' });
     return status;

@@ -37,13 +37,19 @@ import { inventoryOf, writeTree } from './tree-image.js';
  * the scopes of `writer`, `frozen` and `loan`: no image is left, and the tree goes on as if nothing had happened.
  */
 export function dump(options: CheckpointOptions): CheckpointReport {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return dumpOnce(options);
-    } catch (error) {
-      if (!(error instanceof PassingError) || attempt === ATTEMPTS) throw error;
-      sleep_us(PAUSE_US);
+  let hold: Disposable | undefined;
+  try {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return dumpOnce(options);
+      } catch (error) {
+        if (!(error instanceof PassingError) || attempt === ATTEMPTS) throw error;
+        hold ??= error.hold?.();
+        sleep_us(PAUSE_US);
+      }
     }
+  } finally {
+    hold?.[Symbol.dispose]();
   }
 }
 
@@ -240,8 +246,8 @@ class Dumping implements Disposable {
         this.#kept.push(kept);
       },
       inventory: { dumpCriuRunId: randomUUID(), networkLockMethod: 0, tcpClose: false },
-      retry: (refusal) => {
-        throw new PassingError([refusal], 'cannot be saved just now');
+      retry: (refusal, hold) => {
+        throw new PassingError([refusal], 'cannot be saved just now', hold);
       },
     };
     this.files.begin(this.context);

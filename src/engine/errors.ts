@@ -13,7 +13,15 @@ export class UnsupportedError extends Error {
 }
 
 /** As UnsupportedError, for what passes by itself, given time. */
-export class PassingError extends UnsupportedError {}
+export class PassingError extends UnsupportedError {
+  /** Keeps more of it from coming. */
+  readonly hold: (() => Disposable) | undefined;
+
+  constructor(items: readonly Refusal[], what: string, hold?: () => Disposable) {
+    super(items, what);
+    this.hold = hold;
+  }
+}
 
 /** "Cannot save descriptor 7 (io_uring) of pid 12 (nginx): …; …" */
 export function describeRefusal(item: Refusal): string {

@@ -165,6 +165,19 @@ export function decodeImage<K extends KindName>(name: K, bytes: Uint8Array, file
   return decodeAny(name, bytes, file) as unknown as ImageRecord<K>[];
 }
 
+/** The first message of a file, of which `bytes` is the beginning, and the offset behind it. @throws ImageError */
+export function decodeHead<K extends KindName>(
+  name: K,
+  bytes: Uint8Array,
+  file: string,
+): { message: MessageOf<K>; offset: number } {
+  const kind = kindOf(name);
+  const cursor = new ImageCursor(file, bytes);
+  readMagic(cursor, kind);
+  const message = withNames(() => readMessage(cursor, kind.schema)) as MessageOf<K>;
+  return { message, offset: cursor.offset };
+}
+
 function u32(value: number): Uint8Array {
   const bytes = new Uint8Array(4);
   new DataView(bytes.buffer).setUint32(0, value, true);
@@ -237,9 +250,17 @@ function encodeParts(name: KindName, records: readonly AnyRecord[]): Uint8Array[
  * mistake of the caller's and reported as an ImageError all the same, so that a dump names the file.
  */
 export function encodeImage<K extends KindName>(name: K, records: readonly RecordInput<K>[]): Uint8Array {
+  return Buffer.concat(encodeImageParts(name, records));
+}
+
+/** As `encodeImage`, in parts; raw data is among them, and not copied. */
+export function encodeImageParts<K extends KindName>(
+  name: K,
+  records: readonly RecordInput<K>[],
+): readonly Uint8Array[] {
   const filled = records.map((record) => ({ raw: [], nested: [], ...record })) as unknown as AnyRecord[];
   try {
-    return Buffer.concat(withNames(() => encodeParts(name, filled)));
+    return withNames(() => encodeParts(name, filled));
   } catch (error) {
     throw new ImageError(name, `cannot be written: ${reason(error)}`, { cause: error });
   }

@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs';
 import { ArchiveStore } from './archive/store.js';
-import { decodeImage, type ImageRecord } from './codec.js';
+import { decodeHead, decodeImage, type ImageRecord } from './codec.js';
 import { checkTrust } from './directory.js';
 import { DirectoryStore } from './directory-store.js';
 import { ImageError } from './errors.js';
@@ -20,6 +20,9 @@ export interface ReaderOptions {
   /** A smaller limit for the length of a metadata file, in bytes. */
   readonly file_bytes_max?: number;
 }
+
+/** A first message is never longer than this, where only that is read. */
+const HEAD_BYTES = 64 * 1024;
 
 /** Files up to this size stay in memory once they were read. */
 const MEMORY_BYTES = 256 * 1024;
@@ -137,6 +140,23 @@ export class ImageReader implements Disposable {
     const records = decodeImage(kind, bytes, this.#store.display(name));
     if (bytes.length <= MEMORY_BYTES) this.#decoded.set(name, records);
     return records;
+  }
+
+  /**
+   * The first message of a file whose raw data may be long and is not read: where that begins, and how long the file is,
+   * in bytes. Undefined when it is missing.
+   */
+  head<K extends KindName>(
+    kind: K,
+    ...id: IdArgument<K>
+  ): { message: MessageOf<K>; offset: number; size: number } | undefined {
+    const name = fileOf(kind, (id as ImageId[])[0] ?? null);
+    const size = this.size(name);
+    if (size === undefined) return undefined;
+    const bytes = new Uint8Array(Math.min(size, HEAD_BYTES));
+    const length = this.readAt(name, bytes, 0);
+    const { message, offset } = decodeHead(kind, bytes.subarray(0, length), this.#store.display(name));
+    return { message, offset, size };
   }
 
   /** A file's bytes; undefined when it is missing. */

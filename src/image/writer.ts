@@ -1,6 +1,6 @@
 import { closeSync, openSync } from 'node:fs';
 import path from 'node:path';
-import { encodeImage, type RecordInput } from './codec.js';
+import { encodeImage, encodeImageParts, type RecordInput } from './codec.js';
 import { writeAll } from './directory.js';
 import { DirectoryTarget } from './directory-target.js';
 import { ImageError, reason } from './errors.js';
@@ -70,6 +70,11 @@ export class ImageWriter implements Disposable {
       return;
     }
     this.writeBytes(fileOf(kind, id as ImageId | null), [encodeImage(kind, records)]);
+  }
+
+  /** As `writeRecords`, at once even while others are held back: for data that is too much to be kept in memory. */
+  writeNow<K extends KindName>(kind: K, id: IdOf<K>, records: readonly RecordInput<K>[]): void {
+    this.writeBytes(fileOf(kind, id as ImageId | null), encodeImageParts(kind, records));
   }
 
   /** Writes one whole file of bytes that are already encoded. */

@@ -11,6 +11,7 @@ import type {
   PlanResult,
   RestoreResult,
   Results,
+  UnlockResult,
 } from './results.js';
 import {
   ARCHIVE_SUFFIX,
@@ -47,6 +48,7 @@ export type PlanOptions = Call<'plan'>;
 export type CheckOptions = Call<'check'>;
 export type PackOptions = Call<'pack'>;
 export type UnpackOptions = Call<'unpack'>;
+export type UnlockOptions = Call<'unlock'>;
 
 interface CheckpointTo {
   readonly to: ImageSink;
@@ -208,6 +210,11 @@ export function plan(options: PlanOptions): Promise<PlanResult> {
 /** What this host offers, and every reason why a tree could not be saved. */
 export function check(options: CheckOptions = {}): Promise<CheckResult> {
   return once('check', options);
+}
+
+/** Let go of the connections that a checkpoint has left silent, for an image that will not be restored. */
+export function unlock(options: UnlockOptions): Promise<UnlockResult> {
+  return once('unlock', options);
 }
 
 async function once<M extends Method>(method: M, options: Call<M>): Promise<Results[M]> {

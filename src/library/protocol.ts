@@ -18,7 +18,7 @@ export const toEngine = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('call'),
     id,
-    method: z.enum(['checkpoint', 'restore', 'inspect', 'plan', 'check', 'pack', 'unpack']),
+    method: z.enum(['checkpoint', 'restore', 'inspect', 'plan', 'check', 'pack', 'unpack', 'unlock']),
     options: z.unknown(),
   }),
   z.object({ type: z.literal('cancel'), id }),

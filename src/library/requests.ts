@@ -156,6 +156,12 @@ const packing = {
 export const packOptions = z.strictObject(packing);
 export const unpackOptions = z.strictObject(packing);
 
+export const unlockOptions = z.strictObject({
+  /** The image that the connections are silent for; it need not be there any more. */
+  directory,
+  trust: z.boolean().default(true),
+});
+
 export const METHODS = {
   checkpoint: checkpointOptions,
   restore: restoreOptions,
@@ -164,6 +170,7 @@ export const METHODS = {
   check: checkOptions,
   pack: packOptions,
   unpack: unpackOptions,
+  unlock: unlockOptions,
 } as const;
 
 export type Method = keyof typeof METHODS;

@@ -118,6 +118,20 @@ export interface PlanResult {
   readonly tapes: readonly PlannedTape[];
 }
 
+export interface UnlockResult {
+  readonly directory: string;
+  /** Tables of nftables that are gone now; none where nothing was locked. */
+  readonly tables: readonly string[];
+}
+
+/** Connections that are silent until an image is restored. */
+export interface LastingLock {
+  /** Of nftables, in the family inet. */
+  readonly table: string;
+  /** The image; null where another program's table does not tell. */
+  readonly directory: string | null;
+}
+
 export interface CheckResult {
   /** Nothing that is required is missing, and the tree, if one was named, can be saved. */
   readonly ok: boolean;
@@ -125,6 +139,8 @@ export interface CheckResult {
   readonly pid: number | null;
   /** Every reason why the tree could not be saved; null without a pid. */
   readonly refusals: readonly Refusal[] | null;
+  /** What checkpoints have left locked in this network namespace; `unlock` removes it. */
+  readonly locks: readonly LastingLock[];
 }
 
 /** Of pack and unpack: what was copied. */
@@ -143,4 +159,5 @@ export interface Results {
   readonly check: CheckResult;
   readonly pack: PackResult;
   readonly unpack: PackResult;
+  readonly unlock: UnlockResult;
 }

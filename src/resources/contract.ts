@@ -110,9 +110,9 @@ export interface DumpContext {
   /**
    * End this attempt because of something that passes by itself, given time: an unaccepted connection, an unread
    * queue that cannot be filled again. The tree is let go and looked at again a little later, a few times, before it is
-   * refused for this reason.
+   * refused for this reason. `hold` keeps more of it from coming meanwhile, until the last attempt is over.
    */
-  readonly retry: (refusal: Refusal) => never;
+  readonly retry: (refusal: Refusal, hold?: () => Disposable) => never;
   /** What inventory.img will say of the dump as a whole. */
   readonly inventory: Inventory;
 }

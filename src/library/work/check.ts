@@ -1,6 +1,7 @@
 import { refusalsOf } from '../../engine/check.js';
 import { fileKinds } from '../../engine/registry.js';
 import type { Refusal } from '../../resources/contract.js';
+import { lastingLocks } from '../../resources/socket/lock.js';
 import { HOST_FEATURES, probeFeature } from '../host/features.js';
 import type { ParsedOptions } from '../requests.js';
 import type { CheckResult } from '../results.js';
@@ -11,10 +12,11 @@ export function checkHost(options: ParsedOptions<'check'>): CheckResult {
   const host = HOST_FEATURES.map((feature) => probeFeature(feature, fileKinds));
   const hostOk = host.every(({ required, state }) => !required || state === 'ok');
   const { pid } = options;
-  if (pid === undefined) return { ok: hostOk, host, pid: null, refusals: null };
+  const locks = lastingLocks();
+  if (pid === undefined) return { ok: hostOk, host, pid: null, refusals: null, locks };
   assertProcess(pid);
   const items = treeRefusals(pid, options);
-  return { ok: hostOk && items.length === 0, host, pid, refusals: items };
+  return { ok: hostOk && items.length === 0, host, pid, refusals: items, locks };
 }
 
 function treeRefusals(pid: number, options: ParsedOptions<'check'>): Refusal[] {

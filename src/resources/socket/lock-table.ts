@@ -1,5 +1,5 @@
 import * as N from '../../abi/netfilter.js';
-import { IPPROTO_TCP } from '../../abi/socket.js';
+import { AF_INET, IPPROTO_TCP } from '../../abi/socket.js';
 import { concatenate, u32 } from '../../kernel/netlink/attributes.js';
 import * as nft from '../../kernel/netlink/nftables.js';
 import type { NetlinkMessage } from '../../kernel/netlink/socket.js';
@@ -67,6 +67,32 @@ export function lockMessages(
   ]);
 }
 
+const SYN = 2;
+const SYN_OR_ACK = 0x12;
+const FLAGS_AT = 13;
+
+/** A table that drops the first segments of new connections to ports; those that have begun go on. */
+export function holdMessages(table: string, ports: readonly number[]): NetlinkMessage[] {
+  const key = { length: 2, types: [nft.KEY_TYPE.port] };
+  const keys = ports.map((port) => Uint8Array.of(port >> 8, port & 0xff));
+  return nft.transaction([
+    nft.newTable(table, true),
+    nft.newChain(table, 'input', N.NF_INET_LOCAL_IN, N.NF_PRIORITY_RAW),
+    nft.newSet(table, 'ports', key, 1),
+    ...nft.newElements(table, 'ports', unique(keys)),
+    nft.newRule(table, 'input', [
+      nft.meta(N.NFT_META_L4PROTO),
+      nft.compare(Uint8Array.of(IPPROTO_TCP)),
+      nft.payload(N.NFT_PAYLOAD_TRANSPORT_HEADER, FLAGS_AT, 1),
+      nft.mask(Uint8Array.of(SYN_OR_ACK)),
+      nft.compare(Uint8Array.of(SYN)),
+      nft.payload(N.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2),
+      nft.lookup('ports'),
+      nft.verdict(N.NF_DROP),
+    ]),
+  ]);
+}
+
 export function unlockMessages(table: string): NetlinkMessage[] {
   return nft.transaction([nft.deleteTable(table)]);
 }
@@ -87,13 +113,18 @@ function keyOf({ local, remote }: Connection): Uint8Array {
   return concatenate([...half(local), ...half(remote)]);
 }
 
-/** An address as packets have it, which is one of IPv4 where the socket's is v4-mapped (::ffff:0:0/96); and the port. */
-function half({ words, port }: InetAddress): Uint8Array[] {
-  const [first, second, third] = words;
-  const isMapped = words.length === 4 && first === 0 && second === 0 && third === MAPPED_WORD;
+function half(address: InetAddress): Uint8Array[] {
+  const { words, port } = wireAddress(address);
   const room = new Uint8Array(PORT_ROOM);
   new DataView(room.buffer).setUint16(0, port, false);
-  return [...(isMapped ? words.slice(3) : words).map(u32), room];
+  return [...words.map(u32), room];
+}
+
+/** An address as packets have it, which is one of IPv4 where the socket's is v4-mapped (::ffff:0:0/96). */
+export function wireAddress(address: InetAddress): InetAddress {
+  const [first, second, third] = address.words;
+  const isMapped = address.words.length === 4 && first === 0 && second === 0 && third === MAPPED_WORD;
+  return isMapped ? { ...address, family: AF_INET, words: address.words.slice(3), scope: 0 } : address;
 }
 
 const MAPPED_WORD = 0xffff_0000;

@@ -1,10 +1,10 @@
 import { ERRNO } from '../../abi/errno.js';
 import { AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW } from '../../abi/socket.js';
 import { SyscallError } from '../../kernel/errors.js';
-import { openNftables, transactionBytes } from '../../kernel/netlink/nftables.js';
+import { listTables, openNftables, transactionBytes } from '../../kernel/netlink/nftables.js';
 import { NETLINK_NETFILTER, type Netlink, type NetlinkMessage } from '../../kernel/netlink/socket.js';
 import type { DumpContext, Tape } from '../contract.js';
-import { type Connection, lockMessages, unlockMessages } from './lock-table.js';
+import { type Connection, holdMessages, lockMessages, unlockMessages } from './lock-table.js';
 
 /**
  * The network lock: connections of a frozen tree are silent. While we work the table is owned by our netlink socket and
@@ -26,6 +26,19 @@ export function noteFor(directory: string): Uint8Array {
 export function directoryOf(note: Uint8Array | undefined): string | undefined {
   const text = new TextDecoder().decode(note ?? new Uint8Array());
   return text.startsWith(NOTE) ? text.slice(NOTE.length) : undefined;
+}
+
+/** Every lasting table of this network namespace, CRIU's as well; the image's directory where it is one of ours. */
+export function lastingLocks(): { table: string; directory: string | null }[] {
+  try {
+    using netlink = openNftables();
+    return listTables(netlink)
+      .map(({ name, note }) => ({ table: name, directory: directoryOf(note) ?? null }))
+      .filter(({ table, directory }) => directory !== null || table.startsWith(lastingTable('')));
+  } catch (error) {
+    if (error instanceof SyscallError) return [];
+    throw error;
+  }
 }
 
 /** NFT_USERDATA_MAXLEN. */
@@ -60,6 +73,20 @@ export class OwnedLock implements Disposable {
     this.#netlink[Symbol.dispose]();
     this.#undo?.[Symbol.dispose]();
   }
+}
+
+/**
+ * Keep new connections from ports for a while: who asks for one asks again a second later. Where tables cannot have
+ * owners, nobody is kept off, rather than for ever.
+ */
+export function holdNew(ports: readonly number[]): Disposable {
+  const netlink = openNftables();
+  try {
+    netlink.batch(holdMessages(`stasis-${process.pid}-${counter++}`, ports));
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+  }
+  return netlink;
 }
 
 let counter = 0;

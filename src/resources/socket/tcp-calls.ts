@@ -30,41 +30,75 @@ export interface TcpInfo {
   readonly options: number;
   readonly sendScale: number;
   readonly receiveScale: number;
+  /** Of a listener: how many connections wait, and how many may. */
+  readonly waiting: number;
+  readonly backlog: number;
 }
+
+const UNACKED_AT = 24;
+const SACKED_AT = 28;
+const INFO_SIZE = 32;
 
 /** The head of struct tcp_info. */
 export function tcpInfo(fd: number): TcpInfo {
-  const bytes = getBytes(fd, S.SOL_TCP, S.TCP_INFO, 8);
-  if (bytes === undefined || bytes.length < 8) throw new Error('TCP_INFO is too short');
+  const bytes = getBytes(fd, S.SOL_TCP, S.TCP_INFO, INFO_SIZE);
+  if (bytes === undefined || bytes.length < INFO_SIZE) throw new Error('TCP_INFO is too short');
   const scales = bytes[6] ?? 0;
-  return { state: bytes[0] ?? 0, options: bytes[5] ?? 0, sendScale: scales & 15, receiveScale: scales >> 4 };
+  const view = new DataView(bytes.buffer);
+  return {
+    state: bytes[0] ?? 0,
+    options: bytes[5] ?? 0,
+    sendScale: scales & 15,
+    receiveScale: scales >> 4,
+    waiting: view.getUint32(UNACKED_AT, true),
+    backlog: view.getUint32(SACKED_AT, true),
+  };
+}
+
+export const POLLERR = 8;
+export const POLLHUP = 0x10;
+export const POLLRDHUP = 0x2000;
+
+/** poll(2) without waiting; looking at an error does not take it away. */
+export function pollEvents(fd: number, wanted: number): number {
+  scratch.view.setInt32(0, fd, true);
+  scratch.view.setInt16(4, wanted, true);
+  scratch.view.setInt16(6, 0, true);
+  syscall('poll', [scratch.address, 1, 0], 'a TCP socket');
+  return scratch.view.getUint16(6, true);
 }
 
 /** The rest of a first skb whose head has been acknowledged is all there in a look at the queue. */
 const SLACK = 1 << 17;
 
-/** Memory for looks at queues, as much as the largest so far needed. */
-let room: NativeMemory | undefined;
+/** Memory for a look at a queue, as much as the largest so far needed. What was seen is there until the next look. */
+export class Room {
+  #memory: NativeMemory | undefined;
 
-function roomFor(length: number): NativeMemory {
-  if (room !== undefined && room.length >= length) return room;
-  room?.[Symbol.dispose]();
-  room = new NativeMemory(length);
-  return room;
+  reserve(length: number): NativeMemory {
+    if (this.#memory !== undefined && this.#memory.length >= length) return this.#memory;
+    this.#memory?.[Symbol.dispose]();
+    this.#memory = undefined;
+    this.#memory = new NativeMemory(length);
+    return this.#memory;
+  }
 }
 
-/** The last `length` bytes of the queue that TCP_REPAIR_QUEUE has chosen; fewer where there are not as many. */
-export function peekQueue(fd: number, length: number): Uint8Array {
+/**
+ * The last `length` bytes of the queue that TCP_REPAIR_QUEUE has chosen; fewer where there are not as many. They lie in
+ * the room.
+ */
+export function peekQueue(fd: number, length: number, room: Room): Uint8Array {
   if (length <= 0) return new Uint8Array();
   for (let size = length + SLACK; ; size *= 2) {
-    const memory = roomFor(size);
+    const memory = room.reserve(size);
     const flags = S.MSG_PEEK | S.MSG_DONTWAIT;
     const got = attempt('recvfrom', [fd, memory.address, memory.length, flags, 0, 0]);
     // The send queue is copied as a whole, or not at all (tcp_peek_sndq).
     if (got === -ERRNO.EFAULT && size < LENGTH_MAX) continue;
     if (got === -ERRNO.EAGAIN) return new Uint8Array();
     if (got < 0) throw new SyscallError('recvfrom', -got, 'the queue of a TCP socket');
-    return memory.bytes.slice(Math.max(0, got - length), got);
+    return memory.bytes.subarray(Math.max(0, got - length), got);
   }
 }
 

@@ -2,14 +2,14 @@ import { SIOCINQ, SIOCOUTQ, SIOCOUTQNSD } from '../../abi/ioctl.js';
 import * as S from '../../abi/socket.js';
 import { createMessage, type MessageOf } from '../../image/index.js';
 import { getBytes } from './option-bytes.js';
-import { getTcp, peekQueue, setTcp, sizeBy, tcpInfo } from './tcp-calls.js';
+import { getTcp, peekQueue, Room, setTcp, sizeBy, tcpInfo } from './tcp-calls.js';
 import { TCP } from './tcp-diag.js';
 
 /** A connection as tcp-stream-INO.img has it. */
 export interface Stream {
   readonly state: number;
   readonly entry: MessageOf<'tcp-stream'>;
-  /** Received and not read; sent and not acknowledged, or not sent yet. */
+  /** Received and not read; sent and not acknowledged, or not sent yet. Good until the next is read. */
   readonly queues: readonly [incoming: Uint8Array, outgoing: Uint8Array];
 }
 
@@ -48,6 +48,8 @@ export function readStream(fd: number): Stream {
   }
 }
 
+const rooms = { incoming: new Room(), outgoing: new Room() };
+
 interface Incoming {
   readonly sequence: number;
   readonly bytes: Uint8Array;
@@ -57,7 +59,7 @@ function readIncoming(fd: number, state: number): Incoming {
   setTcp(fd, S.TCP_REPAIR_QUEUE, S.TCP_RECV_QUEUE);
   const sequence = getTcp(fd, S.TCP_QUEUE_SEQ) >>> 0;
   const length = state === TCP.synSent ? 0 : sizeBy(fd, SIOCINQ);
-  const bytes = peekQueue(fd, length);
+  const bytes = peekQueue(fd, length, rooms.incoming);
   if (bytes.length !== length) throw new StreamError(`${bytes.length} of ${length} bytes of it can be read`);
   return { sequence, bytes };
 }
@@ -75,7 +77,7 @@ function readOutgoing(fd: number, state: number): Outgoing {
   const fin = HAS_OWN_FIN.has(state) ? 1 : 0;
   const length = Math.max(0, sizeBy(fd, SIOCOUTQ) - fin);
   const unsent = Math.max(0, sizeBy(fd, SIOCOUTQNSD) - fin);
-  const bytes = peekQueue(fd, length);
+  const bytes = peekQueue(fd, length, rooms.outgoing);
   if (bytes.length !== length)
     throw new StreamError(`${bytes.length} of ${length} bytes to be sent can be read`);
   return { sequence, bytes, unsent: Math.min(unsent, length) };

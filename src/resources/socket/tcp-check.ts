@@ -1,0 +1,99 @@
+import * as S from '../../abi/socket.js';
+import { OwnedFd } from '../../kernel/fd.js';
+import { attempt } from '../../kernel/syscall.js';
+import type { Descriptor, DumpContext, DumpOptions, Refuse } from '../contract.js';
+import { refusalOf } from '../description/described.js';
+import { identify } from './identify.js';
+import { holdNew } from './lock.js';
+import { optionProblem } from './options.js';
+import { tcpInfo } from './tcp-calls.js';
+import { TCP, type TcpDiag, tcpDiags } from './tcp-diag.js';
+import { byInode, isConnected } from './tcp-silence.js';
+
+/** What of TCP sockets cannot be saved, ever or just now. */
+export function diagsByInode(diags: readonly TcpDiag[]): Map<number, TcpDiag> {
+  return new Map(diags.filter(({ inode }) => inode !== 0).map((diag) => [diag.inode, diag]));
+}
+
+/** Of several paths (RFC 8684), MPTCP has no repair mode; a listener has nothing that would need one. */
+export const PROTOCOLS = new Set<number>([S.IPPROTO_TCP, S.IPPROTO_MPTCP]);
+
+export function isMptcp(descriptor: Descriptor): boolean {
+  return identify(descriptor)?.protocol === S.IPPROTO_MPTCP;
+}
+
+export function mptcpProblem(descriptor: Descriptor): Problem | undefined {
+  return look(descriptor, (fd) => {
+    const { state, waiting } = tcpInfo(fd);
+    if (state === TCP.listen && waiting > 0) return [`${waiting} MPTCP connections have not been accepted`];
+    return isConnected(state)
+      ? ['it is an MPTCP connection, and the kernel has no repair mode for those']
+      : undefined;
+  });
+}
+
+/** Something about a duplicate; undefined where the descriptor was closed meanwhile. */
+function look<T>({ process, fd }: Descriptor, question: (fd: number) => T): T | undefined {
+  const pidfd = attempt('pidfd_open', [process.pid, 0]);
+  if (pidfd < 0) return undefined;
+  using owner = new OwnedFd(pidfd);
+  const duplicate = attempt('pidfd_getfd', [owner.fd, fd, 0]);
+  if (duplicate < 0) return undefined;
+  using taken = new OwnedFd(duplicate);
+  return question(taken.fd);
+}
+
+/** Before the freeze. */
+export function checkSockets(descriptors: readonly Descriptor[], refuse: Refuse, options: DumpOptions): void {
+  const diags = diagsByInode(tcpDiags());
+  for (const [inode, descriptor] of byInode(descriptors)) {
+    const diag = diags.get(inode);
+    const filter = look(descriptor, optionProblem);
+    if (filter !== undefined) refuse(refusalOf(descriptor, filter));
+    const own = diag === undefined ? undefined : problemOf(diag, options);
+    const problem = isMptcp(descriptor) ? mptcpProblem(descriptor) : own;
+    if (problem !== undefined) refuse(refusalOf(descriptor, ...problem));
+  }
+}
+
+type Problem = readonly [reason: string, help?: string];
+
+export function problemOf(diag: TcpDiag, options: DumpOptions): Problem | undefined {
+  if (diag.hasMd5) return ['its segments are signed (TCP_MD5SIG), and the kernel does not show the keys'];
+  if (diag.upperLayer !== undefined)
+    return [`${diag.upperLayer} has been put on top of it (TCP_ULP), whose state cannot be read`];
+  if (isConnected(diag.state) && !options.tcpEstablished && options.tcpClose !== true)
+    return ['it is connected', '--tcp-established saves it, --tcp-close makes it a closed socket'];
+  return undefined;
+}
+
+interface Listener {
+  readonly descriptor: Descriptor;
+  readonly diag: TcpDiag;
+  /** What sock_diag says of everybody. */
+  readonly all: readonly TcpDiag[];
+  /** Of all listeners of the tree. */
+  readonly ports: readonly number[];
+}
+
+/**
+ * Connections that nobody has accepted, or that are about to become such, have no descriptor by which they could be
+ * saved. They are accepted in a moment, most of the time.
+ */
+export function refuseWaiting({ descriptor, diag, all, ports }: Listener, context: DumpContext): void {
+  if (context.options.skipInFlight === true) return;
+  const { port } = diag.local;
+  const halfOpen = all.filter(
+    ({ state, inode, local }) => state === TCP.synReceived && inode === 0 && local.port === port,
+  ).length;
+  const waiting = diag.receiveQueue + halfOpen;
+  if (waiting === 0) return;
+  context.retry(
+    refusalOf(
+      descriptor,
+      `${waiting} connections to port ${port} have not been accepted`,
+      'wait until the program has accepted them, or drop them (--skip-in-flight)',
+    ),
+    () => holdNew(ports),
+  );
+}
