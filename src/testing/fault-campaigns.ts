@@ -27,6 +27,8 @@ export interface CampaignResult {
 }
 
 const SIGKILL = 9;
+/** A short run ends a campaign after this, on a machine that has much else to do. */
+const QUICK_MS = 3000;
 /** Random instants of a full run. */
 export const INSTANTS = 300;
 
@@ -158,8 +160,11 @@ export async function runCampaign(
   if (answer === undefined || answer.error !== undefined)
     throw new Error(answer?.error ?? 'it does not answer');
   const trials = await sets.of(campaign);
-  for (const fault of faultsOf(campaign, stride, answer.calls, answer.duration_us))
+  const deadline = Date.now() + (stride === undefined ? QUICK_MS : Number.POSITIVE_INFINITY);
+  for (const fault of faultsOf(campaign, stride, answer.calls, answer.duration_us)) {
     count(await trials.run(campaign, fault));
+    if (Date.now() > deadline) break;
+  }
   return { campaign, runs, done, harmed };
 }
 
@@ -178,8 +183,19 @@ function* faultsOf(
   }
   const start = stride === undefined ? Math.floor(calls * from) : 0;
   const step = stride ?? Math.max(1, (calls - start) / quick);
-  for (let at = start; at < calls; at += step) {
-    const call = Math.floor(at);
-    yield fault === 'throw' ? { kind: 'throw', at: call } : { kind: 'kill', victim, at: call, signal };
+  const places: number[] = [];
+  for (let at = start; at < calls; at += step) places.push(Math.floor(at));
+  if (stride === undefined) shuffle(places);
+  for (const at of places)
+    yield fault === 'throw' ? { kind: 'throw', at } : { kind: 'kill', victim, at, signal };
+}
+
+/** A sample that is cut short is one of all places. */
+function shuffle(places: number[]): void {
+  for (let index = places.length - 1; index > 0; index--) {
+    const other = Math.floor(Math.random() * (index + 1));
+    const place = places[index] ?? 0;
+    places[index] = places[other] ?? 0;
+    places[other] = place;
   }
 }
