@@ -45,6 +45,7 @@ else {
       });
 
   test('an exception in each phase', async () => {
+    await sets.end();
     await using trials = new DumpTrials({ confinement: 'none', small: true });
     for (const phase of ['freeze', 'borrow', 'ask', 'files', 'memory', 'give back', 'write', 'commit']) {
       const { answer, done, harm } = await trials.run('kill', { kind: 'throw in phase', phase });

@@ -57,38 +57,38 @@ const SIGTERM = 15;
 
 export const CAMPAIGNS: readonly Campaign[] = [
   campaign('run', 'kill', 16),
-  campaign('run', 'kill', 8, { subject: LARGE }),
   campaign('run', 'throw', 16),
-  campaign('run', 'throw', 8, { subject: LARGE }),
   campaign('run', 'kill', 8, { victim: 0 }),
   campaign('run', 'kill', 6, { victim: 'copy', from: 0.3 }),
   campaign('run', 'kill', 2, { signal: SIGTERM }),
   campaign('run', 'instant', 8),
   campaign('run', 'instant', 4, { victim: 0 }),
-  campaign('run', 'instant', 4, { isFresh: true }),
   campaign('kill', 'kill', 8, { from: 0.95 }),
-  campaign('kill', 'kill', 4, { subject: LARGE, from: 0.97 }),
   campaign('kill', 'throw', 6, { from: 0.95 }),
   campaign('kill', 'kill', 3, { victim: 0, from: 0.95 }),
   campaign('kill', 'kill', 2, { signal: SIGINT }),
   campaign('kill', 'instant', 4),
+  campaign('run', 'kill', 8, { subject: LARGE }),
+  campaign('run', 'throw', 8, { subject: LARGE }),
+  campaign('kill', 'kill', 4, { subject: LARGE, from: 0.97 }),
   campaign('kill', 'instant', 2, { subject: LARGE }),
-  campaign('kill', 'instant', 2, { isFresh: true }),
   campaign('stop', 'kill', 3, { from: 0.97, subject: CONTINUED }),
   campaign('stop', 'throw', 3, { from: 0.97, subject: CONTINUED }),
-  campaign('run', 'kill', 3, { confinement: 'mild' }),
   campaign('run', 'kill', 4, { confinement: 'harsh' }),
+  campaign('run', 'kill', 3, { confinement: 'mild' }),
   campaign('run', 'kill', 5, { confinement: 'strict' }),
   campaign('run', 'throw', 4, { confinement: 'strict' }),
+  campaign('run', 'instant', 4, { isFresh: true }),
+  campaign('kill', 'instant', 2, { isFresh: true }),
   campaign('restore', 'kill', 10),
-  campaign('restore', 'kill', 4, { subject: LARGE }),
   campaign('restore', 'throw', 8),
-  campaign('restore', 'throw', 3, { subject: LARGE }),
   campaign('restore', 'kill', 4, { victim: 0 }),
   campaign('restore', 'kill', 4, { victim: 1 }),
   campaign('restore', 'kill', 6, { victim: 2 }),
   campaign('restore', 'instant', 6),
   campaign('restore', 'instant', 4, { victim: 2 }),
+  campaign('restore', 'kill', 4, { subject: LARGE }),
+  campaign('restore', 'throw', 3, { subject: LARGE }),
 ];
 
 /** What is done in which trial. */
@@ -109,17 +109,25 @@ async function trialsOf({ what, subject, isFresh }: Campaign): Promise<Trials> {
   };
 }
 
-/** Campaigns that have the same tree share it, and the process that does the work. */
+/** Campaigns that follow each other and have the same tree share it, and the process that does the work. One tree at a time. */
 export class TrialSets implements AsyncDisposable {
-  readonly #sets = new Map<string, Trials>();
+  #key = '';
+  #trials: Trials | undefined;
   readonly #undisturbed = new Map<string, Trial>();
 
   async of(campaign: Campaign): Promise<Trials> {
     const { what, subject, isFresh } = campaign;
     const key = JSON.stringify([what === 'restore', subject, isFresh]);
-    const trials = this.#sets.get(key) ?? (await trialsOf(campaign));
-    this.#sets.set(key, trials);
-    return trials;
+    if (this.#trials !== undefined && this.#key === key) return this.#trials;
+    await this.end();
+    this.#key = key;
+    this.#trials = await trialsOf(campaign);
+    return this.#trials;
+  }
+
+  async end(): Promise<void> {
+    await this.#trials?.end();
+    this.#trials = undefined;
   }
 
   /** A trial without a fault, once for all that are alike. */
@@ -133,7 +141,7 @@ export class TrialSets implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const trials of this.#sets.values()) await trials.end();
+    await this.end();
   }
 }
 
