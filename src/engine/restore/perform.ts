@@ -14,7 +14,7 @@ import { loadRegisters, maskOf, pendingIn } from '../../resources/process/index.
 import { maskFor } from '../../tape/borrow.js';
 import { insist } from '../../tape/insist.js';
 import { type Actor, isPassing, LostTaskError, type Play, play, TapeError } from '../../tape/play.js';
-import { sliceOf, startStem } from '../../tape/stem.js';
+import { endStem, sliceOf, startStem } from '../../tape/stem.js';
 import { SIGSTOP, takeStop } from '../../tape/stops.js';
 import type { Tape } from '../../tape/tape.js';
 import type { PhaseClock } from '../clock.js';
@@ -320,10 +320,7 @@ export class Performance implements Disposable {
   }
 
   #end(tid: number): void {
-    insist(() => {
-      attempt('kill', [tid, SIGKILL]);
-      waitOut(tid);
-    });
+    endStem(tid);
     this.#started.delete(tid);
   }
 
