@@ -8,7 +8,9 @@ import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const TIMEOUT_MS = Number(process.env.STASIS_TEST_TIMEOUT_MS ?? 400_000);
+// Every kernel call of every fault campaign takes hours.
+const FULL_MS = process.env.STASIS_FAULTS === 'full' ? 86_400_000 : 400_000;
+const TIMEOUT_MS = Number(process.env.STASIS_TEST_TIMEOUT_MS ?? FULL_MS);
 const CONCURRENCY = 2;
 const NAMESPACES = ['--pid', '--fork', '--kill-child', '--mount-proc', '--net', '--ipc'];
 

@@ -26,6 +26,7 @@ interface Flags extends ConnectionFlags {
   readonly checksums: boolean;
   readonly sync: boolean;
   readonly overwrite?: true;
+  readonly trust?: true;
   readonly linkRemap?: true;
   readonly ghostLimit: number;
   readonly external: string[];
@@ -64,6 +65,7 @@ export function addCheckpoint(program: Command, done: (status: number) => void):
     .option('--no-checksums', 'do not write SHA-256 sums beside the image')
     .option('--no-sync', 'do not wait for the disk before the image counts')
     .option('--overwrite', 'replace an image that is in the directory')
+    .option('--trust', 'write into a directory that another user owns or could change')
     .option('--link-remap', 'give deleted files that have other names a name until they are restored')
     .option('--ghost-limit <size>', 'largest deleted file that goes into the image', parseBytes, 2 ** 20)
     .option('--external <key>', 'what is outside of the tree and stays there (repeatable)', collect, [])
@@ -144,6 +146,7 @@ async function save(
     checksums: flags.checksums,
     durable: flags.sync,
     overwrite: flags.overwrite === true,
+    trust: flags.trust === true,
     link_remap: flags.linkRemap === true,
     ghost_limit_bytes: flags.ghostLimit,
     external: flags.external,

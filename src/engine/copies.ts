@@ -14,6 +14,7 @@ import { readRemote } from '../kernel/remote.js';
 import { attempt } from '../kernel/syscall.js';
 import { isEventStop, type WaitStatus, waitFor, waitForAny } from '../kernel/wait.js';
 import type { Process } from '../resources/contract.js';
+import { insist } from '../tape/insist.js';
 import { type Actor, atEnd, finish, type Play, play, start } from '../tape/play.js';
 import { type BranchResult, type Played, type Space, Tape } from '../tape/tape.js';
 
@@ -30,6 +31,13 @@ interface Request {
   /** Where the kernel writes the middle task's id before it runs. */
   readonly middle: Space;
   readonly copy: BranchResult;
+}
+
+/** Tapes that run, and what has been met and is not dealt with yet. */
+interface Round {
+  readonly running: Map<number, Play>;
+  readonly middles: Set<number>;
+  met: { readonly tid: number; readonly status: WaitStatus } | undefined;
 }
 
 const CLONE_ARGS_SIZE = 88;
@@ -88,18 +96,42 @@ export class Copies implements Disposable {
     if (copy !== undefined) this.#requests.set(process, { process, middle, copy });
   }
 
+  /** Whatever fails, nobody is left on the way: a middle task that stands still would keep its process from going home. */
   #play(plays: readonly Play[]): void {
-    const running = new Map(plays.map((play) => [play.actor.tid, play]));
-    const middles = new Set<number>();
-    start(plays);
+    const round: Round = { running: new Map(), middles: new Set(), met: undefined };
+    const begun: Play[] = [];
+    try {
+      for (const play of plays) {
+        start([play]);
+        round.running.set(play.actor.tid, play);
+        begun.push(play);
+      }
+      this.#await(round);
+    } catch (error) {
+      try {
+        this.#await(round);
+        this.#settle(begun, finish(begun));
+      } catch {
+        // The failure that led here is the one to tell of.
+      }
+      throw error;
+    }
+    insist(() => this.#settle(plays, finish(plays)));
+  }
+
+  /** Until all tapes have ended. Can be taken up again where it failed. */
+  #await(round: Round): void {
+    const { running, middles } = round;
     while (running.size > 0) {
-      const { tid, status } = waitForAny();
+      round.met ??= waitForAny();
+      const { tid, status } = round.met;
       const play = running.get(tid);
       if (play !== undefined) {
+        if (status.kind !== 'stopped') running.delete(tid);
         if (atEnd(play.actor, status, play.tape.title)) running.delete(tid);
       } else if (!middles.has(tid)) this.#meet(tid, status, running, middles);
+      round.met = undefined;
     }
-    this.#settle(plays, finish(plays));
   }
 
   /** The task that has this process's memory as it was; undefined where none could be made. */
@@ -111,16 +143,16 @@ export class Copies implements Disposable {
   #meet(tid: number, status: WaitStatus, running: ReadonlyMap<number, Play>, middles: Set<number>): void {
     if (!isEventStop(status)) return;
     if (this.#isMiddle(tid, running)) {
-      middles.add(tid);
       ptrace.resume(tid);
+      middles.add(tid);
       return;
     }
     this.#keep(tid);
   }
 
   #keep(tid: number): void {
-    ptrace.setOptions(tid, PTRACE_O_EXITKILL);
     this.#born.add(tid);
+    ptrace.setOptions(tid, PTRACE_O_EXITKILL);
   }
 
   /** Its parent's tape knows: the kernel wrote its id there before it was woken. */
@@ -153,13 +185,15 @@ export class Copies implements Disposable {
   }
 
   #kill(pid: number): void {
-    this.#born.delete(pid);
     attempt('kill', [pid, SIGKILL]);
     while (waitFor(pid).kind === 'stopped') ptrace.resume(pid);
+    this.#born.delete(pid);
   }
 
   [Symbol.dispose](): void {
-    for (const pid of [...this.#born]) this.#kill(pid);
+    insist(() => {
+      for (const pid of [...this.#born]) this.#kill(pid);
+    });
     this.#pids.clear();
   }
 }

@@ -3,8 +3,8 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
-import { CAMPAIGNS, runCampaign } from '../testing/fault-campaigns.js';
+import { after, test } from 'node:test';
+import { CAMPAIGNS, runCampaign, TrialSets } from '../testing/fault-campaigns.js';
 import { isInside, runInside } from '../testing/fault-namespace.js';
 import { DumpTrials } from '../testing/fault-trial.js';
 
@@ -12,7 +12,7 @@ import { DumpTrials } from '../testing/fault-trial.js';
  * Never harm the source: whatever happens before the commit, the tree goes on as before, with nothing of ours in it;
  * after the commit it is dead, and nobody of it ran again; a restore leaves all or nothing.
  *
- * STASIS_FAULTS=full makes the long run, at every kernel call (or every STASIS_FAULT_STRIDE-th) and at 300 random
+ * The short run is a sample. STASIS_FAULTS=full makes the long one, at every kernel call (or every STASIS_FAULT_STRIDE-th) and at 300 random
  * instants of each kind; STASIS_FAULT_ONLY is a pattern of the names of those to do.
  */
 const isFull = process.env.STASIS_FAULTS === 'full';
@@ -23,23 +23,21 @@ function say(line: string): void {
   if (isFull) console.log(line);
 }
 
-if (process.env.STASIS_FAULTS === undefined)
-  test(
-    'faults',
-    { skip: 'minutes long: npm run test:faults, or STASIS_FAULTS=full for every call' },
-    () => undefined,
-  );
-else if (!isInside())
+if (!isInside())
   test('faults, in namespaces of their own', () => {
     const { status, output } = runInside(import.meta.url);
     assert.equal(status, 0, output);
   });
 else {
+  const sets = new TrialSets();
+  after(() => sets[Symbol.asyncDispose]());
+
   for (const campaign of CAMPAIGNS)
     if (only.test(campaign.name))
       test(campaign.name, async () => {
-        const { runs, done, harmed } = await runCampaign(campaign, stride, say);
-        say(`| ${campaign.name} | ${runs} | ${done} | ${harmed.length} |`);
+        const start = Date.now();
+        const { runs, done, harmed } = await runCampaign(sets, campaign, stride, say);
+        say(`| ${campaign.name} | ${runs} | ${done} | ${harmed.length} | ${Date.now() - start} ms |`);
         assert.deepEqual(
           harmed.map(({ fault, phase, harm }) => ({ fault, phase, harm })),
           [],
@@ -47,6 +45,7 @@ else {
       });
 
   test('an exception in each phase', async () => {
+    await sets.end();
     await using trials = new DumpTrials({ confinement: 'none', small: true });
     for (const phase of ['freeze', 'borrow', 'ask', 'files', 'memory', 'give back', 'write', 'commit']) {
       const { answer, done, harm } = await trials.run('kill', { kind: 'throw in phase', phase });

@@ -2,6 +2,7 @@ import { ERRNO } from '../abi/errno.js';
 import {
   PTRACE_CONT,
   PTRACE_DETACH,
+  PTRACE_INTERRUPT,
   PTRACE_O_SUSPEND_SECCOMP,
   PTRACE_O_TRACESYSGOOD,
 } from '../abi/ptrace.js';
@@ -10,19 +11,22 @@ import { unlessVanished } from '../kernel/procfs/error.js';
 import { readStat, readState } from '../kernel/procfs/stat.js';
 import { readStatus } from '../kernel/procfs/status.js';
 import * as ptrace from '../kernel/ptrace.js';
+import type { Registers } from '../kernel/registers.js';
 import { attempt, sleep_us, syscall } from '../kernel/syscall.js';
 import {
   describeStatus,
   isEventStop,
   isSyscallStop,
+  noteThreads,
   peekAt,
   type WaitStatus,
   waitFor,
 } from '../kernel/wait.js';
 import { type FrozenThread, nameOf, type Process, type Thread } from '../resources/contract.js';
 import { cureForThaw, outsideCriticalSection, registersForImage } from '../resources/process/index.js';
+import { Barrier } from '../tape/barrier.js';
 import { insist } from '../tape/insist.js';
-import { SIGSTOP, takeStop } from '../tape/stops.js';
+import { hasMetStop, SIGSTOP, takeStop } from '../tape/stops.js';
 import { look, type Sighting, sightings } from './look.js';
 
 /**
@@ -34,11 +38,14 @@ export class Frozen implements Disposable {
   readonly processes: readonly Process[];
   readonly #tids: Set<number>;
   #held = true;
+  /** For whom a SIGSTOP waits, and who is on the way to it. */
   readonly #pinned = new Set<Thread>();
+  readonly #stopping = new Set<Thread>();
 
   private constructor(processes: readonly Process[], tids: Set<number>) {
     this.processes = processes;
     this.#tids = tids;
+    for (const { pid, threads } of processes) noteThreads(pid, threads.length > 1);
   }
 
   /** Throws FreezeError after letting everybody go. */
@@ -68,7 +75,7 @@ export class Frozen implements Disposable {
         }
       }
     } catch (error) {
-      letAllGo(held);
+      insist(() => letAllGo(held, true));
       throw error;
     }
   }
@@ -80,17 +87,25 @@ export class Frozen implements Disposable {
   /** Let every thread go on where it was. */
   thaw(): void {
     if (!this.#held) return;
-    this.unpin();
+    insist(() => this.unpin());
+    insist(() => {
+      for (const { tid, process } of this.threads) {
+        if (hasMetStop(tid) && process.state === 'alive') kill(process.pid, SIGSTOP);
+        takeStop(tid);
+      }
+    });
+    insist(() => letAllGo(this.#tids));
+    this.#forget();
+  }
+
+  #forget(): void {
     this.#held = false;
-    for (const { tid, process } of this.threads)
-      if (takeStop(tid) && process.state === 'alive') kill(process.pid, SIGSTOP);
-    letAllGo(this.#tids);
+    for (const { pid } of this.processes) noteThreads(pid, false);
   }
 
   /** SIGKILL every process and wait until the last thread is gone. */
   kill(): void {
     if (!this.#held) return;
-    this.#held = false;
     insist(() => {
       for (const process of this.processes) if (process.state !== 'zombie') kill(process.pid, SIGKILL);
     });
@@ -100,6 +115,7 @@ export class Frozen implements Disposable {
       for (const tid of this.#tids) if (!leaders.has(tid)) reap(tid);
       for (const tid of this.#tids) if (leaders.has(tid)) reap(tid);
     });
+    this.#forget();
   }
 
   /**
@@ -107,24 +123,27 @@ export class Frozen implements Disposable {
    * it meets. What becomes of them then is the guardian's to decide.
    */
   pin(): void {
-    for (const thread of this.threads) if (signalThread(thread, SIGSTOP)) this.#pinned.add(thread);
+    for (const thread of this.threads)
+      if (!this.#pinned.has(thread) && signalThread(thread, SIGSTOP)) this.#pinned.add(thread);
   }
 
   /** Take the SIGSTOPs back, each at the point of its delivery. */
   unpin(): void {
-    const pinned = [...this.#pinned];
-    this.#pinned.clear();
-    const resumed = pinned.filter(({ tid }) => attempt('ptrace', [PTRACE_CONT, tid, 0, 0]) >= 0);
-    for (const thread of resumed) swallowStop(thread);
+    for (const thread of this.#pinned) {
+      if (attempt('ptrace', [PTRACE_CONT, thread.tid, 0, 0]) >= 0) this.#stopping.add(thread);
+      this.#pinned.delete(thread);
+    }
+    for (const thread of this.#stopping) {
+      swallowStop(thread);
+      this.#stopping.delete(thread);
+    }
   }
 
   /** Let go of a pinned tree: it stays stopped until somebody continues it. */
   leaveStopped(): void {
-    insist(() => {
-      if (this.#pinned.size === 0) this.pin();
-    });
+    insist(() => this.pin());
     this.#pinned.clear();
-    insist(() => this.thaw());
+    this.thaw();
   }
 
   [Symbol.dispose](): void {
@@ -278,21 +297,37 @@ function passOn(thread: { readonly tid: number }, status: WaitStatus): boolean {
  * show that to the program if we died before. (Between the stop and this they do, as after any stop: signal(7).)
  */
 function record({ tid }: Sighting): FrozenThread {
-  const found = ptrace.getRegisters(tid);
-  const registers = outsideCriticalSection(tid, cureForThaw(found));
-  if (registers !== found) ptrace.setRegisters(tid, registers);
+  const registers = cure(tid);
   const home = registersForImage(registers, { tid });
   return { registers, home, mask: ptrace.getSignalMask(tid), xstate: ptrace.getXstate(tid) };
 }
 
+function cure(tid: number): Registers {
+  const found = ptrace.getRegisters(tid);
+  const registers = outsideCriticalSection(tid, cureForThaw(found));
+  if (registers !== found) ptrace.setRegisters(tid, registers);
+  return registers;
+}
+
+/** Throws nothing: a task that is not stopped has to be so first. */
+function tryToCure(tid: number): void {
+  try {
+    cure(tid);
+  } catch {
+    // It is looked at again.
+  }
+}
+
 /**
- * Detach. A task that is not stopped (a wait for it failed, or it runs a tape) is waited for; one that has ended has to
- * be collected by us, its tracer, or its parent never hears of it. Answers false for one that does not stop.
+ * Detach. A task that is not stopped (nobody has told it to yet, a wait for it failed, or it runs a tape) is made to; one
+ * that has ended has to be collected by us, its tracer, or its parent never hears of it. Answers false for one that does
+ * not stop. `isRecent`: it may not have been cured since it stopped.
  */
-function letGo(tid: number): boolean {
+function letGo(tid: number, isRecent: boolean): boolean {
   const deadline = Date.now() + LET_GO_TIMEOUT_MS;
-  for (;;) {
+  for (let isInterrupted = false; ; ) {
     const status = peekAt(tid);
+    if (isRecent || isInterrupted) tryToCure(tid);
     // A signal that is just being delivered, and was not waited for yet, is delivered.
     const signal =
       status.kind === 'stopped' && status.event === 0 && !isSyscallStop(status) ? status.signal : 0;
@@ -302,14 +337,23 @@ function letGo(tid: number): boolean {
     if (status.kind === 'gone') return true;
     if (status.kind === 'exited' || status.kind === 'killed') waitFor(tid, false);
     else if (Date.now() > deadline) return false;
-    else sleep_us(100);
+    else if (isInterrupted) sleep_us(100);
+    else {
+      attempt('ptrace', [PTRACE_INTERRUPT, tid, 0, 0]);
+      isInterrupted = true;
+    }
   }
 }
 
 /** A leader that has ended is not waited for before its threads are; so everybody is tried once more. */
-function letAllGo(tids: Iterable<number>): void {
-  const left = [...tids].filter((tid) => !letGo(tid));
-  for (const tid of left) letGo(tid);
+function letAllGo(tids: Iterable<number>, areRecent = false): void {
+  const barrier = new Barrier<number>();
+  const left = new Set<number>();
+  barrier.pass([...tids], (tid) => {
+    if (!letGo(tid, areRecent)) left.add(tid);
+  });
+  barrier.pass([...left], (tid) => void letGo(tid, areRecent));
+  barrier.throwFirst();
 }
 
 const LET_GO_TIMEOUT_MS = 2000;

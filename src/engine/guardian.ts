@@ -1,3 +1,4 @@
+import { PR_SET_PDEATHSIG } from '../abi/prctl.js';
 import { PTRACE_CONT, PTRACE_EVENT_EXIT, PTRACE_O_TRACEEXIT, PTRACE_SEIZE } from '../abi/ptrace.js';
 import { OwnedFd } from '../kernel/fd.js';
 import { scratch } from '../kernel/memory.js';
@@ -90,6 +91,7 @@ export class Guardian implements Disposable {
       actor = startSpare(taken, 'the guardian', WORKSPACE, WATCH_SIZE);
       const setup = new Tape('guardian: session of its own, and the pipe');
       setup.call('setsid', []);
+      setup.call('prctl', [PR_SET_PDEATHSIG, 0, 0, 0, 0]);
       // A stream that nobody reads any more is an answer.
       const ignore = new Uint8Array(SIGACTION_SIZE);
       ignore[0] = SIG_IGN;

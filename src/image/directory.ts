@@ -151,12 +151,12 @@ export class ImageDirectory implements Disposable {
 }
 
 /** Refuses what another user could have written or can still change. */
-export function checkTrust(file: string, stat: Stats): void {
+export function checkTrust(file: string, stat: Stats, advice = ''): void {
   const uid = process.geteuid?.() ?? 0;
   if (stat.uid !== 0 && stat.uid !== uid)
-    throw new ImageError(file, `belongs to another user (uid ${stat.uid})`);
+    throw new ImageError(file, `belongs to another user (uid ${stat.uid})${advice}`);
   if ((stat.mode & OTHERS_WRITE) !== 0) {
-    throw new ImageError(file, `can be written by others (mode ${(stat.mode & 0o777).toString(8)})`);
+    throw new ImageError(file, `can be written by others (mode ${(stat.mode & 0o777).toString(8)})${advice}`);
   }
 }
 

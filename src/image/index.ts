@@ -15,6 +15,7 @@ export {
   RECORD_BYTES_MAX,
   type RecordInput,
 } from './codec.js';
+export { checkTrust } from './directory.js';
 export { DirectoryTarget } from './directory-target.js';
 export * from './errors.js';
 export * from './inspect.js';

@@ -1,7 +1,8 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import { ERRNO } from '../abi/errno.js';
 import { SyscallError } from './errors.js';
 import { scratch } from './memory.js';
-import { attempt } from './syscall.js';
+import { attempt, sleep_us } from './syscall.js';
 
 const __WALL = 0x4000_0000;
 const WNOHANG = 1;
@@ -35,8 +36,21 @@ export function decodeStatus(word: number): WaitStatus {
   return { kind: 'killed', signal: low, core: (word & 0x80) !== 0 };
 }
 
+/**
+ * Leaders of several threads that we trace. One that was killed is not told of before all its threads have been collected
+ * (kernel/exit.c wait_consider_task, delay_group_leader), and that is for us to do: a wait for it alone would never end.
+ */
+const leaders = new Set<number>();
+
+/** From now on, or no longer, this process traces other threads of `tid`'s process too. */
+export function noteThreads(tid: number, areThere: boolean): void {
+  if (areThere) leaders.add(tid);
+  else leaders.delete(tid);
+}
+
 /** Wait for a change of exactly this task; `gone` when it is no child or tracee of ours (ECHILD). */
 export function waitFor(tid: number, block = true): WaitStatus {
+  if (block && leaders.has(tid)) return waitForLeader(tid);
   const result = attempt('wait4', [tid, scratch.address, __WALL | (block ? 0 : WNOHANG), 0]);
   if (result === -ERRNO.ECHILD) return { kind: 'gone' };
   if (result < 0) throw new SyscallError('wait4', -result, `task ${tid}`);
@@ -44,6 +58,37 @@ export function waitFor(tid: number, block = true): WaitStatus {
   const status = decodeStatus(scratch.view.getInt32(0, true));
   if (status.kind === 'stopped') statistics.stops++;
   return status;
+}
+
+/** As `waitFor`, for a leader whose threads may be there, dead and not collected. */
+export function waitForLeader(tid: number): WaitStatus {
+  for (let spins = 0; ; spins++) {
+    const status = waitFor(tid, false);
+    if (status.kind !== 'none') return status;
+    if (spins < SPINS) continue;
+    if (isZombie(tid)) for (const thread of threadsOf(tid)) if (thread !== tid) waitFor(thread, false);
+    sleep_us(PAUSE_US);
+  }
+}
+
+const SPINS = 200;
+const PAUSE_US = 50;
+
+function isZombie(tid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${tid}/stat`, 'latin1');
+    return stat.charAt(stat.lastIndexOf(')') + 2) === 'Z';
+  } catch {
+    return false;
+  }
+}
+
+function threadsOf(tid: number): number[] {
+  try {
+    return readdirSync(`/proc/${tid}/task`).map(Number);
+  } catch {
+    return [];
+  }
 }
 
 /**

@@ -63,6 +63,8 @@ export const checkpointOptions = z.strictObject({
   durable: z.boolean().default(true),
   /** Replace an image that is in the directory. */
   overwrite: z.boolean().default(false),
+  /** Write into a directory that another user owns or could change. */
+  trust: z.boolean().default(false),
   /** Give deleted files that have other names a name, until they are restored. */
   link_remap: z.boolean().default(false),
   /** Largest deleted file that is copied into the image. */

@@ -115,7 +115,8 @@ export const RAW_SYSCALL = Uint8Array.of(
 
 /**
  * `spawn(clone_args, size, fd, "", argv, envp)`: clone3(2), and in the child execveat(fd, "", argv, envp,
- * AT_EMPTY_PATH), then exit(127). The child of CLONE_VM|CLONE_VFORK runs nothing but these lines, so no state of
+ * AT_EMPTY_PATH), then exit(127). The child is killed when its parent dies (whose pid lies 24 bytes behind envp, in case it
+ * has died already); a parent that is killed before it traces the child would leave it behind. The child of CLONE_VM|CLONE_VFORK runs nothing but these lines, so no state of
  * Node is touched in it; its stack is the one named in clone_args.
  */
 // biome-ignore format: one instruction a line
@@ -131,12 +132,20 @@ export const SPAWN = Uint8Array.of(
   0xb8, 0xb3, 0x01, 0x00, 0x00, // mov eax,0x1b3
   0x0f, 0x05, // syscall
   0x48, 0x85, 0xc0, // test rax,rax
-  0x74, 0x08, // je 41 <spawn+0x27>
+  0x74, 0x08, // je 27 <spawn+0x27>
   0x41, 0x5e, // pop r14
   0x41, 0x5d, // pop r13
   0x41, 0x5c, // pop r12
   0x5b, // pop rbx
   0xc3, // ret
+  0xbf, 0x01, 0x00, 0x00, 0x00, // mov edi,0x1 (PR_SET_PDEATHSIG)
+  0xbe, 0x09, 0x00, 0x00, 0x00, // mov esi,0x9
+  0xb8, 0x9d, 0x00, 0x00, 0x00, // mov eax,0x9d (prctl)
+  0x0f, 0x05, // syscall
+  0xb8, 0x6e, 0x00, 0x00, 0x00, // mov eax,0x6e (getppid)
+  0x0f, 0x05, // syscall
+  0x41, 0x3b, 0x46, 0x18, // cmp eax,[r14+0x18]
+  0x75, 0x19, // jne 5e <spawn+0x5e>
   0x48, 0x89, 0xdf, // mov rdi,rbx
   0x4c, 0x89, 0xe6, // mov rsi,r12
   0x4c, 0x89, 0xea, // mov rdx,r13

@@ -140,14 +140,15 @@ export function borrowAs(borrowed: Borrowed[]): Borrowed[] {
   for (const one of borrowed) if (barrier.isLost(one)) attemptHome(one);
   makeCall(barrier, ready);
   const arrived = ready.filter((one) => !barrier.isLost(one));
-  barrier.pass(arrived, settle);
+  const refused = new Set<Borrowed>();
+  barrier.pass(arrived, (one) => settle(one, refused));
   try {
     barrier.throwFirst();
   } catch (error) {
-    const settled = arrived.filter((one) => !barrier.isLost(one));
-    for (const one of arrived) if (barrier.isLost(one)) attemptHome(one);
-    for (const one of ready) if (barrier.isLost(one)) attemptRescue(one);
-    retreat(() => giveBack(settled));
+    // Whoever arrived has a workspace, but those who were refused one, and are home already.
+    const lent = arrived.filter((one) => !refused.has(one));
+    for (const one of ready) if (!arrived.includes(one)) attemptRescue(one);
+    retreat(() => giveBack(lent));
     throw error;
   }
   return borrowed;
@@ -280,10 +281,14 @@ function waitForCall({ lender }: Borrowed): void {
   }
 }
 
-function settle({ lender }: Borrowed): void {
+function settle(one: Borrowed, refused: Set<Borrowed>): void {
+  const { lender } = one;
   const { ax } = ptrace.getRegisters(lender.tid);
-  if (ax !== lender.workspace.address)
+  if (ax !== lender.workspace.address) {
+    refused.add(one);
+    attemptHome(one);
     throw new SyscallError('mmap', Number(-BigInt.asIntN(64, ax)), `workspace in ${lender.name}`);
+  }
   writeRemote(lender.tid, lender.workspace.address, LOOP);
 }
 

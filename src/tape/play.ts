@@ -76,9 +76,15 @@ export function play(plays: readonly Play[]): Played[] {
   // Nothing has begun: a task that is not there, or whose tape is too long, spoils it for all.
   barrier.throwFirst();
   barrier.pass(plays, ({ actor }) => ptrace.resume(actor.tid));
-  barrier.pass(plays, ({ actor, tape }) => waitForEnd(actor, tape.title));
+  barrier.pass(leadersLast(plays), ({ actor, tape }) => waitForEnd(actor, tape.title));
   barrier.throwFirst();
   return finish(plays);
+}
+
+/** A leader that was killed is told of only after its threads. */
+function leadersLast(plays: readonly Play[]): Play[] {
+  const isLeader = ({ actor: { inside } }: Play): boolean => inside.tid === inside.pid;
+  return [...plays.filter((play) => !isLeader(play)), ...plays.filter(isLeader)];
 }
 
 /** The first half of a play: everybody runs. */

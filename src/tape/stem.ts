@@ -47,7 +47,8 @@ const SIGKILL = 9;
 const STACK_SIZE = 16 * 1024;
 
 /**
- * Start a stem, seized with PTRACE_O_EXITKILL, stopped and ready to play. Works from a multi-threaded process: the
+ * Start a stem, seized with PTRACE_O_EXITKILL, stopped and ready to play; its parent's death kills it as well
+ * (PR_SET_PDEATHSIG), until a tape says otherwise. Works from a multi-threaded process: the
  * child shares our memory until it executes, and runs only SPAWN.
  * Throws SyscallError (EEXIST: the pid is taken; EPERM: no CAP_CHECKPOINT_RESTORE).
  */
@@ -69,6 +70,7 @@ export function startStem(options: StemOptions): Actor {
   }
   memory.bytes.set(Buffer.from('stasis-stem\0'), at + 256);
   view.setBigUint64(at + 192, memory.address + BigInt(at + 256), true);
+  view.setInt32(at + 224, options.sibling === true ? process.ppid : process.pid, true);
   const base = memory.address + BigInt(at);
   const pid = spawnFrom(base, CLONE_ARGS_SIZE, file.fd, base + 208n, base + 192n, base + 200n);
   if (pid < 0) throw new SyscallError('clone3', -pid, `${options.name}, pid ${options.pid ?? 'any'}`);

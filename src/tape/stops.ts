@@ -10,7 +10,11 @@ export function rememberStop(tid: number): void {
   met.add(tid);
 }
 
-/** Was one met since the last time? */
+export function hasMetStop(tid: number): boolean {
+  return met.has(tid);
+}
+
+/** Was one met since the last time? Forgets it. */
 export function takeStop(tid: number): boolean {
   return met.delete(tid);
 }

@@ -72,18 +72,23 @@ function once(): void {
 }
 
 const MADV_DOFORK = 11;
-const ANONYMOUS = /^([0-9a-f]+)-([0-9a-f]+) \S+ 00000000 00:00 0/;
+const ANONYMOUS = /^([0-9a-f]+)-([0-9a-f]+) \S+ 00000000 00:00 0/gm;
 
-/** Collected garbage is not moved meanwhile, so that no new page of the heap is missing in the child. */
+const PASSES = 20;
+
+/** All of the heap goes to the child: what was mapped since the last look, by the looking itself, has to be looked at too. */
 function fork(): number {
   globalThis.gc?.({ type: 'minor' });
-  for (let pass = 0; pass < 2; pass++)
-    for (const line of readFileSync('/proc/self/maps', 'latin1').split('\n')) {
-      const [, start, end] = ANONYMOUS.exec(line) ?? [];
-      if (start === undefined || end === undefined) continue;
+  let seen = '';
+  for (let pass = 0; pass < PASSES; pass++) {
+    const maps = readFileSync('/proc/self/maps', 'latin1');
+    if (maps === seen) break;
+    seen = maps;
+    for (const [, start, end] of maps.matchAll(ANONYMOUS)) {
       const from = BigInt(`0x${start}`);
       call('madvise', from, BigInt(`0x${end}`) - from, MADV_DOFORK);
     }
+  }
   const pid = call('fork');
   if (pid === 0) Object.defineProperty(process, 'pid', { value: call('getpid') });
   return pid;

@@ -1,6 +1,7 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
+import { attempt } from '../kernel/syscall.js';
 import type { FaultAnswer, FaultOrder } from './fault-order.js';
 
 /** What a process of fault-run.ts says, a line each. */
@@ -192,7 +193,7 @@ class ForkedRunner implements Runner {
 
   kill(): void {
     const [pid] = this.#pids;
-    if (pid !== undefined) process.kill(pid, 'SIGKILL');
+    if (pid !== undefined) attempt('kill', [pid, SIGKILL]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

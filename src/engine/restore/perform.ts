@@ -8,13 +8,13 @@ import { unlessVanished } from '../../kernel/procfs/error.js';
 import * as ptrace from '../../kernel/ptrace.js';
 import { NO_SYSCALL } from '../../kernel/registers.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
-import { describeStatus, isEventStop, waitFor } from '../../kernel/wait.js';
+import { describeStatus, isEventStop, noteThreads, waitFor, waitForLeader } from '../../kernel/wait.js';
 import { LOOP_SYSCALL } from '../../machine/x86_64.js';
 import { loadRegisters, maskOf, pendingIn } from '../../resources/process/index.js';
 import { maskFor } from '../../tape/borrow.js';
 import { insist } from '../../tape/insist.js';
 import { type Actor, isPassing, LostTaskError, type Play, play, TapeError } from '../../tape/play.js';
-import { sliceOf, startStem } from '../../tape/stem.js';
+import { endStem, sliceOf, startStem } from '../../tape/stem.js';
 import { SIGSTOP, takeStop } from '../../tape/stops.js';
 import type { Tape } from '../../tape/tape.js';
 import type { PhaseClock } from '../clock.js';
@@ -85,6 +85,11 @@ export class Performance implements Disposable {
     for (const { inside, tid } of this.#actors.values())
       if (takeStop(tid)) syscall('tgkill', [inside.pid, tid, SIGSTOP]);
     for (const actor of this.#actors.values()) ptrace.detach(actor.tid);
+    this.#forget();
+  }
+
+  #forget(): void {
+    for (const { pid } of this.#plan.processes) noteThreads(pid, false);
     this.#started.clear();
     this.#actors.clear();
     this.#endGuardian();
@@ -216,7 +221,10 @@ export class Performance implements Disposable {
 
   #adoptThreads(): void {
     for (const { process, index, tid } of this.#plan.states)
-      if (index > 0) this.#adopt(process.pid, tid, index, `${process.name} thread ${tid}`);
+      if (index > 0) {
+        noteThreads(process.pid, true);
+        this.#adopt(process.pid, tid, index, `${process.name} thread ${tid}`);
+      }
   }
 
   /** A signal that is pending in the image must not be the one that ends the tape which makes it pending. */
@@ -312,10 +320,7 @@ export class Performance implements Disposable {
   }
 
   #end(tid: number): void {
-    insist(() => {
-      attempt('kill', [tid, SIGKILL]);
-      waitOut(tid);
-    });
+    endStem(tid);
     this.#started.delete(tid);
   }
 
@@ -327,8 +332,7 @@ export class Performance implements Disposable {
       for (const tid of this.#started) if (!leaders.has(tid)) waitOut(tid);
       for (const tid of this.#started) if (leaders.has(tid)) waitOut(tid);
     });
-    this.#started.clear();
-    this.#endGuardian();
+    this.#forget();
     for (const acts of this.#plan.holder.acts.splice(0)) acts.end?.();
   }
 }
@@ -340,9 +344,9 @@ const TASK_STOPPED = 3;
 const HOLDER_WORKSPACE = { address: 0x1000_0000_0000n, size: 0x1000_0000n };
 const HOLDER_SLICE = 0x0fff_0000;
 
-/** Wait for the end of a task that was killed. */
+/** Wait for the end of a task that was killed, and of threads of it that had not been adopted yet. */
 function waitOut(tid: number): void {
-  while (waitFor(tid).kind === 'stopped') attempt('ptrace', [PTRACE_CONT, tid, 0, 0]);
+  while (waitForLeader(tid).kind === 'stopped') attempt('ptrace', [PTRACE_CONT, tid, 0, 0]);
 }
 
 function nameOfPerson(person: Person<RestoreProcess>): string {

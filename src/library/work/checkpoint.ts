@@ -1,5 +1,7 @@
+import { statSync } from 'node:fs';
 import { dump } from '../../engine/dump.js';
 import type { StreamPlace } from '../../engine/options.js';
+import { checkTrust } from '../../image/index.js';
 import type { ParsedOptions } from '../requests.js';
 import type { CheckpointResult } from '../results.js';
 import type { Surroundings } from './handlers.js';
@@ -20,6 +22,7 @@ export function checkpointTree(
     throw new TypeError(
       'a tree that is to go on here cannot wait for the other end: that would make two of it',
     );
+  if (to === undefined && !options.trust) refuseForeign(directory);
   const report = dump({
     pid,
     directory,
@@ -61,6 +64,12 @@ export function checkpointTree(
     image_bytes: report.image_bytes,
     files: Object.fromEntries(report.files),
   };
+}
+
+/** Before anything is touched: a directory from which `restore` would not take the image. */
+function refuseForeign(directory: string): void {
+  const stat = statSync(directory, { throwIfNoEntry: false });
+  if (stat !== undefined) checkTrust(directory, stat, '; --trust takes it, here and at the restore');
 }
 
 function streamPlace(

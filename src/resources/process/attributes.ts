@@ -47,7 +47,8 @@ export const parentDeathSignal: TaskState = {
 
   restore(task, tape) {
     const { pdeathSig } = threadCore(task.core);
-    if (pdeathSig !== 0) tape.call('prctl', [PR_SET_PDEATHSIG, pdeathSig, 0, 0, 0], 0);
+    // The root is a stem, which dies with its parent until it is told otherwise.
+    if (pdeathSig !== 0 || task.isLeader) tape.call('prctl', [PR_SET_PDEATHSIG, pdeathSig, 0, 0, 0], 0);
   },
 };
 
