@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { check, checkpoint, createEngine, type Restored, restore } from '../library/api.js';
 import type { CheckpointResult, CheckResult } from '../library/results.js';
 import { census, difference, type Resident, untilGone } from './census.js';
+import { showMove } from './move.js';
 import { heading, note, say, verdict } from './page.js';
 import { Server } from './server.js';
 import { drawImage, drawTimes, type Times } from './summary.js';
@@ -15,6 +16,8 @@ export interface Stage {
   /** In memory, its own, removed afterwards. */
   readonly memoryDirectory: string;
   readonly python: string | undefined;
+  /** There can be two hosts with a network between them. */
+  readonly canMove: boolean;
 }
 
 /** Pages of each member's memory. */
@@ -33,6 +36,7 @@ export async function show(stage: Stage): Promise<boolean> {
     reportHost(host);
     return false;
   }
+  if (!(await proved(() => moveAndTerminal(stage)))) return false;
   const act = new Act(stage);
   try {
     await act.begin();
@@ -56,6 +60,22 @@ export async function show(stage: Stage): Promise<boolean> {
   } finally {
     act.witness.close();
   }
+}
+
+/** What has no server that could complain. */
+async function proved(show: () => Promise<void>): Promise<boolean> {
+  try {
+    await show();
+    return true;
+  } catch (error) {
+    verdict(false, error instanceof Error ? error.message : String(error));
+    if (!(error instanceof DisprovedError) && error instanceof Error) note(error.stack ?? '');
+    return false;
+  }
+}
+
+async function moveAndTerminal({ directory, canMove }: Stage): Promise<void> {
+  if (canMove) await showMove(directory);
 }
 
 function reportHost({ host }: CheckResult): void {
