@@ -64,11 +64,12 @@ export async function showMove(directory: string): Promise<void> {
   }
 }
 
+/** What it inherited from whoever started us could not be moved. */
+const CLOSE = 'for fd in $(ls /proc/self/fd); do [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done 2>/dev/null';
+
 async function startService(host: Host, directory: string): Promise<number> {
   const ready = join(directory, 'service');
-  const close =
-    'for link in /proc/self/fd/*; do fd=${link##*/}; [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done 2>/dev/null';
-  const script = `${close}; cd /; exec setsid "$@" </dev/null >/dev/null 2>"$0"`;
+  const script = `${CLOSE}; cd /; exec setsid "$@" </dev/null >/dev/null 2>"$0"`;
   const args = [process.execPath, SERVICE, SERVICE_ADDRESS, String(PORT), ready];
   host.spawn('bash', ['-c', script, join(directory, 'complaints of the service'), ...args], 'ignore');
   const pid = await until('the server is up', () => {

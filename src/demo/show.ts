@@ -7,6 +7,7 @@ import { showMove } from './move.js';
 import { heading, note, say, verdict } from './page.js';
 import { Server } from './server.js';
 import { drawImage, drawTimes, type Times } from './summary.js';
+import { showTerminal } from './terminal.js';
 import { DisprovedError, Witness } from './witness.js';
 
 /** What the outer process prepared; see main.ts. */
@@ -74,8 +75,9 @@ async function proved(show: () => Promise<void>): Promise<boolean> {
   }
 }
 
-async function moveAndTerminal({ directory, canMove }: Stage): Promise<void> {
+async function moveAndTerminal({ directory, canMove, python }: Stage): Promise<void> {
   if (canMove) await showMove(directory);
+  if (python !== undefined) await showTerminal(directory, python);
 }
 
 function reportHost({ host }: CheckResult): void {
