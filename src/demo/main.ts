@@ -3,13 +3,13 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { findProgram, findPython, missingHere, NAMESPACE } from './needs.js';
+import { findProgram, findPython, missingHere, NAMESPACE, NETWORK, obstacleToMove } from './needs.js';
 import { failure, heading, note, say } from './page.js';
 import { type Stage, show } from './show.js';
 
 /**
- * `npm start`: a workload of real programs is checkpointed, killed and restored, and has to prove that nothing happened
- * to it. This process looks for what is needed, starts the demo in a pid namespace, and removes all of it again.
+ * `npm start`: a server with clients is moved to another host, a terminal is put into a file and brought back, and a workload
+ * of real programs is checkpointed, killed and restored; each has to prove that nothing happened to it. This process looks for what is needed, starts the demo in a pid namespace, and removes all of it again.
  */
 const INSIDE = '--inside';
 const INTERRUPTED_STATUS = 130;
@@ -23,22 +23,25 @@ const INIT = `for link in /proc/self/fd/*; do fd=\${link##*/}; case $fd in
 esac; done; "$@"; exit $?`;
 
 async function main(): Promise<number> {
-  say('Stasis: checkpoint, kill and restore of real programs');
+  say('Stasis: real programs are moved while they work, saved, killed and brought back');
   const missing = missingHere();
   if (missing.length > 0) {
     for (const what of missing) failure(`missing: ${what}`);
     return 1;
   }
   const python = findPython();
-  if (python.path === undefined) {
-    heading('Left out');
-    note(`the Python pair, which is woken by signals and shares memory: ${python.reason}`);
-  }
+  const obstacle = obstacleToMove();
+  if (python.path === undefined || obstacle !== undefined) heading('Left out');
+  if (obstacle !== undefined) note(`the server that moves between two hosts: ${obstacle}`);
+  if (python.path === undefined) note(`everything with Python in it: ${python.reason}`);
   const interruption = new Interruption();
   const directory = mkdtempSync(join(tmpdir(), 'stasis-demo-'));
   const memoryDirectory = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : directory, 'stasis-demo-'));
   try {
-    const status = await runInside({ directory, memoryDirectory, python: python.path }, interruption);
+    const status = await runInside(
+      { directory, memoryDirectory, python: python.path, canMove: obstacle === undefined },
+      interruption,
+    );
     if (interruption.came) failure('interrupted; nothing is left');
     return interruption.came ? INTERRUPTED_STATUS : status;
   } finally {
@@ -51,7 +54,8 @@ async function main(): Promise<number> {
 async function runInside(stage: Stage, interruption: Interruption): Promise<number> {
   const shell = findProgram('bash') ?? 'sh';
   const self = [process.execPath, fileURLToPath(import.meta.url), INSIDE, JSON.stringify(stage)];
-  const child = spawn('unshare', [...NAMESPACE, shell, '-c', INIT, shell, ...self], {
+  const namespaces = stage.canMove ? [...NAMESPACE, ...NETWORK] : NAMESPACE;
+  const child = spawn('unshare', [...namespaces, shell, '-c', INIT, shell, ...self], {
     stdio: ['ignore', 'inherit', 'inherit'],
   });
   interruption.react(() => killInit(child.pid));

@@ -41,6 +41,22 @@ export function missingHere(): string[] {
 /** The demo's processes live, and end, in a pid namespace of their own: nobody else can take their pids meanwhile. */
 export const NAMESPACE = ['--pid', '--fork', '--kill-child', '--mount-proc'] as const;
 
+/** For the move between two hosts they also have a network of their own. */
+export const NETWORK = ['--net', '--mount'] as const;
+
+/** Why nothing can be moved between two hosts here; undefined where it can. */
+export function obstacleToMove(): string | undefined {
+  for (const [program, from] of [
+    ['ip', 'iproute2'],
+    ['nsenter', 'util-linux'],
+    ['bash', 'bash'],
+  ] as const)
+    if (findProgram(program) === undefined) return `the program ${program} (package ${from}) is missing`;
+  const script = 'ip link add name b type bridge && ip link add name v type veth peer name w';
+  const { status, stderr } = spawnSync('unshare', [...NETWORK, 'sh', '-c', script], { encoding: 'utf8' });
+  return status === 0 ? undefined : `no bridge, or no cable to it: ${stderr.trim()}`;
+}
+
 const PYTHON_NEEDS = 'import hashlib, mmap, signal; hashlib.shake_256; signal.sigwait; mmap.mmap';
 
 /** A python3 that can be part of the workload, or why there is none. */

@@ -3,9 +3,11 @@ import { join } from 'node:path';
 import { check, checkpoint, createEngine, type Restored, restore } from '../library/api.js';
 import type { CheckpointResult, CheckResult } from '../library/results.js';
 import { census, difference, type Resident, untilGone } from './census.js';
+import { showMove } from './move.js';
 import { heading, note, say, verdict } from './page.js';
 import { Server } from './server.js';
 import { drawImage, drawTimes, type Times } from './summary.js';
+import { showTerminal } from './terminal.js';
 import { DisprovedError, Witness } from './witness.js';
 
 /** What the outer process prepared; see main.ts. */
@@ -15,6 +17,8 @@ export interface Stage {
   /** In memory, its own, removed afterwards. */
   readonly memoryDirectory: string;
   readonly python: string | undefined;
+  /** There can be two hosts with a network between them. */
+  readonly canMove: boolean;
 }
 
 /** Pages of each member's memory. */
@@ -33,6 +37,7 @@ export async function show(stage: Stage): Promise<boolean> {
     reportHost(host);
     return false;
   }
+  if (!(await proved(() => moveAndTerminal(stage)))) return false;
   const act = new Act(stage);
   try {
     await act.begin();
@@ -56,6 +61,23 @@ export async function show(stage: Stage): Promise<boolean> {
   } finally {
     act.witness.close();
   }
+}
+
+/** What has no server that could complain. */
+async function proved(show: () => Promise<void>): Promise<boolean> {
+  try {
+    await show();
+    return true;
+  } catch (error) {
+    verdict(false, error instanceof Error ? error.message : String(error));
+    if (!(error instanceof DisprovedError) && error instanceof Error) note(error.stack ?? '');
+    return false;
+  }
+}
+
+async function moveAndTerminal({ directory, canMove, python }: Stage): Promise<void> {
+  if (canMove) await showMove(directory);
+  if (python !== undefined) await showTerminal(directory, python);
 }
 
 function reportHost({ host }: CheckResult): void {

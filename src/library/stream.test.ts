@@ -68,11 +68,18 @@ class OtherHost implements AsyncDisposable {
 
   /** unshare(1) kills the namespace's init when it dies, and with it everybody there. */
   async [Symbol.asyncDispose](): Promise<void> {
-    const init = Number(
-      readFileSync(`/proc/${this.child.pid}/task/${this.child.pid}/children`, 'utf8').split(' ')[0],
-    );
+    const init = Number(childrenOf(this.child.pid));
     this.child.kill('SIGKILL');
     if (init > 0) await until('nobody is left there', () => stateOf(init) === undefined);
+  }
+}
+
+/** Empty where there is no such process any more. */
+function childrenOf(pid: number | undefined): string {
+  try {
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+  } catch {
+    return '';
   }
 }
 
