@@ -53,8 +53,7 @@ export function pairOf({ info }: Descriptor): number | undefined {
   const { rdev } = info.stat;
   if (typeOf(rdev) !== TYPE.pty) return undefined;
   if (!isMaster(rdev)) return slaveIndex(rdev);
-  const index = Number(info.info.fields.get('tty-index'));
-  return Number.isSafeInteger(index) ? index : undefined;
+  return info.info.ttyIndex;
 }
 
 /** Ids of tty-info.img: an index and, in the lowest bit, whether it is a master. */
