@@ -33,6 +33,7 @@ export const VKILL = 3;
 export const VEOF = 4;
 export const VTIME = 5;
 export const VMIN = 6;
+export const VSTART = 8;
 export const VSTOP = 9;
 export const VEOL = 11;
 export const VREPRINT = 12;

@@ -75,7 +75,12 @@ function isNondescript(error: unknown): error is Error {
 
 function makePlan(reader: ImageReader, holder: StemHolder): RestorePlan {
   const processes = readProcesses(reader);
-  const family = arrangeBirths(processes, helperPids(reader));
+  const groups = fileKinds.flatMap(({ session }) => session?.groups?.(holder) ?? []);
+  const absent = [
+    ...helperPids(reader).map((pid) => ({ pid })),
+    ...groups.map(({ pgid, sid }) => ({ pid: pgid, sid })),
+  ];
+  const family = arrangeBirths(processes, absent);
   const workspace = chooseWorkspace(processes, Math.max(0, ...processes.map(runsOf)));
   const holderPid = deferred('holder');
   const living = processes.filter(({ isZombie }) => !isZombie);

@@ -1,5 +1,5 @@
 import { ERRNO } from '../../abi/errno.js';
-import { F_DUPFD_CLOEXEC, O_CLOEXEC, O_NOCTTY, O_RDWR } from '../../abi/fcntl.js';
+import { F_DUPFD_CLOEXEC, O_CLOEXEC, O_LARGEFILE, O_NOCTTY, O_RDWR } from '../../abi/fcntl.js';
 import { FUTEX_CMP_REQUEUE } from '../../abi/futex.js';
 import * as I from '../../abi/ioctl.js';
 import type { Holder, Space, Tape } from '../contract.js';
@@ -56,7 +56,7 @@ export function rebuildPair(pair: ImagePair, holder: Holder): void {
   const { tape } = holder;
   tape.about(`terminal /dev/pts/${index}`);
   const slot = holder.slot(masterKey(index));
-  for (const open of pair.hungUp) openSlave(open, holder);
+  for (const open of pair.hungUp) openSlave(open, index, holder);
   if (master === undefined) {
     // Closing a master hangs its slaves up (drivers/tty/pty.c pty_close).
     tape.call('close', [slot]);
@@ -164,9 +164,14 @@ function waitFor(tape: Tape, fd: number, count: number): void {
   tape.place(done);
 }
 
-function openSlave(open: Open, holder: Holder): void {
+/** By its name, unless it was opened by TIOCGPTPEER, as openpty(3) does: only open(2) adds O_LARGEFILE. */
+function openSlave(open: Open, index: number, holder: Holder): void {
   const { tape } = holder;
-  const fd = tape.call('open', [tape.string(pathOf(open)), open.tty.flags | O_NOCTTY, 0]);
+  const flags = open.tty.flags | O_NOCTTY;
+  const isPeer = (flags & O_LARGEFILE) === 0 && open.name === `/dev/pts/${index}`;
+  const fd = isPeer
+    ? tape.call('ioctl', [holder.slot(masterKey(index)), I.TIOCGPTPEER, flags])
+    : tape.call('open', [tape.string(pathOf(open)), flags, 0]);
   holder.hold(`file:${open.id}`, fd);
 }
 
@@ -177,14 +182,14 @@ function openSlave(open: Open, holder: Holder): void {
 function openSide(open: Open, index: number, holder: Holder): void {
   const { tape } = holder;
   if (open.info.pty !== undefined) {
-    openSlave(open, holder);
+    openSlave(open, index, holder);
     return;
   }
   const state = leading(holder);
   if (!state.done) tape.call('setsid', []);
   state.done = true;
   tape.call('ioctl', [holder.slot(masterKey(index)), I.TIOCSCTTY, 0]);
-  openSlave(open, holder);
+  openSlave(open, index, holder);
   tape.call('ioctl', [holder.slot(`file:${open.id}`), I.TIOCNOTTY, 0]);
 }
 

@@ -108,8 +108,11 @@ export function refillTermios(termios: Uint8Array, eof: number): Uint8Array {
   });
 }
 
+/** Turning IXON off would start output that was stopped (n_tty_set_termios), so only its characters go. */
 function quiet(view: DataView): void {
-  view.setUint32(T.TERMIOS_AT.iflag, 0, true);
+  view.setUint32(T.TERMIOS_AT.iflag, view.getUint32(T.TERMIOS_AT.iflag, true) & T.IXON, true);
+  view.setUint8(T.TERMIOS_AT.characters + T.VSTART, 0);
+  view.setUint8(T.TERMIOS_AT.characters + T.VSTOP, 0);
   view.setUint32(T.TERMIOS_AT.oflag, 0, true);
 }
 
