@@ -19,6 +19,8 @@ export interface PairExtras {
   /** So many bytes at the end of what waits in the slave the line discipline has not seen. */
   readonly untreated?: number;
   readonly stopped?: boolean;
+  /** The foreground group, if nobody is in it. */
+  readonly foreground?: number;
 }
 
 export interface FileExtras {
@@ -62,11 +64,15 @@ function isExtras(value: unknown): value is TerminalExtras {
 
 function isPair(value: unknown): value is PairExtras {
   if (!isRecord(value)) return false;
-  const { owner, closed, untreated, stopped } = value;
+  const { owner, closed, untreated, stopped, foreground } = value;
   const isOwner = (it: unknown): boolean =>
     isRecord(it) && isNumber(it['uid']) && isNumber(it['gid']) && isNumber(it['mode']);
   return (
-    (owner === undefined || isOwner(owner)) && isFlag(closed) && isFlag(stopped) && isNumber(untreated ?? 0)
+    (owner === undefined || isOwner(owner)) &&
+    isFlag(closed) &&
+    isFlag(stopped) &&
+    isNumber(untreated ?? 0) &&
+    isNumber(foreground ?? 0)
   );
 }
 

@@ -97,7 +97,11 @@ function dataOf(index: number, { input, output }: Unread): MessageOf<'tty-data'>
   return sides.filter(({ data }) => data.length > 0).map((side) => createMessage('tty-data', side));
 }
 
-function pairExtras({ slaves, device }: Terminal, master: Seen, unread: Unread | undefined): PairExtras {
+function pairExtras(
+  { slaves, device, session }: Terminal,
+  master: Seen,
+  unread: Unread | undefined,
+): PairExtras {
   const extras: { -readonly [Key in keyof PairExtras]: PairExtras[Key] } = {};
   if (slaves.every(({ type }) => type !== TYPE.pty)) {
     const stat = statSync(`/dev/pts/${slaveIndex(device)}`, { throwIfNoEntry: false });
@@ -107,6 +111,7 @@ function pairExtras({ slaves, device }: Terminal, master: Seen, unread: Unread |
   if (slaves.length === 0) extras.closed = isHungUp(master.fd.fd);
   if (unread !== undefined && unread.untreated > 0) extras.untreated = unread.untreated;
   if (unread?.stopped === true) extras.stopped = true;
+  if (session?.emptyGroup !== undefined) extras.foreground = session.emptyGroup;
   return extras;
 }
 

@@ -29,6 +29,8 @@ export interface Session {
   /** Ids as in the image. */
   readonly sid: number;
   readonly pgrp: number;
+  /** The foreground group, where nobody is in it any more; `pgrp` is the leader's then, for CRIU takes no other. */
+  readonly emptyGroup: number | undefined;
   readonly isInside: boolean;
 }
 
@@ -91,10 +93,15 @@ function sessionOf(device: bigint, living: readonly Process[]): Session | undefi
   if (member === undefined) return undefined;
   const { tpgid } = member.stat;
   const inGroup = living.find(({ stat }) => stat.pgrp === tpgid);
+  const sid = member.leader.status.nsSid.at(-1) ?? 0;
+  const isInside = sessionIsInside(member);
+  const isEmpty = inGroup === undefined && tpgid > 0 && isInside;
   return {
-    sid: member.leader.status.nsSid.at(-1) ?? 0,
-    pgrp: inGroup?.leader.status.nsPgid.at(-1) ?? (member.pid === member.insidePid ? Math.max(tpgid, 0) : 0),
-    isInside: sessionIsInside(member),
+    sid,
+    pgrp: inGroup?.leader.status.nsPgid.at(-1) ?? (isEmpty ? sid : Math.max(tpgid, 0)),
+    // In a pid namespace of its own its number would have been another.
+    emptyGroup: isEmpty && member.pid === member.insidePid ? tpgid : undefined,
+    isInside,
   };
 }
 

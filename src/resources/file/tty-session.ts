@@ -3,7 +3,7 @@ import { TIOCNOTTY, TIOCSCTTY, TIOCSPGRP } from '../../abi/ioctl.js';
 import type { Holder, SessionHooks, SessionMember } from '../contract.js';
 import { TYPE } from './tty-device.js';
 import { extrasOf } from './tty-extras.js';
-import { opensOf, pairsOf } from './tty-image.js';
+import { type ImagePair, opensOf, pairsOf } from './tty-image.js';
 import { masterKey } from './tty-pair.js';
 
 /** Controlling terminals: the session's leader takes it (TIOCSCTTY), its children inherit it. */
@@ -15,10 +15,14 @@ interface Controlling {
 /** The terminal of the session that `pid` leads; undefined if it has none, or the caller's. */
 function controllingOf(pid: number, holder: Holder): Controlling | undefined {
   const pair = pairsOf(holder).find(({ sid, master }) => master !== undefined && sid === pid);
-  if (pair !== undefined) return { key: masterKey(pair.index), pgrp: pair.master?.info.pgrp ?? 0 };
+  if (pair !== undefined) return { key: masterKey(pair.index), pgrp: foregroundOf(pair, holder) };
   const isPair = (type: number): boolean => type === TYPE.pty || type === TYPE.ctty;
   const open = opensOf(holder).find(({ info }) => info.sid === pid && !isPair(info.type));
   return open === undefined ? undefined : { key: `file:${open.id}`, pgrp: open.info.pgrp };
+}
+
+function foregroundOf({ index, master }: ImagePair, holder: Holder): number {
+  return extrasOf(holder).pairs[index]?.foreground ?? master?.info.pgrp ?? 0;
 }
 
 export const session: SessionHooks = {
@@ -55,7 +59,7 @@ export const session: SessionHooks = {
 
   groups(holder) {
     return pairsOf(holder)
-      .filter(({ master }) => (master?.info.sid ?? 0) !== 0 && (master?.info.pgrp ?? 0) !== 0)
-      .map(({ master, sid }) => ({ pgid: master?.info.pgrp ?? 0, sid }));
+      .filter((pair) => pair.sid !== 0 && foregroundOf(pair, holder) !== 0)
+      .map((pair) => ({ pgid: foregroundOf(pair, holder), sid: pair.sid }));
   },
 };
