@@ -6,8 +6,15 @@ import type { Holder, Space, Tape } from '../contract.js';
 import { perRestore } from '../description/state.js';
 import { extrasOf } from './tty-extras.js';
 import { type ImagePair, type Open, pathOf } from './tty-image.js';
-import { bytesOfTermios, refillTermios, setLocked, setTermios, setWindow } from './tty-settings.js';
-import { eofFor, readableOf, stopByte } from './tty-unread.js';
+import {
+  bytesOfTermios,
+  type Marks,
+  refillTermios,
+  setLocked,
+  setTermios,
+  setWindow,
+} from './tty-settings.js';
+import { LINE_DISCIPLINE_MAX, marksFor, readableOf, stopByte } from './tty-unread.js';
 
 /** Pairs on the holder's tape. Keys: `pty:N` is a master, `pts:N` a slave that goes with the holder. */
 export const masterKey = (index: number): string => `pty:${index}`;
@@ -70,7 +77,8 @@ export function rebuildPair(pair: ImagePair, holder: Holder): void {
   restoreOwner(pair, holder);
   const output = dataOf(holder).get(index * 2 + 1);
   const isClosed = extrasOf(holder).pairs[index]?.closed ?? !master.info.locked;
-  if (pair.slaves.length > 0 || isClosed || output !== undefined) {
+  const input = dataOf(holder).get(index * 2);
+  if (pair.slaves.length > 0 || isClosed || output !== undefined || input !== undefined) {
     holder.hold(slaveKey(index), tape.call('ioctl', [slot, I.TIOCGPTPEER, WORKING]));
     tape.about(`terminal /dev/pts/${index}`);
   }
@@ -111,11 +119,11 @@ function fill(index: number, termios: Uint8Array, holder: Holder): void {
   const { untreated = 0, stopped = false } = extrasOf(holder).pairs[index] ?? {};
   const treated = input.subarray(0, input.length - untreated);
   if (treated.length + output.length > 0) {
-    const eof = eofFor(treated, termios);
-    setTermios(tape, master, refillTermios(termios, eof));
-    const bytes = eof === 0 ? treated : treated.map((byte) => (byte === 0 ? eof : byte));
+    const marks = marksFor(treated, termios);
+    setTermios(tape, master, refillTermios(termios, marks));
+    const bytes = marks.eof === 0 ? treated : treated.map((byte) => (byte === 0 ? marks.eof : byte));
     write(tape, master, bytes);
-    if (treated.length > 0) untilReadable(tape, `pts:${index}`, readableOf(treated, termios), holder);
+    if (treated.length > 0) untilTaken(index, marks, readableOf(treated, termios), holder);
     const first = output.subarray(0, LINE_DISCIPLINE_MAX);
     write(tape, slaveOf(index, holder), first);
     if (first.length < output.length) {
@@ -127,9 +135,6 @@ function fill(index: number, termios: Uint8Array, holder: Holder): void {
   write(tape, master, input.subarray(treated.length));
   if (stopped) stop(index, termios, holder);
 }
-
-/** Below N_TTY_BUF_SIZE: so much the line discipline takes at once. */
-const LINE_DISCIPLINE_MAX = 4000;
 
 function slaveOf(index: number, holder: Holder): number {
   return holder.slot(slaveKey(index));
@@ -145,9 +150,32 @@ function write(tape: Tape, fd: number, bytes: Uint8Array): void {
   if (bytes.length > 0) tape.call('write', [fd, tape.space(bytes), bytes.length], bytes.length);
 }
 
-function untilReadable(tape: Tape, key: string, count: number, holder: Holder): void {
-  waitFor(tape, holder.slot(key), count);
+/** As tty-unread.ts does for a living pair: output stops after all before was taken. */
+function untilTaken(index: number, { stop, start }: Marks, count: number, holder: Holder): void {
+  const { tape } = holder;
+  const [master, slave] = [holder.slot(masterKey(index)), slaveOf(index, holder)];
+  if (stop === 0) {
+    waitFor(tape, slave, count);
+    return;
+  }
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setInt32(0, slave, true);
+  bytes[4] = POLLOUT;
+  const pollfd = tape.space(bytes);
+  write(tape, master, Uint8Array.of(stop));
+  const stopped = tape.label();
+  for (const pause_ms of PAUSES_MS) {
+    tape.jump('poll', [pollfd, 1, 0], stopped);
+    tape.call('poll', [0, 0, pause_ms], 'any');
+  }
+  tape.call('poll', [pollfd, 1, 0], 0);
+  tape.place(stopped);
+  write(tape, master, Uint8Array.of(start));
+  tape.call('poll', [pollfd, 1, START_TIMEOUT_MS], 1);
 }
+
+const POLLOUT = 4;
+const START_TIMEOUT_MS = 10_000;
 
 /** A worker of the kernel hands what was written to the line discipline (drivers/tty/tty_buffer.c flush_to_ldisc). */
 const PAUSES_MS = [0, 1, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000];

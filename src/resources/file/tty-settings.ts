@@ -93,18 +93,31 @@ export function rawTermios(termios: Uint8Array): Uint8Array {
   });
 }
 
+/** Bytes with a meaning while a terminal is filled, that do not occur in what it is filled with; 0 where there is none. */
+export interface Marks {
+  /** Ends a line, and is not part of it. */
+  readonly eof: number;
+  /** Stops output, which shows that all that was written before was taken; and starts it. */
+  readonly stop: number;
+  readonly start: number;
+}
+
 /**
  * What is written to the master is taken as it is, and as lines if the terminal takes lines: turning that on over
- * bytes that wait would make one line of them (drivers/tty/n_tty.c n_tty_set_termios). `eof` ends a line where it
- * occurs, and is not part of it.
+ * bytes that wait would make one line of them (drivers/tty/n_tty.c n_tty_set_termios).
  */
-export function refillTermios(termios: Uint8Array, eof: number): Uint8Array {
+export function refillTermios(termios: Uint8Array, { eof, stop, start }: Marks): Uint8Array {
   return changed(termios, (view) => {
     quiet(view);
+    const iflag = view.getUint32(T.TERMIOS_AT.iflag, true);
+    if (stop !== 0) view.setUint32(T.TERMIOS_AT.iflag, iflag | T.IXON, true);
     view.setUint32(T.TERMIOS_AT.lflag, lflagOf(termios) & (T.ICANON | T.IEXTEN | T.EXTPROC), true);
-    for (const character of [T.VERASE, T.VKILL, T.VREPRINT, T.VWERASE, T.VLNEXT])
-      view.setUint8(T.TERMIOS_AT.characters + character, 0);
-    view.setUint8(T.TERMIOS_AT.characters + T.VEOF, eof);
+    const set = (character: number, byte: number): void =>
+      view.setUint8(T.TERMIOS_AT.characters + character, byte);
+    for (const character of [T.VERASE, T.VKILL, T.VREPRINT, T.VWERASE, T.VLNEXT]) set(character, 0);
+    set(T.VEOF, eof);
+    set(T.VSTOP, stop);
+    set(T.VSTART, start);
   });
 }
 

@@ -45,7 +45,7 @@ export function putBackDuty(tape: Tape, duty: PutBack): void {
     drain(tape, slave, take(duty.input.write));
     drain(tape, master, take(duty.output.write));
   }
-  set(slave, TCSETS2, refillTermios(termios, 0));
+  set(slave, TCSETS2, refillTermios(termios, { eof: 0, stop: 0, start: 0 }));
   move(tape, output, slave, ALL);
   if (duty.treated > 0) move(tape, input, master, duty.treated, 1);
   tape.call('poll', [0, 0, SETTLE_MS], 'any');

@@ -16,7 +16,15 @@ import { scratch } from '../../kernel/memory.js';
 import { attempt, sleep_us, syscall } from '../../kernel/syscall.js';
 import type { DumpContext, Refusal } from '../contract.js';
 import { fcntl } from '../description/calls.js';
-import { flagOf, lflagOf, rawTermios, readLocked, readTermios, refillTermios } from './tty-settings.js';
+import {
+  flagOf,
+  lflagOf,
+  type Marks,
+  rawTermios,
+  readLocked,
+  readTermios,
+  refillTermios,
+} from './tty-settings.js';
 import { putBackDuty } from './tty-undo.js';
 
 /**
@@ -112,20 +120,19 @@ interface Contents {
 function putBack(pair: Pair, contents: Contents, pipes: { input: Pipe; output: Pipe }): void {
   const { termios, locked, packet } = contents.settings;
   const treated = contents.input.subarray(0, contents.treated);
-  const eof = eofFor(treated, termios);
-  set(pair.slave, TCSETS2, refillTermios(termios, eof));
+  const marks = marksFor(treated, termios);
+  set(pair.slave, TCSETS2, refillTermios(termios, marks));
   let at = 0;
-  for (const line of eof === 0 ? [treated] : splitAtNul(treated)) {
+  for (const line of marks.eof === 0 ? [treated] : splitAtNul(treated)) {
     move(pipes.input, pair.master, line.length);
     at += line.length;
     if (at < treated.length) {
       readSync(pipes.input.read, Buffer.alloc(1), 0, 1, null);
       at += 1;
-      scratch.bytes[0] = eof;
-      syscall('write', [pair.master, scratch.address, 1], pair.name);
+      type(pair, marks.eof);
     }
   }
-  untilReadable(pair, readableOf(treated, termios));
+  if (treated.length > 0) untilTaken(pair, marks, readableOf(treated, termios));
   move(pipes.output, pair.slave, contents.output.length);
   set(pair.slave, TCSETS2, termios);
   move(pipes.input, pair.master, contents.input.length - contents.treated);
@@ -133,12 +140,18 @@ function putBack(pair: Pair, contents: Contents, pipes: { input: Pipe; output: P
   if (packet) set(pair.master, TIOCPKT, Uint8Array.of(1, 0, 0, 0));
 }
 
-/** A byte that can stand for the end of a file, which waits as a NUL where lines are taken; 0 where none waits. */
-export function eofFor(input: Uint8Array, termios: Uint8Array): number {
-  if ((lflagOf(termios) & ICANON) === 0 || !input.includes(0)) return 0;
-  const used = new Set([...input, ...lineEnds(termios)]);
-  for (let byte = 1; byte < 256; byte++) if (!used.has(byte)) return byte;
-  return 0;
+/** Below N_TTY_BUF_SIZE: so much, and a little more, the line discipline takes at once. */
+export const LINE_DISCIPLINE_MAX = 4000;
+
+/** Where lines are taken, a NUL that waits is the end of a file. */
+export function marksFor(input: Uint8Array, termios: Uint8Array): Marks {
+  const used = new Set([0, ...input, ...lineEnds(termios)]);
+  const [eof = 0, stop = 0, start = 0] = Array.from({ length: 256 }, (_, byte) => byte).filter(
+    (byte) => !used.has(byte),
+  );
+  const hasEnds = (lflagOf(termios) & ICANON) !== 0 && input.includes(0);
+  const hasRoom = start !== 0 && input.length <= LINE_DISCIPLINE_MAX;
+  return { eof: hasEnds ? eof : 0, stop: hasRoom ? stop : 0, start: hasRoom ? start : 0 };
 }
 
 function lineEnds(termios: Uint8Array): number[] {
@@ -164,11 +177,31 @@ export function readableOf(input: Uint8Array, termios: Uint8Array): number {
   return input.subarray(0, last + 1).filter((byte) => byte !== 0).length;
 }
 
-/** The line discipline gets what was written from a worker of the kernel (drivers/tty/tty_buffer.c flush_to_ldisc). */
-function untilReadable({ slave, name }: Pair, count: number): void {
-  for (let round = 0; waiting(slave) < count; round++) {
-    if (round > ROUNDS_MAX) throw new Error(`${name}: ${waiting(slave)} of ${count} bytes came back`);
-    sleep_us(1000);
+/**
+ * The line discipline gets what was written from a worker of the kernel (drivers/tty/tty_buffer.c flush_to_ldisc), and
+ * nothing waits for that where lines wait already. What stops output comes after all that.
+ */
+function untilTaken(pair: Pair, { stop, start }: Marks, count: number): void {
+  const { slave, name } = pair;
+  if (stop === 0) {
+    until(() => waiting(slave) >= count, name);
+    return;
+  }
+  type(pair, stop);
+  until(() => !isWritable(slave), name);
+  type(pair, start);
+  until(() => isWritable(slave), name);
+}
+
+function type({ master, name }: Pair, byte: number): void {
+  scratch.bytes[0] = byte;
+  syscall('write', [master, scratch.address, 1], name);
+}
+
+function until(condition: () => boolean, name: string): void {
+  for (let round = 0; !condition(); round++) {
+    if (round > ROUNDS_MAX) throw new Error(`${name}: what waited in it does not come back`);
+    sleep_us(round < 50 ? 50 : 5000);
   }
 }
 
@@ -205,10 +238,7 @@ function drain(fd: number, pipe: Pipe): void {
 /** It was there before, so it has room there, once the line discipline took what it takes. */
 function move(pipe: Pipe, to: number, length: number): void {
   for (let left = length; left > 0; ) {
-    for (let round = 0; !isWritable(to); round++) {
-      if (round > ROUNDS_MAX) throw new Error('a terminal does not take back what waited in it');
-      sleep_us(1000);
-    }
+    until(() => isWritable(to), 'a terminal');
     left -= syscall('splice', [pipe.read, 0, to, 0, Math.min(left, PIECE), SPLICE_F_NONBLOCK], 'a terminal');
   }
 }
@@ -222,13 +252,10 @@ function start(fd: number): void {
 }
 
 /** As ^S does, where it does; then ^Q starts it again. */
-function stop({ slave, master, name }: Pair, termios: Uint8Array): void {
+function stop(pair: Pair, termios: Uint8Array): void {
   const byte = stopByte(termios);
-  if (byte === 0) syscall('ioctl', [slave, TCXONC, TCOOFF], name);
-  else {
-    scratch.bytes[0] = byte;
-    syscall('write', [master, scratch.address, 1], name);
-  }
+  if (byte === 0) syscall('ioctl', [pair.slave, TCXONC, TCOOFF], pair.name);
+  else type(pair, byte);
 }
 
 /** The character that stops output, 0 where none does. */
