@@ -27,6 +27,8 @@ if os.fork() == 0:
   os.setsid(); fcntl.ioctl(s, 0x540e, 0)
   for fd in (0, 1, 2): os.dup2(s, fd)
   os.closerange(3, 1000)
+  # Whoever was started in the background ignores them.
+  for sig in (signal.SIGINT, signal.SIGQUIT): signal.signal(sig, signal.SIG_DFL)
   os.environ.update(TERM='xterm', LC_ALL='C.UTF-8', HOME=directory, SHELL='/bin/bash', PS1='$ ')
   os.chdir(directory)
   os.execvp(command[0], command)
