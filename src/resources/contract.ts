@@ -7,6 +7,7 @@ import type { Status } from '../kernel/procfs/status.js';
 import type { Registers } from '../kernel/registers.js';
 import type { Actor } from '../tape/play.js';
 import type { Played, Result, Space, Tape } from '../tape/tape.js';
+import type { SessionHooks } from './session-contract.js';
 
 /**
  * What the engine and the kinds of kernel objects know of each other. A resource module exports one of the objects
@@ -287,6 +288,10 @@ export interface FileKind {
   write?(context: DumpContext): void;
   /** As `check`, for what only all descriptors of this kind of the whole tree tell (both ends of a pipe). */
   checkAll?(descriptors: readonly Descriptor[], refuse: Refuse, options: DumpOptions): void;
+  /** As `check`, for what shows without any descriptor (a controlling terminal that is open nowhere). */
+  checkTree?(processes: readonly Process[], refuse: Refuse, options: DumpOptions): void;
+  /** Once per dump, when all descriptors were dumped and the tree is still frozen: what takes several of them. */
+  gather?(context: DumpContext): void;
   /** Make the description on the holder's tape; answers its descriptor there, which the caller moves to its slot. */
   open(entry: file_entry, holder: Holder): Result;
   /**
@@ -307,6 +312,8 @@ export interface FileKind {
    * be done by such a process itself (the kernel remembers whose signals an epoll waits for). `table` is its own.
    */
   attach?(entry: file_entry, fd: number, tape: Tape, table: readonly fdinfo_entry[], holder: Holder): void;
+  /** What of the kind belongs to sessions. */
+  readonly session?: SessionHooks;
 }
 
 /**
@@ -376,6 +383,7 @@ export interface RestoreOptions {
 /* ---------- memory ---------- */
 
 export * from './memory-contract.js';
+export * from './session-contract.js';
 
 export type {
   Actor,

@@ -191,6 +191,37 @@ setInterval(() => {
 }, 20);
 `;
 
+/** A shell with a stopped and a background job in a terminal whose master we have; every beat is a command of it. */
+const TERMINAL = `${PYTHON}
+import fcntl, pty, re, termios
+m, s = os.openpty()
+fcntl.ioctl(s, 0x5414, struct.pack('HHHH', 31, 99, 0, 0))
+shell = os.fork()
+if shell == 0:
+  os.setsid(); fcntl.ioctl(s, 0x540e, 0)
+  for fd in (0, 1, 2): os.dup2(s, fd)
+  os.close(m); os.close(s)
+  os.execvpe('bash', ['bash', '--norc', '-i'], {'PS1': '', 'TERM': 'dumb', 'PATH': '/usr/bin:/bin'})
+os.close(s)
+text = b''
+def say(line): os.write(m, line.encode() + b'\\n')
+def hear(pattern):
+  global text
+  while True:
+    match = re.search(pattern, text)
+    if match: text = text[match.end():]; return match
+    text += os.read(m, 4096)
+say('stty -echo; echo be""gin'); hear(b'begin')
+say('sleep 100001 & sleep 100002'); time.sleep(0.3); os.write(m, b'\\x1a'); hear(b'Stopped')
+n = 1
+while True:
+  say('stty size; jobs; echo beat=%d' % n)
+  answer = hear(b'(?s)(.*?)beat=%d\\r\\n' % n)[1]
+  same('answer', [word for word in (b'31 99', b'Stopped', b'Running') if word not in answer], [])
+  same('foreground', os.tcgetpgrp(m), shell)
+  beat(n); n += 1; time.sleep(0.02)
+`;
+
 export const PROGRAMS: readonly Program[] = [
   { name: 'sleep', start: () => Subject.start(['sleep', '100000']), isSilent: true },
   { name: 'bash with pipes', start: () => Subject.start(['bash', '-c', BASH]) },
@@ -201,6 +232,7 @@ export const PROGRAMS: readonly Program[] = [
     start: () => Subject.python(FAMILY),
   },
   { name: 'Unix sockets with full queues', start: () => Subject.python(UNIX) },
+  { name: 'a shell with jobs in a terminal', start: () => Subject.python(TERMINAL) },
   { name: 'sparse, protected and inherited memory', start: () => Subject.python(MEMORY) },
   { name: 'perl', start: () => Subject.start(['perl', '-e', PERL]) },
   EVENT_PROGRAM,

@@ -43,13 +43,19 @@ export function leadsSession(person: { readonly pid: number; readonly sid: numbe
   return person.sid === person.pid;
 }
 
+/** A pid that has to exist for a while though no process of the image has it; with `sid`, as a group in that session. */
+export interface Absent {
+  readonly pid: number;
+  readonly sid?: number;
+}
+
 /**
  * Arrange the births of a tree, given parents first. `standIns` are further pids that have to exist for a while.
  * Throws RestoreError where no order exists.
  */
 export function arrangeBirths<K extends Kin>(
   processes: readonly K[],
-  standIns: readonly number[] = [],
+  standIns: readonly Absent[] = [],
 ): Family<K> {
   return new Arrangement(processes, standIns).arrange();
 }
@@ -64,13 +70,18 @@ class Arrangement<K extends Kin> {
   readonly #persons = new Map<number, Person<K>>();
   readonly #root: Person<K>;
 
-  constructor(processes: readonly K[], standIns: readonly number[]) {
+  constructor(processes: readonly K[], standIns: readonly Absent[]) {
     for (const image of processes)
       this.#add(image.pid, image, this.#persons.get(image.parent?.pid ?? 0), image);
     const [root] = this.#persons.values();
     if (root === undefined) throw new RestoreError('no process');
     this.#root = root;
-    for (const pid of standIns) if (!this.#persons.has(pid)) this.#add(pid, undefined, root, root);
+    for (const { pid, sid } of standIns) {
+      if (this.#persons.has(pid)) continue;
+      const leader = sid === undefined ? undefined : this.#persons.get(sid);
+      if (leader === undefined) this.#add(pid, undefined, root, root);
+      else this.#add(pid, undefined, leader, { sid: leader.sid, pgid: pid });
+    }
   }
 
   arrange(): Family<K> {

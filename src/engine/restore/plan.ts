@@ -75,7 +75,12 @@ function isNondescript(error: unknown): error is Error {
 
 function makePlan(reader: ImageReader, holder: StemHolder): RestorePlan {
   const processes = readProcesses(reader);
-  const family = arrangeBirths(processes, helperPids(reader));
+  const groups = fileKinds.flatMap(({ session }) => session?.groups?.(holder) ?? []);
+  const absent = [
+    ...helperPids(reader).map((pid) => ({ pid })),
+    ...groups.map(({ pgid, sid }) => ({ pid: pgid, sid })),
+  ];
+  const family = arrangeBirths(processes, absent);
   const workspace = chooseWorkspace(processes, Math.max(0, ...processes.map(runsOf)));
   const holderPid = deferred('holder');
   const living = processes.filter(({ isZombie }) => !isZombie);
@@ -180,8 +185,10 @@ class Planner {
     }
     for (const birth of person.before) this.#fork(tape, person, birth);
     tape.about('session and group');
-    if (leadsSession(person)) tape.call('setsid', []);
-    else if (person.pgid === person.pid) tape.call('setpgid', [0, 0]);
+    if (leadsSession(person)) {
+      tape.call('setsid', []);
+      if (image !== undefined && !image.isZombie) this.#inSession(image, tape, 'begin');
+    } else if (person.pgid === person.pid) tape.call('setpgid', [0, 0]);
     for (const birth of person.after) this.#fork(tape, person, birth);
     return tape;
   }
@@ -209,6 +216,7 @@ class Planner {
       tape.call('prlimit64', [0, C.RLIMIT_CORE, tape.space(16), 0]);
       return tape;
     }
+    this.#inSession(process, tape, 'finish');
     tape.about('shared and special memory');
     this.#taking(tape, (taker) => memory.finish(process, tape, taker, this.#workspace));
     // Before the tables: those who share a table must not take anything while its owner fills it.
@@ -259,6 +267,12 @@ class Planner {
       if (isLeader) memory.last(process, tape);
       return { task, process, index, tid, tape };
     });
+  }
+
+  #inSession(process: RestoreProcess, tape: Tape, step: 'begin' | 'finish'): void {
+    for (const { session } of fileKinds)
+      if (session !== undefined)
+        this.#taking(tape, (taker) => session[step](process, tape, taker, this.#holder));
   }
 
   #taking(tape: Tape, entries: (taker: Taker) => void): void {

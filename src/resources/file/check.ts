@@ -42,6 +42,7 @@ export function checkFiles(
   // What is in flight may be the other end of anything; it is looked at in the freeze, and these questions asked again.
   if (isAnythingInFlight(found)) return;
   for (const [kind, descriptors] of found) kind.checkAll?.(descriptors, refuse, options);
+  for (const kind of kinds) kind.checkTree?.(processes, refuse, options);
 }
 
 function isAnythingInFlight(found: ReadonlyMap<FileKind, readonly Descriptor[]>): boolean {

@@ -70,6 +70,7 @@ export class DescriptorCollector implements FileCollector {
     for (const process of this.context.processes)
       if (process.state !== 'zombie')
         this.context.writer.write('fs', process.insidePid, [dumpFs(process, this)]);
+    for (const kind of this.#kinds) kind.gather?.(this.context);
   }
 
   /** Every table by its id, and one process that has it. */
