@@ -1,3 +1,5 @@
+import { SyscallError } from '../errors.js';
+
 /** A file below /proc that cannot be read, or that holds what we do not understand. */
 export class ProcfsError extends Error {
   override readonly name = 'ProcfsError';
@@ -31,6 +33,8 @@ export function unlessVanished<T>(read: () => T): T | undefined {
     return read();
   } catch (error) {
     if (error instanceof ProcfsError && error.vanished) return undefined;
+    // A call on a task that has ended (process_vm_readv, kcmp).
+    if (error instanceof SyscallError && error.code === 'ESRCH') return undefined;
     throw error;
   }
 }
