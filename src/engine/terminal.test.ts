@@ -137,7 +137,7 @@ async function trip(
 /** The n-th report, of all that the program says of its terminals. */
 async function report(subject: Subject, n: number): Promise<Record<string, unknown[]>> {
   subject.signal(10);
-  await subject.expect(new RegExp(`^(report .*\\n[^]*?){${n}}`, 'm'));
+  await subject.expect(new RegExp(`^(report .*\\n[\s\S]*?){${n}}`, 'm'));
   const lines = [...subject.output.matchAll(/^report (.*)$/gm)];
   return JSON.parse(lines[n - 1]?.[1] ?? '{}');
 }
@@ -152,7 +152,7 @@ for (const afterwards of ['kill', 'run'] as const)
       assert.deepEqual(await report(subject, 3), before);
       subject.signal(12);
       await subject.expect(/contents done|Traceback/);
-      assert.deepEqual(subject.output.match(/^(FAIL.*|Traceback[^]*)/m), null);
+      assert.deepEqual(subject.output.match(/^(FAIL.*|Traceback[\s\S]*)/m), null);
     }));
 
 const SESSIONS = `${PRELUDE}

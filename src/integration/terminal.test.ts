@@ -148,7 +148,7 @@ test('bash with a stopped and a background job', { skip: SKIP }, async () => {
   await terminal.shows(/half a li/);
   terminal.again();
   terminal.type('\x15jobs\n');
-  await terminal.shows(/Running[^]*sleep 1000[^]*Stopped[^]*sleep 1001/);
+  await terminal.shows(/Running[\s\S]*sleep 1000[\s\S]*Stopped[\s\S]*sleep 1001/);
   terminal.type('fg\n');
   // Only now ^C means it.
   await terminal.stands(/sleep S group (\d+) of \1$/m);
@@ -168,7 +168,7 @@ test('vim', { skip: SKIP }, async () => {
   await terminal.shows(/second/);
   terminal.again();
   terminal.resize();
-  await terminal.shows(/first line[^]*second/);
+  await terminal.shows(/first line[\s\S]*second/);
   terminal.type(' line\x1b');
   terminal.again();
   terminal.type(':wq\r');
@@ -185,17 +185,17 @@ test('less', { skip: SKIP }, async () => {
   await terminal.shows(/line 46 of it/);
   terminal.again();
   terminal.resize();
-  await terminal.shows(/line 24 of it[^]*line 40 of it/);
+  await terminal.shows(/line 24 of it[\s\S]*line 40 of it/);
   terminal.type('q');
   await terminal.ended();
 });
 
 test('top', { skip: SKIP }, async () => {
   using terminal = new Terminal(['top', '-d', '1']);
-  await terminal.shows(/load average[^]*PID USER/);
+  await terminal.shows(/load average[\s\S]*PID USER/);
   terminal.again();
   terminal.resize();
-  await terminal.shows(/load average[^]*PID USER/);
+  await terminal.shows(/load average[\s\S]*PID USER/);
   terminal.type('q');
   await terminal.ended();
 });
@@ -210,7 +210,7 @@ test('tmux, server and client', { skip: SKIP }, async () => {
   await terminal.shows(/after-42/);
   terminal.again();
   terminal.resize();
-  await terminal.shows(/before-41[^]*after-42/);
+  await terminal.shows(/before-41[\s\S]*after-42/);
   terminal.type('exit\n');
   await terminal.ended();
 });
