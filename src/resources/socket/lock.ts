@@ -12,8 +12,11 @@ import { type Connection, holdMessages, lockMessages, unlockMessages } from './l
  * will kill its tree leaves a lasting one, named after the image as CRIU does, which the restore removes.
  */
 export function lastingTable(runId: string): string {
-  return `CRIU-${runId}`;
+  return `CRIU-${runId.slice(0, RUN_ID_USED)}`;
 }
+
+/** CRIU has room for so much of it, and removes the table by this name when it restores an image of ours. */
+const RUN_ID_USED = 21;
 
 /** Says whose a lasting table is, to whoever lists them. */
 const NOTE = 'stasis image ';

@@ -6,6 +6,7 @@ import { perRestore } from '../description/state.js';
 import { SETTABLE } from '../description/status-flags.js';
 import { bindInet, connectInet, type InetAddress, imageAddress, sockaddrBytes } from './inet-address.js';
 import { lastingTable, OwnedLock, unlock } from './lock.js';
+import { removeCriuRules } from './lock-iptables.js';
 import type { Connection } from './lock-table.js';
 import { numbers, setBytes, setNumber } from './option-bytes.js';
 import { POLLHUP, POLLRDHUP } from './tcp-calls.js';
@@ -242,7 +243,7 @@ export function openReset(
 const rebuilt = perRestore((holder) => {
   const connections: Connection[] = [];
   let lock: OwnedLock | undefined;
-  const unlock = (): void => {
+  const open = (): void => {
     lock?.[Symbol.dispose]();
     lock = undefined;
   };
@@ -250,15 +251,25 @@ const rebuilt = perRestore((holder) => {
     begin() {
       if (holder.options.networkLock !== 'skip') lock = OwnedLock.make(connections, undefined);
     },
-    resume: unlock,
-    end: unlock,
+    resume() {
+      if (inventoryOf(holder)?.networkLockMethod === IPTABLES) removeCriuRules(connections);
+      open();
+    },
+    end: open,
   });
   return connections;
 });
 
+/** How CRIU, but never we, makes connections silent. */
+const IPTABLES = 0;
+
+function inventoryOf({ reader }: Holder): MessageOf<'inventory'> | undefined {
+  return reader.readOptional('inventory')?.[0];
+}
+
 /** What the dump has left locked is open when the tree goes on, also if its connections are not restored. */
 export const unlockImage = perRestore((holder) => {
-  const runId = holder.reader.readOptional('inventory')?.[0]?.dumpCriuRunId ?? '';
+  const runId = inventoryOf(holder)?.dumpCriuRunId ?? '';
   const resume = (): void => {
     if (runId !== '') unlock(lastingTable(runId));
   };

@@ -47,7 +47,8 @@ export function silence(
   if (sockets.length === 0) return;
   const all: Repaired[] = [];
   keepRepaired(all, context);
-  if (context.options.networkLock !== 'skip')
+  if (context.options.networkLock === 'skip') context.inventory.networkLockMethod = SKIPPED;
+  else
     holdLock(
       sockets.map(({ diag }) => diag),
       context,
@@ -63,6 +64,10 @@ export function silence(
     repaired(context).set(each.diag.inode, each);
   }
 }
+
+/** CRIU's numbers. */
+const NFTABLES = 1;
+const SKIPPED = 2;
 
 function take({ descriptor, diag }: { descriptor: Descriptor; diag: TcpDiag }): Repaired {
   using pidfd = openPidfd(descriptor.process.pid);
@@ -87,7 +92,7 @@ function keepRepaired(all: readonly Repaired[], context: DumpContext): void {
 
 function holdLock(connections: readonly TcpDiag[], context: DumpContext): void {
   const { inventory, writer } = context;
-  inventory.networkLockMethod = 1;
+  inventory.networkLockMethod = NFTABLES;
   const name = lastingTable(inventory.dumpCriuRunId);
   const owned = OwnedLock.make(connections, context.undo);
   let undo: Disposable | undefined;
