@@ -13,7 +13,7 @@ import type {
   Process,
 } from '../contract.js';
 import { openPath, openPidfd, takeDescriptor } from '../description/calls.js';
-import { objectOf } from '../description/described.js';
+import { objectOf, refuseNow } from '../description/described.js';
 import { dumpFs } from './fs.js';
 import { checkLocks, writeLocks } from './locks.js';
 import { abandonRemaps, writeRemaps } from './remap.js';
@@ -35,6 +35,7 @@ export class DescriptorCollector implements FileCollector {
   /** What is in flight is compared with what turns up later, and looked at by the kinds' last questions. */
   readonly #inFlight: OwnedFd[] = [];
   readonly #steps: (() => void)[] = [];
+  readonly #begun = new Set<FileKind>();
   readonly #byKind = new Map<FileKind, Descriptor[]>();
   #context: DumpContext | undefined;
   #lastId = 0;
@@ -92,8 +93,23 @@ export class DescriptorCollector implements FileCollector {
     for (const kind of this.#kinds) {
       if (kind.begin === undefined) continue;
       const descriptors = all.filter((each) => each.kind === kind).map(({ descriptor }) => descriptor);
-      if (descriptors.length > 0) kind.begin(descriptors, this.context);
+      if (descriptors.length === 0) continue;
+      kind.begin(descriptors, this.context);
+      this.#begun.add(kind);
     }
+  }
+
+  /** As `#beginKinds` for what turned up in flight only; a kind begins once. */
+  #beginInFlight({ kind, descriptor }: Recognised): void {
+    if (kind.begin === undefined) return;
+    if (this.#begun.has(kind))
+      refuseNow(
+        this.context,
+        descriptor,
+        `it is a ${kind.name} that nobody of the tree has open, and there are others`,
+      );
+    kind.begin([descriptor], this.context);
+    this.#begun.add(kind);
   }
 
   #recognise(descriptor: Descriptor): Recognised {
@@ -126,15 +142,21 @@ export class DescriptorCollector implements FileCollector {
     this.#inFlight.push(new OwnedFd(fd));
     // Whoever looks at it looks at this process, but speaks of the one that would receive it.
     const holder = { ...from.process, pid: process.pid };
-    const descriptor = {
-      process: holder,
-      fd,
-      info: readDescriptor(process.pid, fd),
-      isInFlight: true,
-    } as const;
+    const info = readDescriptor(process.pid, fd);
+    // Locks belong to a process and a descriptor of it, which those of a table are.
+    const unlocked = { ...info, info: { ...info.info, locks: [] } };
+    const descriptor = { process: holder, fd, info: unlocked, isInFlight: true } as const;
     const { id } = this.#descriptions.intern(descriptor, () => {
+      if (info.info.locks.length > 0)
+        refuseNow(
+          this.context,
+          descriptor,
+          'it holds locks, and nobody has it open who could take them again',
+        );
+      const recognised = this.#recognise(descriptor);
+      this.#beginInFlight(recognised);
       const id = this.#nextId();
-      return { id, type: this.#dumpAs(id, this.#recognise(descriptor), fd).type };
+      return { id, type: this.#dumpAs(id, recognised, fd).type };
     });
     this.#found.push({ descriptor, id });
     return id;

@@ -297,5 +297,9 @@ for t in (socket.SOCK_STREAM,socket.SOCK_SEQPACKET,socket.SOCK_DGRAM):
     await refused(`${listening}; c.send(b'x')`, /has sent data and is not accepted yet/);
     await refused(`${listening}; c.close()`, /whose other end was closed/);
     await refused(`a,b=socket.socketpair(); a.send(b'x',1)`, /out-of-band/);
+    await refused(
+      `a,b=socket.socketpair(); f=open('f','w'); fcntl.flock(f,fcntl.LOCK_EX); socket.send_fds(a,[b'x'],[f.fileno()]); f.close()`,
+      /descriptor in flight .* holds locks/,
+    );
   });
 }
