@@ -90,9 +90,17 @@ export function writeExtras(extras: ReadonlyMap<number, TcpExtra>, writer: Image
 export function readExtras(reader: ImageReader): Map<number, TcpExtra> {
   const bytes = reader.bytes(FILE);
   if (bytes === undefined) return new Map();
-  const value: unknown = JSON.parse(Buffer.from(bytes).toString());
+  const value = parseJson(bytes);
   if (!isObject(value)) throw new ImageError(FILE, 'holds no object');
   return new Map(Object.entries(value).map(([id, extra]) => [Number(id), parse(id, extra)]));
+}
+
+function parseJson(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(Buffer.from(bytes).toString());
+  } catch (error) {
+    throw new ImageError(FILE, 'is no JSON', { cause: error });
+  }
 }
 
 function parse(id: string, extra: unknown): TcpExtra {

@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { AF_INET, AF_INET6 } from '../../abi/socket.js';
+import { listTables, openNftables } from '../../kernel/netlink/nftables.js';
+import type { InetAddress } from './inet-address.js';
+import { lastingLocks, lastingTable, lockLastingly, OwnedLock, unlock } from './lock.js';
+import { type Connection, wireAddress } from './lock-table.js';
+
+function at(family: number, words: readonly number[], port: number): InetAddress {
+  return { family, words, port, scope: 0 };
+}
+
+const LOOPBACK = 0x0100_007f;
+const MAPPED = [0, 0, 0xffff_0000, LOOPBACK];
+const CONNECTIONS: readonly Connection[] = [
+  { local: at(AF_INET, [LOOPBACK], 80), remote: at(AF_INET, [LOOPBACK], 4000) },
+  { local: at(AF_INET6, [0, 0, 0, 0x0100_0000], 80), remote: at(AF_INET6, [0, 0, 0, 0x0100_0000], 4000) },
+  // The same as the first, as a socket of IPv6 has it.
+  { local: at(AF_INET6, MAPPED, 80), remote: at(AF_INET6, MAPPED, 4000) },
+];
+
+function tables(): string[] {
+  using netlink = openNftables();
+  return listTables(netlink).map(({ name }) => name);
+}
+
+test('v4-mapped addresses are of IPv4 on the wire', () => {
+  assert.deepEqual(wireAddress(at(AF_INET6, MAPPED, 80)), at(AF_INET, [LOOPBACK], 80));
+  const six = at(AF_INET6, [0, 0, 0, 0x0100_0000], 80);
+  assert.equal(wireAddress(six), six);
+});
+
+test('an owned lock goes with its owner', () => {
+  const before = tables();
+  {
+    using _ = OwnedLock.make(CONNECTIONS, undefined);
+    assert.equal(tables().length, before.length + 1);
+  }
+  assert.deepEqual(tables(), before);
+});
+
+test('a lasting lock says whose it is, and goes when it is removed', () => {
+  const name = lastingTable('12345678-1234-1234-1234-123456789abc');
+  assert.equal(name, 'CRIU-12345678-1234-1234-12');
+  lockLastingly(name, CONNECTIONS, '/images/one');
+  assert.deepEqual(
+    lastingLocks().filter(({ table }) => table === name),
+    [{ table: name, directory: '/images/one' }],
+  );
+  assert.ok(unlock(name));
+  assert.ok(!unlock(name));
+});
+
+test('a thousand connections fit into a table', () => {
+  const many = Array.from({ length: 1000 }, (_, index) => ({
+    local: at(AF_INET6, [1, 2, 3, 4], 80),
+    remote: at(AF_INET6, [5, 6, 7, 8], index + 1),
+  }));
+  using _ = OwnedLock.make(many, undefined);
+});
