@@ -1,7 +1,7 @@
 import koffi from 'koffi';
 import { SYSCALL_X86_64, type SyscallName } from '../abi/syscalls.js';
 import { CPUID } from '../machine/cpuid.js';
-import { RAW_SYSCALL, SPAWN } from '../machine/x86_64.js';
+import { BATCH, RAW_SYSCALL, SPAWN } from '../machine/x86_64.js';
 
 /**
  * The one importer of the FFI. libc's syscall(2) is called once, to map a page for RAW_SYSCALL; from then on the
@@ -18,6 +18,7 @@ const MAP_PRIVATE_ANONYMOUS = 0x22;
 const PAGE = 4096;
 /** Where CPUID lies in the page, behind the other two. */
 const CPUID_OFFSET = 2048;
+const BATCH_OFFSET = 1024;
 
 function mapCode(): bigint {
   const libc = koffi.load(null);
@@ -31,6 +32,7 @@ function mapCode(): bigint {
   const page = new Uint8Array(koffi.view(address, PAGE));
   page.set(RAW_SYSCALL, 0);
   page.set(SPAWN, RAW_SYSCALL.length);
+  page.set(BATCH, BATCH_OFFSET);
   page.set(CPUID, CPUID_OFFSET);
   return address;
 }
@@ -44,6 +46,12 @@ const raw = koffi.decode(
 const spawn = koffi.decode(
   code + BigInt(RAW_SYSCALL.length),
   koffi.proto('int64_t stasis_spawn(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t)'),
+) as (...args: Argument[]) => number | bigint;
+
+// SAFETY: the prototype names the registers that BATCH reads; it saves all it may not change.
+const batch = koffi.decode(
+  code + BigInt(BATCH_OFFSET),
+  koffi.proto('int64_t stasis_batch(uint64_t, uint64_t, uint64_t)'),
 ) as (...args: Argument[]) => number | bigint;
 
 /** Called before every system call of ours when set; the fault tests end the process in it. */
@@ -79,6 +87,15 @@ export function spawnFrom(
 ): number {
   hook.beforeCall?.('clone3');
   return Number(spawn(cloneArgs, size, fd, empty, argv, envp));
+}
+
+/**
+ * The `count` system calls of the entries at an address (layout: BATCH), of which `name` is said to be, each with `first`
+ * as its first argument. SAFETY: the caller answers for every pointer in them.
+ */
+export function callBatch(name: SyscallName, entries: bigint, count: number, first: number): void {
+  hook.beforeCall?.(name);
+  batch(entries, count, first);
 }
 
 /**

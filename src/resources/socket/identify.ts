@@ -17,12 +17,30 @@ export interface SocketIdentity {
 const LINK = /^socket:\[(\d+)\]$/;
 const known = new WeakMap<DescriptorInfo, SocketIdentity | undefined>();
 
+/**
+ * By inode, so that a frozen socket need not be asked again. Numbers are given out in turn, all 2^32 of them
+ * (fs/inode.c get_next_ino), so within seconds one means the same socket.
+ */
+const recent = new Map<number, { readonly identity: SocketIdentity; readonly at_ms: number }>();
+const RECENT_MS = 10_000;
+const RECENT_MAX = 100_000;
+
 /** Undefined for what is no socket, or was closed meanwhile. Asks a duplicate once per look at the descriptor. */
 export function identify({ process, fd, info }: Descriptor): SocketIdentity | undefined {
   const match = LINK.exec(info.link);
   if (match === null) return undefined;
-  if (!known.has(info)) known.set(info, ask(process.pid, fd, Number(match[1])));
+  if (!known.has(info)) known.set(info, identityOf(process.pid, fd, Number(match[1])));
   return known.get(info);
+}
+
+function identityOf(pid: number, fd: number, inode: number): SocketIdentity | undefined {
+  const now_ms = performance.now();
+  const seen = recent.get(inode);
+  if (seen !== undefined && now_ms - seen.at_ms < RECENT_MS) return seen.identity;
+  const identity = ask(pid, fd, inode);
+  if (recent.size > RECENT_MAX) recent.clear();
+  if (identity !== undefined) recent.set(inode, { identity, at_ms: now_ms });
+  return identity;
 }
 
 function ask(pid: number, fd: number, inode: number): SocketIdentity | undefined {

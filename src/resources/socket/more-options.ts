@@ -6,7 +6,8 @@ import type { Descriptor, DumpContext, Holder, Result, Tape } from '../contract.
 import { BESIDE_FILE, besideFor, besideOf } from './beside.js';
 import type { SocketIdentity } from './identify.js';
 import { interfaceName, mustHaveInterface } from './interfaces.js';
-import { getBytes, getNumber, setBytes } from './option-bytes.js';
+import { OptionBatch } from './option-batch.js';
+import { getBytes, setBytes } from './option-bytes.js';
 import { OPTION_BY_NAME, OPTIONS, type OptionSpec } from './option-table.js';
 
 /**
@@ -21,12 +22,13 @@ export function dumpMoreOptions(
   context: DumpContext,
 ): void {
   const options: Record<string, string> = {};
-  for (const { spec, value, number } of freshOptions(socket)) {
-    // Most are numbers, and as they were: nothing is made of them.
-    if (number !== undefined && getNumber(fd, spec.level, spec.option) === number) continue;
-    const own = read(fd, spec);
-    if (own !== undefined && own !== value) options[spec.name] = own;
-  }
+  const fresh = freshOptions(socket);
+  // Most sockets have nothing set: then what comes back is what a fresh one says.
+  if (!fresh.isAnswered(fd))
+    for (const { spec, value } of fresh.all) {
+      const own = read(fd, spec);
+      if (own !== undefined && own !== value) options[spec.name] = own;
+    }
   if (Object.keys(options).length > 0) besideOf(context, id).options = options;
   const [uid, gid] = [Number(info.stat.uid), Number(info.stat.gid)];
   if (uid === 0 && gid === 0) return;
@@ -36,7 +38,7 @@ export function dumpMoreOptions(
 
 /** Options that can be read, but not set to what they were. */
 export function moreOptionsProblem(fd: number, socket: SocketIdentity): string | undefined {
-  for (const { spec, value } of freshOptions(socket))
+  for (const { spec, value } of freshOptions(socket).refused)
     if (spec.refused !== undefined && read(fd, spec) !== value) return spec.refused;
   return undefined;
 }
@@ -49,34 +51,45 @@ function read(fd: number, { level, option, length, device }: OptionSpec): string
   return index === 0 ? '' : (interfaceName(index) ?? '');
 }
 
-/** An option that such sockets have, and what a fresh one has; `number` where it is a plain one. */
+/** An option that such sockets have, and what a fresh one has. */
 interface Fresh {
   readonly spec: OptionSpec;
   readonly value: string | undefined;
-  readonly number: number | undefined;
 }
 
-const fresh = new Map<string, readonly Fresh[]>();
+interface FreshOptions {
+  readonly all: readonly Fresh[];
+  readonly refused: readonly Fresh[];
+  /** Does a socket say the same of all of them? */
+  readonly isAnswered: (fd: number) => boolean;
+}
+
+const known = new Map<string, FreshOptions>();
 
 /** What a socket of this make has from the start, in this network namespace. */
-function freshOptions(socket: SocketIdentity): readonly Fresh[] {
+function freshOptions(socket: SocketIdentity): FreshOptions {
   const { family, type, protocol } = socket;
   const key = `${family}:${type}:${protocol}`;
-  const known = fresh.get(key);
-  if (known !== undefined) return known;
+  const found = known.get(key) ?? askFresh(socket);
+  known.set(key, found);
+  return found;
+}
+
+function askFresh(socket: SocketIdentity): FreshOptions {
+  const { family, type, protocol } = socket;
   const specs = OPTIONS.filter((spec) => spec.of(socket));
   // A packet socket with a protocol would begin to receive.
-  const ofNone = family === S.AF_PACKET ? 0 : protocol;
-  const made = attempt('socket', [family, type | S.SOCK_CLOEXEC, ofNone]);
-  if (made < 0) return specs.map((spec) => ({ spec, value: undefined, number: undefined }));
+  const made = attempt('socket', [family, type | S.SOCK_CLOEXEC, family === S.AF_PACKET ? 0 : protocol]);
+  const isRefused = ({ spec }: Fresh): boolean => spec.refused !== undefined;
+  if (made < 0) {
+    const all = specs.map((spec) => ({ spec, value: undefined }));
+    return { all, refused: all.filter(isRefused), isAnswered: () => false };
+  }
   using opened = new OwnedFd(made);
-  const values = specs.map((spec) => ({
-    spec,
-    value: read(opened.fd, spec),
-    number: spec.length === 4 ? getNumber(opened.fd, spec.level, spec.option) : undefined,
-  }));
-  fresh.set(key, values);
-  return values;
+  const all = specs.map((spec) => ({ spec, value: read(opened.fd, spec) }));
+  const batch = new OptionBatch(specs);
+  const answers = Buffer.from(batch.ask(opened.fd));
+  return { all, refused: all.filter(isRefused), isAnswered: (fd) => answers.equals(batch.ask(fd)) };
 }
 
 /** To be played first of all, before `restoreEarlyOptions`: an interface to send by is not taken once there is a device. */

@@ -1,19 +1,12 @@
-import { ERRNO } from '../../abi/errno.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
 import type { Result, Tape } from '../contract.js';
+import { ABSENT } from './option-batch.js';
 
 /** getsockopt(2) on a duplicate, setsockopt(2) on tapes. Options are numbers of four bytes unless said otherwise. */
 
 const LENGTH_AT = 8192;
-const ABSENT: ReadonlySet<number> = new Set([
-  -ERRNO.EOPNOTSUPP,
-  -ERRNO.ENOPROTOOPT,
-  -ERRNO.EINVAL,
-  -ERRNO.ENOTCONN,
-]);
-
 /** An option's bytes; undefined where this kind of socket has none of that name. */
 export function getBytes(fd: number, level: number, option: number, length: number): Uint8Array | undefined {
   const got = getInto(fd, level, option, length);

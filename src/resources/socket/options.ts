@@ -6,7 +6,8 @@ import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
 import type { Result, Tape } from '../contract.js';
-import { getBytes, getNumber, numbers, setBytes, setNumber } from './option-bytes.js';
+import { OptionBatch } from './option-batch.js';
+import { numbers, setBytes, setNumber } from './option-bytes.js';
 
 /**
  * Options of SOL_SOCKET that CRIU's image has fields for (socket(7)); more-options.ts has all others. First those that
@@ -48,28 +49,44 @@ export function optionProblem(fd: number): string | undefined {
   return filterLength(fd) === 'ebpf' ? EBPF_FILTER : undefined;
 }
 
+/** What `dumpOptions` asks of every socket. */
+const ASKED = [
+  ...[S.SO_SNDBUF, S.SO_RCVBUF, S.SO_BUF_LOCK, ...Object.values(NUMBERS), ...Object.values(SWITCHES)].map(
+    (option) => ({ option, length: 4 }),
+  ),
+  { option: S.SO_SNDTIMEO, length: 16 },
+  { option: S.SO_RCVTIMEO, length: 16 },
+  { option: S.SO_LINGER, length: 8 },
+  { option: S.SO_BINDTODEVICE, length: IFNAMSIZ },
+].map((each) => ({ level: S.SOL_SOCKET, ...each }));
+const INDEX: ReadonlyMap<number, number> = new Map(ASKED.map(({ option }, index) => [option, index]));
+let asked: OptionBatch | undefined;
+
 export function dumpOptions(fd: number): sk_opts_entry {
-  const get = (option: number): number => getNumber(fd, S.SOL_SOCKET, option) ?? 0;
+  asked ??= new OptionBatch(ASKED);
+  const batch = asked;
+  batch.ask(fd);
+  const bytes = (option: number): Uint8Array | undefined => batch.bytes(INDEX.get(option) ?? -1);
+  const get = (option: number): number => batch.number(INDEX.get(option) ?? -1) ?? 0;
   const options = create(sk_opts_entrySchema, { soSndbuf: get(S.SO_SNDBUF), soRcvbuf: get(S.SO_RCVBUF) });
-  [options.soSndTmoSec, options.soSndTmoUsec] = getTime(fd, S.SO_SNDTIMEO);
-  [options.soRcvTmoSec, options.soRcvTmoUsec] = getTime(fd, S.SO_RCVTIMEO);
+  [options.soSndTmoSec, options.soSndTmoUsec] = timeOf(bytes(S.SO_SNDTIMEO));
+  [options.soRcvTmoSec, options.soRcvTmoUsec] = timeOf(bytes(S.SO_RCVTIMEO));
   for (const [name, option] of Object.entries(NUMBERS)) options[name as NumberName] = get(option);
   for (const [name, option] of Object.entries(SWITCHES)) options[name as SwitchName] = get(option) !== 0;
-  const linger = getBytes(fd, S.SOL_SOCKET, S.SO_LINGER, 8);
+  const linger = bytes(S.SO_LINGER);
   if (linger !== undefined && linger[0] !== 0)
-    options.soLinger = new DataView(linger.buffer).getInt32(4, true);
+    options.soLinger = new DataView(linger.buffer, linger.byteOffset).getInt32(4, true);
   options.soBufLock = get(S.SO_BUF_LOCK);
-  const device = getBytes(fd, S.SOL_SOCKET, S.SO_BINDTODEVICE, IFNAMSIZ);
+  const device = bytes(S.SO_BINDTODEVICE);
   if (device !== undefined && device.length > 0)
     options.soBoundDev = Buffer.from(device).toString().replace(/\0.*$/s, '');
   options.soFilter = dumpFilter(fd);
   return options;
 }
 
-function getTime(fd: number, option: number): [seconds: bigint, micros: bigint] {
-  const bytes = getBytes(fd, S.SOL_SOCKET, option, 16);
+function timeOf(bytes: Uint8Array | undefined): [seconds: bigint, micros: bigint] {
   if (bytes === undefined) return [0n, 0n];
-  const view = new DataView(bytes.buffer);
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
   return [view.getBigUint64(0, true), view.getBigUint64(8, true)];
 }
 
