@@ -1,8 +1,8 @@
 import { SPLICE_F_NONBLOCK } from '../../abi/fcntl.js';
-import { TCSETS2, TIOCPKT, TIOCSLCKTRMIOS } from '../../abi/ioctl.js';
+import { TCOOFF, TCOON, TCSETS2, TCXONC, TIOCPKT, TIOCSLCKTRMIOS } from '../../abi/ioctl.js';
 import type { Result, Tape } from '../contract.js';
-import { rawTermios, refillTermios } from './tty-settings.js';
-import type { Pair, Pipe } from './tty-unread.js';
+import { type Marks, rawTermios, refillTermios } from './tty-settings.js';
+import { type Pair, type Pipe, stopByte } from './tty-unread.js';
 
 /** What the guardian needs to know; all descriptors are this process's, which has them until it is gone. */
 export interface PutBack {
@@ -16,11 +16,17 @@ export interface PutBack {
   readonly drain: boolean;
   /** How much of `input` the line discipline had seen; 0 for all. */
   readonly treated: number;
+  /** What a byte that is just on its way means. */
+  readonly marks: Marks;
+  /** Output is to be stopped in the end. */
+  readonly stopped: boolean;
 }
 
-const ROUNDS = 8;
+const ROUNDS = 12;
 const ALL = 1 << 16;
+const PIECE = 2048;
 const POLLIN = 1;
+const POLLOUT = 4;
 /** For the kernel's worker to give the line discipline its part. */
 const SETTLE_MS = 20;
 
@@ -45,33 +51,49 @@ export function putBackDuty(tape: Tape, duty: PutBack): void {
     drain(tape, slave, take(duty.input.write));
     drain(tape, master, take(duty.output.write));
   }
-  set(slave, TCSETS2, refillTermios(termios, { eof: 0, stop: 0, start: 0 }));
-  move(tape, output, slave, ALL);
-  if (duty.treated > 0) move(tape, input, master, duty.treated, 1);
+  set(slave, TCSETS2, refillTermios(termios, duty.marks));
   tape.call('poll', [0, 0, SETTLE_MS], 'any');
-  if (duty.treated === 0) {
-    move(tape, input, master, ALL);
-    tape.call('poll', [0, 0, SETTLE_MS], 'any');
-  }
+  // Stopped by the program, or by us to see that what was written before was taken.
+  tape.call('ioctl', [slave, TCXONC, TCOOFF], 'any');
+  tape.call('ioctl', [slave, TCXONC, TCOON], 'any');
+  move(tape, output, slave);
+  if (duty.treated > 0) splice(tape, input, master, duty.treated);
+  else move(tape, input, master);
+  tape.call('poll', [0, 0, SETTLE_MS], 'any');
   set(slave, TCSETS2, termios);
-  move(tape, input, master, ALL);
+  move(tape, input, master);
   set(slave, TIOCSLCKTRMIOS, duty.locked);
   if (duty.packet) set(master, TIOCPKT, Uint8Array.of(1, 0, 0, 0));
+  if (duty.stopped) stop(tape, slave, master, termios);
+}
+
+function stop(tape: Tape, slave: Result, master: Result, termios: Uint8Array): void {
+  const byte = stopByte(termios);
+  if (byte === 0) tape.call('ioctl', [slave, TCXONC, TCOOFF], 'any');
+  else tape.call('write', [master, tape.space(Uint8Array.of(byte)), 1], 'any');
 }
 
 /** As long as poll(2) says that there is something, which also waits for what is on its way. */
 function drain(tape: Tape, from: Result, to: Result): void {
-  const events = tape.space(Uint8Array.of(0, 0, 0, 0, POLLIN, 0, 0, 0));
-  tape.copy(from, events, 0);
+  repeat(tape, from, POLLIN, 0, () => splice(tape, from, to, ALL));
+}
+
+/** Never more than there is room for: to wait for room could be to wait for ever. */
+function move(tape: Tape, from: Result, to: Result): void {
+  repeat(tape, to, POLLOUT, SETTLE_MS, () => splice(tape, from, to, PIECE));
+}
+
+function repeat(tape: Tape, fd: Result, event: number, timeout_ms: number, entries: () => void): void {
+  const events = tape.space(Uint8Array.of(0, 0, 0, 0, event, 0, 0, 0));
+  tape.copy(fd, events, 0);
   const done = tape.label();
   for (let round = 0; round < ROUNDS; round++) {
-    tape.jump('poll', [events, 1, 0], done);
-    tape.call('splice', [from, 0, to, 0, ALL, SPLICE_F_NONBLOCK], 'any');
+    tape.jump('poll', [events, 1, timeout_ms], done);
+    entries();
   }
   tape.place(done);
 }
 
-function move(tape: Tape, from: Result, to: Result, length: number, rounds = ROUNDS): void {
-  for (let round = 0; round < rounds; round++)
-    tape.call('splice', [from, 0, to, 0, length, SPLICE_F_NONBLOCK], 'any');
+function splice(tape: Tape, from: Result, to: Result, length: number): void {
+  tape.call('splice', [from, 0, to, 0, length, SPLICE_F_NONBLOCK], 'any');
 }

@@ -66,6 +66,7 @@ const POLLHUP = 16;
 const PIPE_SIZE = 1 << 18;
 const MOVE_MAX = 1 << 16;
 const ROUNDS_MAX = 1000;
+const NO_MARKS: Marks = { eof: 0, stop: 0, start: 0 };
 
 /** What is waiting; undefined if nothing can be, and nothing had to be touched to know it. */
 export function takeUnread(pair: Pair, context: DumpContext): Unread | undefined {
@@ -81,16 +82,22 @@ export function takeUnread(pair: Pair, context: DumpContext): Unread | undefined
   using output = new OwnPipe();
   const settings = { termios, locked, packet };
   const duty = { pair, input: input.ends, output: output.ends, ...settings };
-  using draining = context.undo?.((tape) => putBackDuty(tape, { ...duty, drain: true, treated: 0 }));
+  const seems = { stopped: !isWritable(pair.slave) && waiting(pair.master) < LINE_DISCIPLINE_MAX };
+  using draining = context.undo?.((tape) =>
+    putBackDuty(tape, { ...duty, ...seems, drain: true, treated: 0, marks: NO_MARKS }),
+  );
   prepare(pair, settings);
   const treated = waiting(pair.slave);
   drain(pair.slave, input.ends);
   drain(pair.master, output.ends);
   const unread = { input: input.peek(), output: output.peek() };
   // Both tapes do the same now. From here on what was put back must not be drained again.
-  using putting = context.undo?.((tape) => putBackDuty(tape, { ...duty, drain: false, treated }));
-  draining?.[Symbol.dispose]();
   const stopped = !isWritable(pair.slave);
+  const marks = marksFor(unread.input.subarray(0, treated), termios);
+  using putting = context.undo?.((tape) =>
+    putBackDuty(tape, { ...duty, stopped, drain: false, treated, marks }),
+  );
+  draining?.[Symbol.dispose]();
   if (stopped) start(pair.slave);
   putBack(pair, { ...unread, treated, settings }, { input: input.ends, output: output.ends });
   if (stopped) stop(pair, termios);
