@@ -1,6 +1,7 @@
 import { ProcfsError, unlessVanished } from '../kernel/procfs/error.js';
 import { type NamespaceLink, readNamespace, readNamespaces } from '../kernel/procfs/ns.js';
 import { readStat } from '../kernel/procfs/stat.js';
+import { readTree } from '../kernel/procfs/tree.js';
 import { type DumpOptions, nameOf, type Process, type Refusal, type Refuse } from '../resources/contract.js';
 import { checkFiles } from '../resources/file/index.js';
 import { RestoreError } from './errors.js';
@@ -18,11 +19,19 @@ const LOOKS_MAX = 20;
 export function refusalsOf(root: number, options: DumpOptions): Refusal[] {
   for (let looks = 1; ; looks++) {
     try {
-      return refusals(look(root), options);
+      const processes = look(root);
+      const found = refusals(processes, options);
+      // Whoever was born meanwhile may be the one that is missed: the other end of a pipe.
+      if (found.length === 0 || looks >= LOOKS_MAX || isSame(processes, root)) return found;
     } catch (error) {
       if (!(error instanceof ProcfsError) || !isEnding(error) || looks >= LOOKS_MAX) throw error;
     }
   }
+}
+
+function isSame(processes: readonly Process[], root: number): boolean {
+  const now = new Set(readTree(root).map(({ pid }) => pid));
+  return now.size === processes.length && processes.every(({ pid }) => now.has(pid));
 }
 
 /** The links of a task that is ending are denied even to root. */
