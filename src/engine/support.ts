@@ -42,10 +42,6 @@ const TREE: readonly Row[] = [
 ];
 
 const REFUSED: readonly Row[] = [
-  {
-    name: 'sockets',
-    support: 'all but pairs of Unix sockets: TCP, UDP, Unix sockets with addresses, netlink, packet, raw',
-  },
   { name: 'namespaces', support: 'trees with namespaces of their own' },
   {
     name: 'io_uring, userfaultfd, perf events, BPF programs, KVM, FUSE, tun, devices',

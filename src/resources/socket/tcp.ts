@@ -47,7 +47,8 @@ import { readStream, StreamError } from './tcp-stream.js';
  */
 export const tcp: FileKind = {
   name: 'TCP socket',
-  support: 'listeners; connections with queues, sequence numbers, windows and options, by --tcp-established',
+  support:
+    'listeners (MPTCP too); connections in every state with queues, sequence numbers, windows and options, by --tcp-established; refused: MD5 signatures, TLS and other upper layers (TCP_ULP), established MPTCP',
   member: 'isk',
 
   // A raw socket may have the protocol too.
