@@ -1,17 +1,24 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { AT_FDCWD, O_RDONLY } from '../abi/fcntl.js';
+import * as C from '../abi/process.js';
+import { listDescriptors } from '../kernel/procfs/descriptors.js';
+import { readTree } from '../kernel/procfs/tree.js';
 import * as ptrace from '../kernel/ptrace.js';
+import { NO_SYSCALL } from '../kernel/registers.js';
 import { attempt } from '../kernel/syscall.js';
-import { waitFor } from '../kernel/wait.js';
+import { isEventStop, waitFor } from '../kernel/wait.js';
+import { LOOP_IDLE } from '../machine/x86_64.js';
 import { type Actor, playOne } from '../tape/play.js';
-import { Tape } from '../tape/tape.js';
+import { type Result, Tape } from '../tape/tape.js';
 import { startSpare } from './guardian.js';
 import type { CheckpointOptions, CheckpointReport } from './options.js';
 
 /**
  * The rehearsal: the frozen window is gone through on a decoy first, so that V8 has compiled its code by the time it
- * counts. Cold code takes several times as long. The decoy is an idle stem; its image goes to a temporary directory.
+ * counts. Cold code takes several times as long. The decoy is an idle stem; its image goes to a temporary directory. Where
+ * the tree has many threads or descriptors it has some too: what is done for each of them is what counts then.
  */
 const WORKSPACE = { address: 0x1000_0000_0000n, size: 0x10_0000n };
 const SLICE_SIZE = 0x8_0000;
@@ -43,12 +50,8 @@ function rehearseOn(
   let directory: string | undefined;
   try {
     directory = mkdtempSync(join(tmpdir(), 'stasis-rehearsal-'));
-    // What this process inherited itself, a socket perhaps, could not be saved.
-    const tape = new Tape('descriptors of the decoy');
-    tape.call('close_range', [FIRST_UNKNOWN_FD, LAST_FD, 0]);
-    playOne(actor, tape);
-    ptrace.setOptions(decoy, 0);
-    ptrace.detach(decoy);
+    furnish(actor, options.pid);
+    idle(actor, decoy);
     for (let round = 0; round < ROUNDS; round++)
       dump({
         ...options,
@@ -63,6 +66,47 @@ function rehearseOn(
     if (directory !== undefined) rmSync(directory, { recursive: true, force: true });
   }
 }
+
+/** So many of what the tree has more of make the code of it warm. */
+const THREADS = 8;
+const DESCRIPTORS = 48;
+const MANY = 20;
+
+/** Give the decoy threads and descriptors like those of the tree below `root`, though fewer. */
+function furnish(actor: Actor, root: number): void {
+  const hasThreads = readTree(root).some(({ tids }) => tids.length > MANY);
+  const hasDescriptors = listDescriptors(root).length > MANY;
+  const tape = new Tape('descriptors and threads of the decoy');
+  // What this process inherited itself, a socket perhaps, could not be saved.
+  tape.call('close_range', [FIRST_UNKNOWN_FD, LAST_FD, 0]);
+  const file = tape.string(process.execPath);
+  for (let n = 0; hasDescriptors && n < DESCRIPTORS; n++) tape.call('openat', [AT_FDCWD, file, O_RDONLY, 0]);
+  const threads = hasThreads ? Array.from({ length: THREADS }, () => cloneThread(tape)) : [];
+  const played = playOne(actor, tape);
+  for (const thread of threads) {
+    const tid = Number(played.result(thread));
+    while (!isEventStop(waitFor(tid)));
+    idle(actor, tid);
+  }
+}
+
+/** Let go of a task of the decoy so that it sleeps; at the end of its tape it would exit. */
+function idle({ base, slice }: Actor, tid: number): void {
+  // SAFETY: the loop's idle part needs no register, and no stack.
+  ptrace.setRegisters(tid, { ...base, ip: slice.code + BigInt(LOOP_IDLE), orig_ax: NO_SYSCALL });
+  ptrace.setOptions(tid, 0);
+  ptrace.detach(tid);
+}
+
+function cloneThread(tape: Tape): Result {
+  const bytes = new Uint8Array(CLONE_ARGS_SIZE);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(THREAD_FLAGS), true);
+  return tape.call('clone3', [tape.space(bytes), CLONE_ARGS_SIZE]);
+}
+
+const CLONE_ARGS_SIZE = 88;
+const THREAD_FLAGS =
+  C.CLONE_VM | C.CLONE_FS | C.CLONE_FILES | C.CLONE_SIGHAND | C.CLONE_THREAD | C.CLONE_PTRACE;
 
 const FIRST_UNKNOWN_FD = 3;
 const LAST_FD = 0xffff_ffff;
