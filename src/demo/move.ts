@@ -28,7 +28,6 @@ interface Moments {
   readonly asked_ms: number;
   ready_ms: number;
   running_ms: number;
-  told_ms: number;
 }
 
 export async function showMove(directory: string): Promise<void> {
@@ -113,7 +112,7 @@ async function move(
   pid: number,
 ): Promise<{ moments: Moments; saved: CheckpointResult; restored: RestoreResult }> {
   const target = to.spawn(STASIS, ['restore', '--detach', '--json', '-'], ['pipe', 'pipe', 'pipe']);
-  const moments = { asked_ms: now_ms(), ready_ms: 0, running_ms: 0, told_ms: 0 };
+  const moments = { asked_ms: now_ms(), ready_ms: 0, running_ms: 0 };
   const source = from.spawn(
     STASIS,
     ['checkpoint', '--pid', String(pid), '--tcp-established', '--json', '-o', '-', '--wait-ready'],
@@ -127,7 +126,6 @@ async function move(
     to.announceAddress();
   });
   const [saved, complaint] = await Promise.all([lastLine(source), lastLine(target, 'stderr')]);
-  moments.told_ms = now_ms();
   if (source.exitCode !== 0) throw new DisprovedError(`the move failed: ${saved} ${complaint}`);
   return { moments, saved: JSON.parse(saved) as CheckpointResult, restored: await restored };
 }
@@ -190,8 +188,9 @@ function draw(
         saved.phases.findIndex((phase) => phase.name === name),
       )
       .reduce((sum, { duration_ms }) => sum + duration_ms, 0);
-  // The engine's own times, put where its end is known.
-  const begin = moments.told_ms - moments.asked_ms - saved.total_ms;
+  // The engine's own times, put where their end is known: the source's last phase ends when it hears that the tree runs.
+  const all_ms = saved.phases.reduce((sum, { duration_ms }) => sum + duration_ms, 0);
+  const begin = moments.running_ms - moments.asked_ms - all_ms;
   const rows: [time_ms: number, text: string][] = [
     [begin + until_phase(FREEZE), 'looked: nothing that could not be moved'],
     [
