@@ -12,7 +12,7 @@ import {
 } from '../contract.js';
 import { checkLocks } from './locks.js';
 import { unknownFile } from './unknown.js';
-import { checkUnseenLocks } from './unseen-locks.js';
+import { findUnseenLocks } from './unseen-locks.js';
 
 /** Before the freeze: everything about the files of a tree that could not be saved. */
 export function checkFiles(
@@ -38,7 +38,7 @@ export function checkFiles(
       }
     }
   }
-  checkUnseenLocks(processes, [...found.values()].flat(), refuse);
+  findUnseenLocks(processes, [...found.values()].flat(), refuse, options);
   // What is in flight may be the other end of anything; it is looked at in the freeze, and these questions asked again.
   if (isAnythingInFlight(found)) return;
   for (const [kind, descriptors] of found) kind.checkAll?.(descriptors, refuse, options);

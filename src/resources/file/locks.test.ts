@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -234,10 +234,48 @@ for (const [kind, ours, theirs, pattern] of CONFLICTS)
     });
   });
 
+/** What only is mapped has no descriptor, and Python's mappings have one. */
+const ONLY_MAPPED = `
+import ctypes
+def only_mapped(name, operation):
+  fd = make(name); os.write(fd, b'x' * 5000)
+  fcntl.flock(fd, operation); kept = mmap.mmap(fd, 4096)
+  for other in range(fd, fd + 2): ctypes.CDLL(None).close(other)
+  return kept
+`;
+
+test('locks that are held by nothing but a mapping', async () => {
+  const isFree = (subject: Subject, name: string, way: string) =>
+    spawnSync('flock', ['-n', way, join(subject.directory, name), 'true']).status === 0;
+  await trip(
+    `${ONLY_MAPPED}
+e = only_mapped('exclusive', fcntl.LOCK_EX); s = only_mapped('shared', fcntl.LOCK_SH)
+def give_up(*_):
+  global e, s
+  libc = ctypes.CDLL(None)
+  at = [int(l.split('-')[0], 16) for l in open('/proc/self/maps') if l.rstrip().endswith(('/exclusive', '/shared'))]
+  for address in at: libc.munmap(ctypes.c_void_p(address), 4096)
+  tell('given up', len(at))
+signal.signal(signal.SIGUSR1, give_up)
+${WAIT}`,
+    {
+      after: async (subject) => {
+        assert.deepEqual(
+          ['exclusive', 'shared'].flatMap((name) => ['-s', '-x'].map((way) => isFree(subject, name, way))),
+          [false, false, true, false],
+        );
+        subject.signal(10);
+        await subject.expect(/given up 2/);
+        assert.ok(isFree(subject, 'exclusive', '-x') && isFree(subject, 'shared', '-x'));
+      },
+    },
+  );
+});
+
 test('what cannot be saved is refused by name', async () => {
   const code = `${LEASES}
 w = lease('write', os.O_RDWR, W); os.write(w, b'x' * 5000); keep = mmap.mmap(w, 4096)
-m = make('mapped'); os.write(m, b'x' * 5000); fcntl.flock(m, fcntl.LOCK_EX); kept = mmap.mmap(m, 4096); os.close(m)
+m = make('mapped'); os.write(m, b'x' * 5000); fcntl.flock(m, fcntl.LOCK_EX); kept = mmap.mmap(m, 4096, mmap.MAP_PRIVATE); os.close(m)
 import ctypes
 libc = ctypes.CDLL(None)
 for fd in range(3, 20):
@@ -250,7 +288,7 @@ ${WAIT}`;
     ({ object, reason }) => `${object}: ${reason}`,
   );
   assert.match(refusals.join('\n'), /write.*holds a write lease, and the file is mapped too/);
-  assert.match(refusals.join('\n'), /lock \(FLOCK\) of .*mapped: no descriptor/);
+  assert.match(refusals.join('\n'), /lock \(FLOCK\) of .*mapped: no descriptor .* mapped privately/);
   const without = refusalsOf(subject.pid, { ...CHECKPOINT_CHECK(subject.pid), fileLocks: false });
   assert.ok(without.some(({ help }) => help?.includes('--file-locks')));
 });

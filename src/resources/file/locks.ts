@@ -23,9 +23,10 @@ import type {
   TaskState,
 } from '../contract.js';
 import { refusalOf } from '../description/described.js';
+import { writeMappedLocks } from '../description/mapped-locks.js';
 import { checkLease, LEASE_BREAKING, restoreLease } from './leases.js';
 import { explainLock } from './lock-conflicts.js';
-import { checkUnseenLocks } from './unseen-locks.js';
+import { findUnseenLocks } from './unseen-locks.js';
 
 /**
  * Locks: flock(2), fcntl(2) F_SETLK (POSIX, the process's) and F_OFD_SETLK (the description's), and leases (leases.ts).
@@ -66,11 +67,9 @@ export function checkLocks(descriptor: Descriptor, refuse: Refuse, options: Dump
 
 /** filelocks.img: every lock once, under a process and a descriptor through which it can be taken again. */
 export function writeLocks(context: DumpContext): void {
-  checkUnseenLocks(
-    context.processes,
-    context.files.found.map(({ descriptor }) => descriptor),
-    context.refuse,
-  );
+  const descriptors = context.files.found.map(({ descriptor }) => descriptor);
+  const mapped = findUnseenLocks(context.processes, descriptors, context.refuse, context.options);
+  writeMappedLocks(mapped, context.writer);
   const entries = new Map<string, file_lock_entry>();
   const holders = holdersOf(context);
   for (const { descriptor, id } of context.files.found)
@@ -128,7 +127,7 @@ export const fileLocks: TaskState = {
   name: 'file locks',
   scope: 'process',
   support:
-    'flock, POSIX, OFD and leases, also those being broken (the time to give them up begins anew); whoever holds a conflicting one at restore is named; refused: locks of a description that is only mapped',
+    'flock, POSIX, OFD and leases, also those being broken (the time to give them up begins anew); whoever holds a conflicting one at restore is named; also those of a description that only is mapped any more, by who took the lock; refused: where that does not show',
 
   restore(task, tape) {
     for (const entry of locksOf(task.reader).get(task.pid) ?? []) {

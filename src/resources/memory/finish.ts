@@ -10,7 +10,7 @@ import { freeRange } from './gap.js';
 import { isGuard, isKernel, isLate, isRing, isShared, isSysv, mmOf, spanOfEntry } from './image-memory.js';
 import { cut, loadedOf } from './inherit.js';
 import { earlyVmas, inheritedBy } from './load.js';
-import { mapVma } from './map.js';
+import { lockMapped, mapVma } from './map.js';
 import { keyOfPages, readRunsTo, runsOfProcess } from './runs.js';
 import { segmentsOf } from './segments.js';
 import { Taken } from './taken.js';
@@ -52,7 +52,9 @@ function mapLate(image: ProcessImage, tape: Tape, taken: Taken): void {
 function mapShared(image: ProcessImage, tape: Tape, taken: Taken): void {
   tape.about('shared mappings');
   for (const vma of mmOf(image).vmas) {
-    if (isShared(vma) && !isGuard(vma)) mapVma(tape, taken, image.reader, vma, vma.prot);
+    if (!isShared(vma) || isGuard(vma)) continue;
+    mapVma(tape, taken, image.reader, vma, vma.prot);
+    lockMapped(image, vma, tape, taken);
   }
 }
 

@@ -1,7 +1,10 @@
+import { LOCK_EX, LOCK_NB, LOCK_SH } from '../../abi/fcntl.js';
 import * as M from '../../abi/mman.js';
 import type { ImageReader } from '../../image/reader.js';
 import type { vma_entry } from '../../image/schema/index.js';
 import type { Tape } from '../../tape/tape.js';
+import type { ProcessImage } from '../contract.js';
+import { keyOfMappedLock, readMappedLocks } from '../description/mapped-locks.js';
 import { keyOfMapped } from './image-memory.js';
 import type { Span } from './scan.js';
 import type { Taken } from './taken.js';
@@ -32,4 +35,14 @@ export function mapVma(
   const fd = file ? taken.get(keyOfMapped(reader, vma)) : -1;
   const offset = file ? vma.pgoff + start - vma.start : 0n;
   tape.call('mmap', [start, BigInt(part.end) - start, prot, flags, fd, offset], start);
+}
+
+/** The lock that is held by nothing but this mapping's description, which this process took (fs/locks.c flc_pid). */
+export function lockMapped({ pid, reader }: ProcessImage, vma: vma_entry, tape: Tape, taken: Taken): void {
+  const type = readMappedLocks(reader).get(keyOfMappedLock(pid, vma.start));
+  if (type === undefined) return;
+  tape.about('lock of a mapped file');
+  const operation = ((type === 'READ' ? LOCK_SH : LOCK_EX) | LOCK_NB) >>> 0;
+  tape.call('flock', [taken.get(keyOfMapped(reader, vma)), operation]);
+  tape.about('shared mappings');
 }
