@@ -1,7 +1,6 @@
 import { ProcfsError, unlessVanished } from '../kernel/procfs/error.js';
 import { type NamespaceLink, readNamespace, readNamespaces } from '../kernel/procfs/ns.js';
 import { readStat } from '../kernel/procfs/stat.js';
-import { readTree } from '../kernel/procfs/tree.js';
 import { type DumpOptions, nameOf, type Process, type Refusal, type Refuse } from '../resources/contract.js';
 import { checkFiles } from '../resources/file/index.js';
 import { RestoreError } from './errors.js';
@@ -14,24 +13,27 @@ const LOOKS_MAX = 20;
 
 /**
  * Every reason why the tree below `root` could not be saved. Only reads. The tree runs meanwhile, so what was seen a
- * moment ago may have ended: then it is looked at again.
+ * moment ago may have ended: then it is looked at again. Nor is it seen all at once: a child that was not there yet may
+ * have the other end of a pipe. So a reason is one if another look finds it too.
  */
 export function refusalsOf(root: number, options: DumpOptions): Refusal[] {
+  let before: ReadonlySet<string> | undefined;
   for (let looks = 1; ; looks++) {
     try {
-      const processes = look(root);
-      const found = refusals(processes, options);
-      // Whoever was born meanwhile may be the one that is missed: the other end of a pipe.
-      if (found.length === 0 || looks >= LOOKS_MAX || isSame(processes, root)) return found;
+      const found = refusals(look(root), options);
+      if (found.length === 0 || looks >= LOOKS_MAX) return found;
+      const known = before;
+      const lasting = known === undefined ? [] : found.filter((refusal) => known.has(keyOf(refusal)));
+      if (lasting.length > 0) return lasting;
+      before = new Set(found.map(keyOf));
     } catch (error) {
       if (!(error instanceof ProcfsError) || !isEnding(error) || looks >= LOOKS_MAX) throw error;
     }
   }
 }
 
-function isSame(processes: readonly Process[], root: number): boolean {
-  const now = new Set(readTree(root).map(({ pid }) => pid));
-  return now.size === processes.length && processes.every(({ pid }) => now.has(pid));
+function keyOf({ task, object, reason }: Refusal): string {
+  return JSON.stringify([task, object, reason]);
 }
 
 /** The links of a task that is ending are denied even to root. */

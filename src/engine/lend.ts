@@ -240,8 +240,10 @@ export function checkLoan(process: Process, refuse: Refuse): void {
     refuse({ task, object: 'stack', reason: 'it has no [stack] mapping, where its way back would be kept' });
 }
 
+/** Who catches all of them, as a Go program does, is made to stop by one that is not pending. */
 function stopSignalFor(thread: Thread): number {
   const { sigCgt, sigPnd, shdPnd } = thread.status;
-  const busy = sigCgt | sigPnd | shdPnd;
-  return STOP_SIGNALS.find((signal) => (busy & (1n << BigInt(signal - 1))) === 0n) ?? 23;
+  const isIn = (mask: bigint) => (signal: number) => (mask & (1n << BigInt(signal - 1))) !== 0n;
+  const free = STOP_SIGNALS.filter((signal) => !isIn(sigPnd | shdPnd)(signal));
+  return free.find((signal) => !isIn(sigCgt)(signal)) ?? free[0] ?? 23;
 }

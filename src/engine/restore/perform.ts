@@ -10,7 +10,7 @@ import { NO_SYSCALL } from '../../kernel/registers.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
 import { describeStatus, isEventStop, noteThreads, waitFor, waitForLeader } from '../../kernel/wait.js';
 import { LOOP_SYSCALL } from '../../machine/x86_64.js';
-import { loadRegisters, maskOf, pendingIn } from '../../resources/process/index.js';
+import { loadRegisters, maskOf } from '../../resources/process/index.js';
 import { maskFor } from '../../tape/borrow.js';
 import { insist } from '../../tape/insist.js';
 import { type Actor, isPassing, LostTaskError, type Play, play, TapeError } from '../../tape/play.js';
@@ -25,6 +25,7 @@ import type { RestoreRequest } from '../options.js';
 import { taskStates } from '../registry.js';
 import type { Person } from './births.js';
 import { type ClockShift, rootTape, shiftTape } from './clock.js';
+import { finalSignalOf } from './final-signal.js';
 import type { RestoreProcess } from './images.js';
 import type { RestorePlan, ThreadPlan } from './plan.js';
 import { sliceOffset, sliceSize } from './workspace.js';
@@ -227,11 +228,9 @@ export class Performance implements Disposable {
       }
   }
 
-  /** A signal that is pending in the image must not be the one that ends the tape which makes it pending. */
   #finalActor({ task, tid }: ThreadPlan): Actor {
     const actor = this.#actor(tid);
-    const pending = pendingIn(task.core, task.leaderCore);
-    const stopSignal = STOP_SIGNALS.find((signal) => (pending & (1n << BigInt(signal - 1))) === 0n) ?? SIGURG;
+    const stopSignal = finalSignalOf(task);
     if (stopSignal === actor.stopSignal) return actor;
     ptrace.setSignalMask(tid, maskFor(stopSignal));
     return { ...actor, stopSignal };
@@ -337,8 +336,6 @@ export class Performance implements Disposable {
   }
 }
 
-/** SIGURG, SIGWINCH, SIGCHLD, SIGCONT: ignored by default. */
-const STOP_SIGNALS = [SIGURG, 28, 17, 18];
 const SIGKILL = 9;
 const TASK_STOPPED = 3;
 const HOLDER_WORKSPACE = { address: 0x1000_0000_0000n, size: 0x1000_0000n };

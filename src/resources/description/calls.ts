@@ -1,5 +1,6 @@
 import { O_CLOEXEC, O_NONBLOCK, O_PATH, O_RDONLY } from '../../abi/fcntl.js';
 import { encodeName } from '../../image/index.js';
+import { SyscallError } from '../../kernel/errors.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
@@ -43,6 +44,17 @@ export function openPidfd(pid: number): OwnedFd {
 /** A duplicate of a process's descriptor. Throws SyscallError (EBADF: closed meanwhile; EPERM: no ptrace access). */
 export function takeDescriptor(pidfd: number, fd: number, what: string): OwnedFd {
   return new OwnedFd(syscall('pidfd_getfd', [pidfd, fd, 0], what));
+}
+
+/** As that, of a process that runs, perhaps: undefined where the descriptor was closed, or the process ended, meanwhile. */
+export function takeIfOpen(pid: number, fd: number, what: string): OwnedFd | undefined {
+  try {
+    using pidfd = openPidfd(pid);
+    return takeDescriptor(pidfd.fd, fd, what);
+  } catch (error) {
+    if (error instanceof SyscallError && (error.code === 'EBADF' || error.code === 'ESRCH')) return undefined;
+    throw error;
+  }
 }
 
 const POLLIN = 1;

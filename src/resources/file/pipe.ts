@@ -1,7 +1,7 @@
 import { F_SETFL, O_ACCMODE, O_CLOEXEC, O_DIRECT, O_LARGEFILE, O_RDONLY, O_WRONLY } from '../../abi/fcntl.js';
 import { createMessage, ImageError, type pipe_entry } from '../../image/index.js';
 import type { Descriptor, FileKind, file_entry, Holder, Refuse, Result } from '../contract.js';
-import { lacksOtherEnd, openPidfd, takeDescriptor } from '../description/calls.js';
+import { lacksOtherEnd, takeIfOpen } from '../description/calls.js';
 import { refusalOf } from '../description/described.js';
 import { duplicate } from '../description/holder.js';
 import { dumpOwner, restoreOwner } from '../description/owner.js';
@@ -97,9 +97,8 @@ function checkEnds(ends: readonly Descriptor[], refuse: Refuse): void {
   const [end] = ends;
   const mode = [...modes][0];
   if (end === undefined || (mode !== O_RDONLY && mode !== O_WRONLY)) return;
-  using pidfd = openPidfd(end.process.pid);
-  using taken = takeDescriptor(pidfd.fd, end.fd, refusalOf(end, '').object);
-  if (lacksOtherEnd(taken.fd)) return;
+  using taken = takeIfOpen(end.process.pid, end.fd, refusalOf(end, '').object);
+  if (taken === undefined || lacksOtherEnd(taken.fd)) return;
   refuse(
     refusalOf(
       end,

@@ -2,7 +2,7 @@ import { readdirSync, readlinkSync, statSync } from 'node:fs';
 import { readDescriptors } from '../../kernel/procfs/descriptors.js';
 import { unlessVanished } from '../../kernel/procfs/error.js';
 import type { Descriptor, DumpOptions, Process, Refuse } from '../contract.js';
-import { openPidfd, takeDescriptor } from '../description/calls.js';
+import { takeIfOpen } from '../description/calls.js';
 import { objectOf, refusalOf } from '../description/described.js';
 import {
   controllingDevice,
@@ -88,8 +88,8 @@ function checkSlave(
   options: DumpOptions,
 ): number | undefined {
   const { process, info } = descriptor;
-  using pidfd = openPidfd(process.pid);
-  using taken = takeDescriptor(pidfd.fd, descriptor.fd, objectOf(descriptor));
+  using taken = takeIfOpen(process.pid, descriptor.fd, objectOf(descriptor));
+  if (taken === undefined) return undefined;
   const device = deviceBehind(taken.fd);
   // Hung up: it needs no master.
   if (device === undefined) return undefined;
@@ -111,9 +111,8 @@ function checkSlave(
 function checkLoneMaster(descriptor: Descriptor, refuse: Refuse): void {
   const index = pairOf(descriptor);
   if (index === undefined) return;
-  using pidfd = openPidfd(descriptor.process.pid);
-  using taken = takeDescriptor(pidfd.fd, descriptor.fd, objectOf(descriptor));
-  if (isHungUp(taken.fd)) return;
+  using taken = takeIfOpen(descriptor.process.pid, descriptor.fd, objectOf(descriptor));
+  if (taken === undefined || isHungUp(taken.fd)) return;
   const holder = whoHas(slaveDevice(index));
   if (holder !== undefined)
     refuse(refusalOf(descriptor, `its slave is open in pid ${holder}, which is not in the tree`));

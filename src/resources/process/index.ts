@@ -28,6 +28,7 @@ export { EXTRAS_FILE } from './extras.js';
 export { cureForThaw, type InterruptedContext, registersForImage } from './interrupted.js';
 export { dumpExtendedRegisters, dumpRegisters, type LoadedRegisters, loadRegisters } from './registers.js';
 export { outsideCriticalSection } from './rseq.js';
+export { ignoredIn } from './signal-actions.js';
 export { maskOf } from './signal-mask.js';
 export { pendingIn } from './signal-queue.js';
 

@@ -11,7 +11,7 @@ import {
   SIGSTOP,
   signalName,
 } from '../../abi/signal.js';
-import { type sa_entry, sa_entrySchema } from '../../image/schema/index.js';
+import { type core_entry, type sa_entry, sa_entrySchema } from '../../image/schema/index.js';
 import type { TaskState } from '../contract.js';
 import { taskCore } from './core.js';
 
@@ -22,6 +22,25 @@ import { taskCore } from './core.js';
 export const ACTION_SIGNALS: readonly number[] = Array.from({ length: SIGRTMAX }, (_, i) => i + 1).filter(
   (signal) => signal !== SIGKILL && signal !== SIGSTOP,
 );
+
+const SIG_DFL = 0n;
+const SIG_IGN = 1n;
+/** SIGCHLD, SIGCONT, SIGURG and SIGWINCH: by default nothing happens. */
+const IGNORED_BY_DEFAULT: readonly number[] = [17, 18, 23, 28];
+
+/**
+ * Signals, as a mask, that are ignored: rt_sigaction(2) throws away those that are pending in any thread when their
+ * action becomes that, or is set to that again (kernel/signal.c do_sigaction).
+ */
+export function ignoredIn(leaderCore: core_entry): bigint {
+  let ignored = 0n;
+  taskCore(leaderCore).sigactions.forEach(({ sigaction }, index) => {
+    const signal = ACTION_SIGNALS[index] ?? 0;
+    const isIgnored = sigaction === SIG_IGN || (sigaction === SIG_DFL && IGNORED_BY_DEFAULT.includes(signal));
+    if (isIgnored) ignored |= 1n << BigInt(signal - 1);
+  });
+  return ignored;
+}
 
 function decode(view: DataView): sa_entry {
   return create(sa_entrySchema, {
