@@ -8,9 +8,12 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 /** What each test starts, and the package it comes with. */
 const PROGRAMS = {
+  go: { package: 'golang-go', isThere: () => isCommand('go') },
+  java: { package: 'openjdk-17-jdk-headless', isThere: () => isCommand('javac') },
   postgres: { package: 'postgresql', isThere: () => postgresThere() },
   memcached: { package: 'memcached', isThere: () => existsSync('/usr/bin/memcached') },
   nginx: { package: 'nginx-light', isThere: () => existsSync('/usr/sbin/nginx') },
+  sshd: { package: 'openssh-server', isThere: () => existsSync('/usr/sbin/sshd') && isCommand('ssh') },
   redis: { package: 'redis-server', isThere: () => existsSync('/usr/bin/redis-server') },
 };
 
@@ -30,6 +33,10 @@ const { status } = spawnSync(process.execPath, ['scripts/test.mjs', ...names], {
   env: { ...process.env, STASIS_INTEGRATION: '1', STASIS_TEST_TIMEOUT_MS: '3600000' },
 });
 process.exit(status ?? 1);
+
+function isCommand(name) {
+  return spawnSync('sh', ['-c', `command -v ${name}`]).status === 0;
+}
 
 function postgresThere() {
   const versions = '/usr/lib/postgresql';

@@ -27,7 +27,7 @@ export interface RestoreRun {
 export class CommandError extends Error {}
 
 const LOG_LINES = 30;
-const COMMON = ['--verbosity=1', '--manage-cgroups=ignore'] as const;
+const COMMON = ['--verbosity=1', '--manage-cgroups=ignore', '--tcp-established'] as const;
 
 /** Runs one; answers how long it took, from before its start to its end. */
 function run({ name, file }: Contestant, args: readonly string[], directory: string): number {

@@ -82,7 +82,12 @@ export async function profile(workload: Workload, directory: string): Promise<Pr
   const subject = await Subject.start(workload, join(directory, 'subject'));
   const image = join(directory, 'profiled');
   try {
-    const dumping = { pid: subject.pid, directory: image, durable: false } as const;
+    const dumping = {
+      pid: subject.pid,
+      directory: image,
+      durable: false,
+      tcp_established: workload.connections > 0,
+    } as const;
     const { freezing_ms, frozen_ms, phases, threads, stops } = await checkpoint({
       ...dumping,
       afterwards: 'run',

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
+import { Peers } from './peers.js';
 import { SUBJECT, type Workload } from './workloads.js';
 
 const BOARD_BYTES = 4096;
@@ -21,10 +22,12 @@ export class Subject implements Disposable {
   readonly pid: number;
   readonly #directory: string;
   readonly #board: number;
+  readonly #peers: Peers | undefined;
   #period = 0n;
 
-  private constructor(pid: number, directory: string, board: number) {
+  private constructor(pid: number, directory: string, board: number, peers: Peers | undefined) {
     this.pid = pid;
+    this.#peers = peers;
     this.#directory = directory;
     this.#board = board;
   }
@@ -38,10 +41,20 @@ export class Subject implements Disposable {
     writeFileSync(program, SUBJECT);
     const script =
       'cd "$1" && setsid python3 -S -E "$2" "$3" "$4" </dev/null >/dev/null 2>>"$1/complaints" & echo $!';
-    const args = ['-c', script, 'sh', directory, program, JSON.stringify(workload), file];
+    const { connections } = workload;
+    const peers = connections > 0 ? await Peers.listen(connections) : undefined;
+    const spec = { ...workload, port: peers?.port };
+    const args = ['-c', script, 'sh', directory, program, JSON.stringify(spec), file];
     const pid = Number(execFileSync('sh', args, { encoding: 'utf8' }));
-    const subject = new Subject(pid, directory, openSync(file, 'r+'));
+    const subject = new Subject(pid, directory, openSync(file, 'r+'), peers);
     await subject.nextPeriod();
+    // The kernel has accepted all of them by now; this process has to see to it.
+    const deadline = performance.now() + PATIENCE_MS;
+    while (peers !== undefined && peers.connected < connections) {
+      if (performance.now() > deadline)
+        throw new SubjectError(`pid ${pid} has ${peers.connected} connections of ${connections}`);
+      await pause(POLL_MS);
+    }
     return subject;
   }
 
@@ -81,13 +94,16 @@ export class Subject implements Disposable {
   }
 
   async end(): Promise<void> {
+    const lost = this.#peers?.lost ?? 0;
     if (this.#exists()) process.kill(-this.pid, 'SIGKILL');
     await this.untilGone();
     this[Symbol.dispose]();
+    if (lost > 0) throw new SubjectError(`${lost} connections of pid ${this.pid} are lost`);
   }
 
   [Symbol.dispose](): void {
     if (this.#exists()) process.kill(-this.pid, 'SIGKILL');
+    this.#peers?.[Symbol.dispose]();
     closeSync(this.#board);
     rmSync(this.#directory, { recursive: true, force: true });
   }

@@ -10,9 +10,18 @@ export interface Workload {
   readonly descriptors: number;
   /** Eventfds that one epoll waits for, half of which have other numbers by now. */
   readonly epoll_entries: number;
+  /** TCP connections with full queues, whose other ends are the bench's. */
+  readonly connections: number;
 }
 
-const BARE = { memory_mib: 1, processes: 0, threads: 0, descriptors: 0, epoll_entries: 0 } as const;
+const BARE = {
+  memory_mib: 1,
+  processes: 0,
+  threads: 0,
+  descriptors: 0,
+  epoll_entries: 0,
+  connections: 0,
+} as const;
 
 export const WORKLOADS: readonly Workload[] = [
   { ...BARE, name: '1-process', what: '1 process, 1 MiB' },
@@ -23,6 +32,7 @@ export const WORKLOADS: readonly Workload[] = [
   { ...BARE, name: '900-descriptors', what: '1 process, 900 descriptors', descriptors: 900 },
   { ...BARE, name: '10000-descriptors', what: '1 process, 10,000 descriptors', descriptors: 10_000 },
   { ...BARE, name: '1000-epoll-entries', what: '1 process, an epoll of 1,000 eventfds', epoll_entries: 1000 },
+  { ...BARE, name: '1000-connections', what: '1 process, 1,000 TCP connections', connections: 1000 },
 ];
 
 /**
@@ -32,7 +42,7 @@ export const WORKLOADS: readonly Workload[] = [
  * day: CRIU restores into a time namespace, in which the monotonic clock does not show how long the process was away.
  */
 export const SUBJECT = `
-import json, mmap, os, resource, select, signal, sys, threading, time
+import json, mmap, os, resource, select, signal, socket, sys, threading, time
 
 os.closerange(3, 65536)
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -59,6 +69,19 @@ if spec["epoll_entries"] > 0:
     for target in targets[::2]:
         os.dup2(target, target + 2 * len(targets))
         os.close(target)
+for _ in range(spec["connections"]):
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    connection.connect(("127.0.0.1", spec["port"]))
+    connection.setblocking(False)
+    kept.append(connection)
+for connection in kept[len(kept) - spec["connections"]:]:
+    try:
+        while True:
+            connection.send(block[:65536])
+    except BlockingIOError:
+        pass
 event = threading.Event()
 threading.stack_size(128 * 1024)
 for _ in range(spec["threads"]):

@@ -18,8 +18,11 @@ terminal, done, ssh = sys.argv[1] == 'terminal', log(sys.argv[2]), sys.argv[3:]
 p = subprocess.Popen(ssh + ['-tt' if terminal else '-T', '127.0.0.1', 'exec bash --norc --noprofile --noediting' + (' -i' if terminal else ' 2>&1')], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 def type(text): p.stdin.write(text.encode() + b'\\n')
 seen = ''
+# Said when the wait is too long.
+signal.signal(signal.SIGALRM, lambda *_: fail('write', n, 'waits for', wanted, 'and sees', repr(seen)))
 def shows(pattern):
-  global seen
+  global seen, wanted
+  wanted = pattern
   while not (found := re.search(pattern, seen)):
     more = os.read(p.stdout.fileno(), 65536)
     if not more: fail('the session has ended after', seen)

@@ -35,7 +35,7 @@ export interface Clients {
   readonly restore?: readonly string[];
 }
 
-const ROUNDS = Number(process.env.STASIS_INTEGRATION_ROUNDS ?? 10);
+const ROUNDS = Number(process.env.STASIS_INTEGRATION_ROUNDS ?? 2);
 /** So many writes of each client are acknowledged between two dumps. */
 const STEPS = 25;
 
@@ -87,7 +87,7 @@ export async function end(...subjects: readonly Subject[]): Promise<void> {
 
 /** What every Python client begins with. */
 export const CLIENT = `
-import os, signal, socket, struct, sys, time
+import os, signal, socket, struct, sys, time, traceback
 def tell(*words): os.write(1, (' '.join(map(str, words)) + chr(10)).encode())
 def fail(*words): tell('FAIL', *words); os._exit(1)
 def exactly(s, n):
@@ -97,8 +97,10 @@ def exactly(s, n):
     if not more: fail('the server has closed the connection')
     data += more
   return data
-# The server is not to starve everybody else of the processor.
-def acknowledge(log, n): os.write(log, b'%d\\n' % n); time.sleep(0.002)
+# Who waits for too long says for what. The server is not to starve everybody else of the processor.
+signal.signal(signal.SIGALRM, lambda _, frame: fail('no answer in', ' '.join(traceback.format_stack(frame)[-3:])))
+def acknowledge(log, n): os.write(log, b'%d\\n' % n); signal.alarm(PATIENCE_S); time.sleep(0.002)
+PATIENCE_S = 90
 def log(name): return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 def connect(where):
   for _ in range(3000):
