@@ -30,7 +30,13 @@ const names = filters.length === 0 ? ['integration/'] : filters.map((filter) => 
 const { status } = spawnSync(process.execPath, ['scripts/test.mjs', ...names], {
   cwd: root,
   stdio: 'inherit',
-  env: { ...process.env, STASIS_INTEGRATION: '1', STASIS_TEST_TIMEOUT_MS: '3600000' },
+  env: {
+    ...process.env,
+    STASIS_INTEGRATION: '1',
+    STASIS_TEST_TIMEOUT_MS: '3600000',
+    // A terminal comes back with its number, which another test would take meanwhile.
+    STASIS_TEST_CONCURRENCY: '1',
+  },
 });
 process.exit(status ?? 1);
 

@@ -11,7 +11,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 // Every kernel call of every fault campaign takes hours.
 const FULL_MS = process.env.STASIS_FAULTS === 'full' ? 86_400_000 : 400_000;
 const TIMEOUT_MS = Number(process.env.STASIS_TEST_TIMEOUT_MS ?? FULL_MS);
-const CONCURRENCY = 2;
+const CONCURRENCY = Number(process.env.STASIS_TEST_CONCURRENCY ?? 2);
 const NAMESPACES = ['--pid', '--fork', '--kill-child', '--mount-proc', '--net', '--ipc'];
 
 const missing = whatIsMissing();
@@ -38,9 +38,9 @@ const node = [
   '--test-reporter=spec',
   ...files,
 ];
-// Trees under test inherit no descriptor of whoever runs the tests.
+// Trees under test inherit no descriptor of whoever runs the tests, and the numbers of their terminals are nobody else's.
 const script =
-  'for fd in $(ls /proc/self/fd); do [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done 2>/dev/null; ip link set lo up 2>/dev/null; "$@"; exit $?';
+  'for fd in $(ls /proc/self/fd); do [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done 2>/dev/null; ip link set lo up 2>/dev/null; mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 devpts /dev/pts; "$@"; exit $?';
 console.log(`stasis: ${files.length} test files in namespaces of their own`);
 const child = spawn('unshare', [...NAMESPACES, 'bash', '-c', script, 'tests', ...node], {
   cwd: root,
