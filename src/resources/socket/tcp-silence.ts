@@ -45,24 +45,27 @@ export function silence(
   context: DumpContext,
 ): void {
   if (sockets.length === 0) return;
-  const all: Repaired[] = [];
-  keepRepaired(all, context);
+  const held: Held = { sockets: [], undo: undefined };
+  keepRepaired(held, context);
   if (context.options.networkLock === 'skip') context.inventory.networkLockMethod = SKIPPED;
   else
     holdLock(
       sockets.map(({ diag }) => diag),
       context,
     );
-  const taken = sockets.map((socket) => take(socket));
-  const undo = context.undo?.((tape, take) => {
-    for (const { descriptor, reuse } of taken) endRepairOn(tape, take(descriptor), reuse);
+  for (const socket of sockets) held.sockets.push(take(socket));
+  held.undo = context.undo?.((tape, take) => {
+    for (const { descriptor, reuse } of held.sockets) endRepairOn(tape, take(descriptor), reuse);
   });
-  context.keep({ release: () => undo?.[Symbol.dispose]() });
-  for (const each of taken) {
-    all.push(each);
+  for (const each of held.sockets) {
     setTcp(each.fd.fd, S.TCP_REPAIR, S.TCP_REPAIR_ON);
     repaired(context).set(each.diag.inode, each);
   }
+}
+
+interface Held {
+  readonly sockets: Repaired[];
+  undo: Disposable | undefined;
 }
 
 /** CRIU's numbers. */
@@ -77,15 +80,16 @@ function take({ descriptor, diag }: { descriptor: Descriptor; diag: TcpDiag }): 
 
 /**
  * Before the lock is kept, so that it is open when repair mode ends: the end of repair mode asks the peer for news
- * (tcp_send_window_probe). It lasts through a kill.
+ * (tcp_send_window_probe). It lasts through a kill. The guardian knows how to end it until it has ended; twice is harmless.
  */
-function keepRepaired(all: readonly Repaired[], context: DumpContext): void {
+function keepRepaired(held: Held, context: DumpContext): void {
   context.keep({
     release(outcome) {
-      for (const { fd, reuse } of all) {
+      for (const { fd, reuse } of held.sockets) {
         if (outcome === 'goes on') endRepair(fd.fd, reuse);
         fd[Symbol.dispose]();
       }
+      held.undo?.[Symbol.dispose]();
     },
   });
 }
