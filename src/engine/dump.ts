@@ -16,6 +16,7 @@ import type {
 import { DescriptorCollector } from '../resources/file/index.js';
 import { MemfdCollector } from '../resources/memory/index.js';
 import { dumpExtendedRegisters } from '../resources/process/index.js';
+import { Barrier } from '../tape/barrier.js';
 import { ask, playOn } from './ask.js';
 import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
@@ -266,9 +267,11 @@ class Dumping implements Disposable {
     for (const kept of this.#kept) kept.commit?.();
   }
 
-  /** What was kept until the tree goes on, or is gone; once. */
+  /** What was kept until the tree goes on, or is gone; once, and all of it, whatever becomes of one. */
   letGo(outcome: 'goes on' | 'killed'): void {
-    for (const kept of this.#kept.splice(0).reverse()) kept.release(outcome);
+    const barrier = new Barrier<Kept>();
+    barrier.pass(this.#kept.splice(0).reverse(), (kept) => kept.release(outcome));
+    barrier.throwFirst();
   }
 
   [Symbol.dispose](): void {

@@ -1,5 +1,7 @@
+import { ERRNO } from '../abi/errno.js';
 import { PR_SET_PDEATHSIG } from '../abi/prctl.js';
 import { PTRACE_CONT, PTRACE_EVENT_EXIT, PTRACE_O_TRACEEXIT, PTRACE_SEIZE } from '../abi/ptrace.js';
+import { SyscallError } from '../kernel/errors.js';
 import { OwnedFd } from '../kernel/fd.js';
 import { scratch } from '../kernel/memory.js';
 import { readRemote, writeRemote } from '../kernel/remote.js';
@@ -128,8 +130,14 @@ export class Guardian implements Disposable {
     this.#write(this.#watching());
   }
 
+  /** A guardian that somebody has killed leads to nothing any more; what was to be done is done by now, by us. */
   drop(duty: Duty): void {
-    if (this.#duties.delete(duty)) this.refresh();
+    if (!this.#duties.delete(duty)) return;
+    try {
+      this.refresh();
+    } catch (error) {
+      if (!(error instanceof SyscallError) || error.errno !== ERRNO.ESRCH) throw error;
+    }
   }
 
   /** What a duty leads to has changed. From here on it counts. */
