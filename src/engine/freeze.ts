@@ -98,8 +98,10 @@ export class Frozen implements Disposable {
     this.#forget();
   }
 
+  /** Their numbers will be others', or their own again after a restore. */
   #forget(): void {
     this.#held = false;
+    for (const tid of this.#tids) takeStop(tid);
     for (const { pid } of this.processes) noteThreads(pid, false);
   }
 

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { readStat } from '../kernel/procfs/stat.js';
 import { readTree } from '../kernel/procfs/tree.js';
 import { attempt } from '../kernel/syscall.js';
+import { hasMetStop, rememberStop } from '../tape/stops.js';
 import { CHECKPOINT, RESTORE } from '../testing/options.js';
 import { Subject } from '../testing/subject.js';
 import { dump } from './dump.js';
@@ -113,3 +114,17 @@ async function roundTrip(afterwards: 'kill' | 'run' | 'stop'): Promise<void> {
 test('a tree of every kinship is killed and comes back', () => roundTrip('kill'));
 test('the same tree goes on after a dump', () => roundTrip('run'));
 test('the same tree is left stopped, and goes on when it is continued', () => roundTrip('stop'));
+
+test('a SIGSTOP that a killed task met is none of whoever has its number next', async () => {
+  using subject = Subject.python(`print('ready', flush=True)\nimport signal\nwhile True: signal.pause()`);
+  await subject.expect(/ready/);
+  const directory = join(subject.directory, 'image');
+  const phase = (name: string): void => {
+    if (name === 'commit') rememberStop(subject.pid);
+  };
+  dump({ ...CHECKPOINT, pid: subject.pid, directory, afterwards: 'kill', hooks: { phase } });
+  restore({ ...RESTORE, directory });
+  dump({ ...CHECKPOINT, pid: subject.pid, directory, overwrite: true, afterwards: 'run' });
+  assert.notEqual(readStat(subject.pid).state, 'T');
+  assert.ok(!hasMetStop(subject.pid));
+});

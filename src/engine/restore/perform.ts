@@ -1,6 +1,6 @@
 import { ERRNO } from '../../abi/errno.js';
 import { PTRACE_CONT } from '../../abi/ptrace.js';
-import { SIGURG } from '../../abi/signal.js';
+import { SIGKILL, SIGURG } from '../../abi/signal.js';
 import { SYSCALL_X86_64 } from '../../abi/syscalls.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { readComm } from '../../kernel/procfs/cmdline.js';
@@ -328,6 +328,7 @@ export class Performance implements Disposable {
     const leaders = new Set(this.#plan.family.persons.map(({ pid }) => pid));
     insist(() => {
       for (const tid of this.#started) attempt('kill', [tid, SIGKILL]);
+      for (const tid of this.#started) takeStop(tid);
       for (const tid of this.#started) if (!leaders.has(tid)) waitOut(tid);
       for (const tid of this.#started) if (leaders.has(tid)) waitOut(tid);
     });
@@ -336,7 +337,6 @@ export class Performance implements Disposable {
   }
 }
 
-const SIGKILL = 9;
 const TASK_STOPPED = 3;
 const HOLDER_WORKSPACE = { address: 0x1000_0000_0000n, size: 0x1000_0000n };
 const HOLDER_SLICE = 0x0fff_0000;
