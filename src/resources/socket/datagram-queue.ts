@@ -14,7 +14,8 @@ import { retryUnread } from './unread.js';
  * Datagrams of UDP that nobody has read yet, looked at and left there: MSG_PEEK goes on from one to the next where the
  * socket has a peek offset (socket(7) SO_PEEK_OFF), which is set for the time of it. So are the options by which the
  * kernel tells where a datagram was sent to, its time to live and type of service. A datagram without bytes is not shown
- * a second time to whoever peeks with an offset; a second dump of the same queue does not have it.
+ * a second time to whoever peeks with an offset; where the first of a queue is such a one, a second dump waits for it to
+ * be read.
  */
 type Setting = readonly [level: number, option: number, value: number];
 
@@ -46,7 +47,10 @@ export function peekDatagrams(
   });
   try {
     for (const setting of wanted) setNow(fd, setting);
-    return peekAll(fd) ?? retryUnread(descriptor, 'an unread error', context);
+    const datagrams = peekAll(fd) ?? retryUnread(descriptor, 'an unread error', context);
+    if (context.options.dropPackets !== true && hidesFirst(fd, datagrams))
+      retryUnread(descriptor, 'unread datagrams without bytes that were looked at before', context);
+    return datagrams;
   } finally {
     for (const setting of before) setNow(fd, setting);
   }
@@ -71,6 +75,14 @@ function peekAll(fd: number): Datagram[] | undefined {
     datagrams.push(...peeked);
   }
   throw new Error(`more than ${DATAGRAMS_MAX} datagrams in a queue`);
+}
+
+/** Without an offset the first of all is seen however often it was looked at (net/core/datagram.c, skb->peeked). */
+function hidesFirst(fd: number, datagrams: readonly Datagram[]): boolean {
+  using memory = new NativeMemory(DATAGRAM_MAX);
+  setNow(fd, [S.SOL_SOCKET, S.SO_PEEK_OFF, -1]);
+  const first = peek(fd, memory);
+  return first !== undefined && (first === 'error' || first[0]?.data !== datagrams[0]?.data);
 }
 
 const NAME_AT = 64;

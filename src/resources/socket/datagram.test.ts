@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
 import test from 'node:test';
 import * as S from '../../abi/socket.js';
 import { readDescriptors } from '../../kernel/procfs/descriptors.js';
@@ -52,7 +53,7 @@ if (inNamespace(import.meta.url)) {
   const queueOf = (pid: number, fd: number): string[] =>
     through(pid, fd, (taken) => {
       const family = getNumber(taken, S.SOL_SOCKET, S.SO_DOMAIN) ?? 0;
-      const context = { undo: undefined } as unknown as DumpContext;
+      const context = { undo: undefined, options: { dropPackets: true } } as unknown as DumpContext;
       const socket = { family, type: S.SOCK_DGRAM, protocol: S.IPPROTO_UDP, inode: 0 };
       return peekDatagrams(taken, socket, {} as never, context).map(({ from, data }) => {
         const sender = printAddress(readSockaddr(Buffer.from(from, 'hex')));
@@ -167,6 +168,18 @@ c=socket.socket(socket.AF_INET6,socket.SOCK_RAW,201); c.connect(('::1',0)); d=so
       `${QUIET}a=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); a.connect(('127.0.0.1',9)); a.send(b'part',socket.MSG_MORE)`,
     );
     assert.throws(() => save(program), /descriptor 3 .*holds back \d+ bytes/);
+  });
+
+  test('a datagram without bytes is saved once, and refused when it cannot be seen again', async () => {
+    using program = await Program.start(
+      `${QUIET}r=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); r.bind(('127.0.0.1',0))
+x=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); x.sendto(b'',r.getsockname()); x.sendto(b'x',r.getsockname())`,
+    );
+    const again = () => {
+      rmSync(save(program), { recursive: true });
+    };
+    again();
+    assert.throws(again, /descriptor 3 .*datagrams without bytes/);
   });
 
   test('unread packets of raw sockets are refused, and dropped as criu does', async () => {
