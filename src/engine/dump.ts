@@ -215,6 +215,7 @@ class Dumping implements Disposable {
   memory: MemoryReport = { privatePages: 0, sharedPages: 0 };
   #pending: PendingMemory | undefined;
   readonly #kept: Kept[] = [];
+  readonly #memfds = new MemfdCollector();
 
   constructor(
     writer: ImageWriter,
@@ -229,7 +230,7 @@ class Dumping implements Disposable {
       writer,
       processes,
       files: this.files,
-      memfds: new MemfdCollector(),
+      memfds: this.#memfds,
       namespaceId: (type, inode) => this.identities.namespaceId(type, inode),
       options,
       refuse: (refusal) => {
@@ -275,6 +276,7 @@ class Dumping implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#memfds[Symbol.dispose]();
     this.letGo('goes on');
     if (!this.isCommitted) this.files.abandon();
   }

@@ -56,7 +56,15 @@ export function see(
     pair: pairOf(fact.descriptor),
     isMaster: isMaster(rdev),
   };
-  seenOf(context).push(seen);
+  const all = seenOf(context);
+  // Where the dump fails before they were gathered.
+  if (all.length === 0)
+    context.keep({
+      release() {
+        for (const each of all) each.fd[Symbol.dispose]();
+      },
+    });
+  all.push(seen);
   return seen;
 }
 

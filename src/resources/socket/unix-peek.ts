@@ -43,11 +43,15 @@ export function peek(fd: number, memory: NativeMemory, length: number): Peeked |
   if (result < 0) throw new SyscallError('recvmsg', -result, 'a Unix socket');
   const end = AT.control + Number(view.getBigUint64(base + HEADER.controlLength, true));
   const said = view.getUint32(base + HEADER.flags, true);
-  if ((said & S.MSG_CTRUNC) !== 0) throw new SyscallError('recvmsg', ERRNO.EMFILE, 'descriptors in flight');
   const nameLength = view.getUint32(base + HEADER.nameLength, true);
+  const control = controlIn(end);
+  if ((said & S.MSG_CTRUNC) !== 0) {
+    closeAll(control.rights);
+    throw new SyscallError('recvmsg', ERRNO.EMFILE, 'descriptors in flight');
+  }
   return {
     length: result,
-    ...controlIn(end),
+    ...control,
     from:
       nameLength > FAMILY_SIZE ? scratch.bytes.slice(AT.name + FAMILY_SIZE, AT.name + nameLength) : undefined,
     isCut: (said & S.MSG_TRUNC) !== 0,

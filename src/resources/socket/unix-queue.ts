@@ -57,9 +57,13 @@ export function peekQueue(fd: number, type: number, descriptor: Descriptor, cont
     }
   });
   setNumber(fd, S.SO_PASSCRED, 1);
+  const packets: Packet[] = [];
   try {
-    const read = isStream ? peekStream(fd) : peekPackets(fd);
-    return { ...none, ...read };
+    const problem = isStream ? peekStream(fd, packets) : peekPackets(fd, packets);
+    return { ...none, packets, problem };
+  } catch (error) {
+    for (const { rights } of packets) closeAll(rights);
+    throw error;
   } finally {
     setNumber(fd, S.SO_PEEK_OFF, peekOffset);
     setNumber(fd, S.SO_PASSCRED, passes);
@@ -79,18 +83,16 @@ function bytesIn(fd: number): number {
   return attempt('ioctl', [fd, FIONREAD, scratch.address]) < 0 ? 0 : scratch.view.getInt32(0, true);
 }
 
-type Read = Pick<Queue, 'packets' | 'problem'>;
-
-function peekStream(fd: number): Read {
+/** Answers why what it has put into `packets` is not all. */
+function peekStream(fd: number, packets: Packet[]): string | undefined {
   const length = bytesIn(fd);
   using memory = new NativeMemory(length);
   if (attempt('recvfrom', [fd, memory.address, 1, S.MSG_PEEK | S.MSG_OOB | S.MSG_DONTWAIT, 0, 0]) >= 0)
-    return { packets: [], problem: 'an out-of-band byte is in its queue' };
-  const packets: Packet[] = [];
+    return 'an out-of-band byte is in its queue';
   for (let at = 0; at < length; ) {
     const found = peekAt(fd, at, memory, length - at);
     if (found === 'empty' || found.length === 0)
-      return { packets, problem: `only ${at} of ${length} bytes in its queue can be read` };
+      return `only ${at} of ${length} bytes in its queue can be read`;
     const bytes = memory.bytes.slice(0, found.length);
     const plain = found.rights.length === 0 ? found.length : bytesBefore(fd, at, memory, found.length);
     const common = { sender: found.sender, from: undefined };
@@ -98,7 +100,7 @@ function peekStream(fd: number): Read {
     if (found.rights.length > 0) packets.push({ bytes: bytes.slice(plain), rights: found.rights, ...common });
     at += found.length;
   }
-  return { packets, problem: undefined };
+  return undefined;
 }
 
 /**
@@ -116,15 +118,14 @@ function peekAt(fd: number, at: number, memory: NativeMemory, length: number): P
   return peek(fd, memory, length);
 }
 
-function peekPackets(fd: number): Read {
-  const packets: Packet[] = [];
+function peekPackets(fd: number, packets: Packet[]): string | undefined {
   let memory = new NativeMemory(PACKET_MAX);
   try {
     setNumber(fd, S.SO_PEEK_OFF, 0);
     for (let at = 0; ; ) {
       const found = peek(fd, memory, memory.length);
       // The end of packets reads as an empty one, but nobody sent it (with SO_PASSCRED every packet says who).
-      if (found === 'empty' || !found.hasSender) return { packets, problem: hiddenIn(fd, memory, packets) };
+      if (found === 'empty' || !found.hasSender) return hiddenIn(fd, memory, packets);
       if (found.isCut) {
         closeAll(found.rights);
         const { length } = memory;

@@ -19,6 +19,7 @@ import { type UnixExtras, writeExtras } from './unix-extras.js';
 import { fill } from './unix-fill.js';
 import { isExternal, judge, surround } from './unix-judge.js';
 import { boundFile, isPath } from './unix-name.js';
+import { closeAll } from './unix-peek.js';
 import { insidePid, peerName, peerOf, selfOf } from './unix-peer.js';
 import { type Packet, peekQueue } from './unix-queue.js';
 
@@ -44,6 +45,8 @@ class Sockets {
   readonly all = allUnix();
   readonly byInode = new Map<number, Dumped>();
   readonly unread: Dumped[] = [];
+  /** Descriptors in flight, duplicates of ours, that are not the collector's yet. */
+  readonly inFlight = new Set<number>();
   readonly #namespaces = new Map<number, number | undefined>();
 
   /** The id of the network namespace of a process. */
@@ -94,6 +97,7 @@ export const unix: FileKind = {
     const external = isExternal(diag, context.options);
     const queue =
       diag.state === STATE.listen || external ? undefined : peekQueue(taken, diag.type, descriptor, context);
+    for (const { rights } of queue?.packets ?? []) for (const fd of rights) sockets.inFlight.add(fd);
     if (queue?.problem !== undefined) refuseNow(context, descriptor, queue.problem);
     const { entry, extras } = entryOf(descriptor, id, taken, diag, context);
     const identity = { family: S.AF_UNIX, type: diag.type, protocol: 0, inode };
@@ -149,9 +153,11 @@ function socketsOf(context: DumpContext): Sockets {
   if (held.sockets !== undefined) return held.sockets;
   const sockets = new Sockets();
   held.sockets = sockets;
+  // Where the dump fails before that; whoever waits for the end of a pipe must not wait for us.
+  context.keep({ release: () => closeAll([...sockets.inFlight]) });
   context.files.defer(() => {
     for (let next = sockets.unread.shift(); next !== undefined; next = sockets.unread.shift())
-      collectInFlight(next, context);
+      collectInFlight(next, sockets, context);
     relate(sockets, context);
   });
   return sockets;
@@ -203,9 +209,12 @@ function entryOf(
 }
 
 /** Files in flight get their ids; one that only is in flight is dumped here, with what is in flight in it. */
-function collectInFlight(dumped: Dumped, context: DumpContext): void {
+function collectInFlight(dumped: Dumped, { inFlight }: Sockets, context: DumpContext): void {
   dumped.rights = dumped.packets.map(({ rights }) =>
-    rights.map((fd) => context.files.addTaken(fd, dumped.descriptor)),
+    rights.map((fd) => {
+      inFlight.delete(fd);
+      return context.files.addTaken(fd, dumped.descriptor);
+    }),
   );
   const packets = dumped.packets.map(({ from, sender }) => ({
     ...(from === undefined ? {} : { from }),
