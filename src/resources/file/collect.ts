@@ -15,7 +15,7 @@ import type {
 import { openPath, openPidfd, takeDescriptor } from '../description/calls.js';
 import { objectOf, refuseNow } from '../description/described.js';
 import { dumpFs } from './fs.js';
-import { checkLocks, writeLocks } from './locks.js';
+import { checkLocks, gatherLocks, writeLocks } from './locks.js';
 import { abandonRemaps, writeRemaps } from './remap.js';
 import { Descriptions } from './shared.js';
 import { unknownFile } from './unknown.js';
@@ -72,6 +72,7 @@ export class DescriptorCollector implements FileCollector {
       if (process.state !== 'zombie')
         this.context.writer.write('fs', process.insidePid, [dumpFs(process, this)]);
     for (const kind of this.#kinds) kind.gather?.(this.context);
+    gatherLocks(this.context);
   }
 
   /** Every table by its id, and one process that has it. */

@@ -331,3 +331,22 @@ for (const mode of ['WAL', 'DELETE'])
       },
     });
   });
+
+test('a lock that is taken when the tree goes on is none of the image, and in nobody’s way', async () => {
+  using subject = Subject.python(`${PRELUDE}
+m = make('mapped'); os.write(m, b'x' * 5000); kept = mmap.mmap(m, 4096)
+for fd in range(3, 20):
+  if fd != m and os.path.exists('/proc/self/fd/%d' % fd): os.close(fd)
+signal.signal(signal.SIGUSR1, lambda *_: (fcntl.flock(m, fcntl.LOCK_EX), os.close(m)))
+${WAIT}`);
+  await subject.expect(/ready/);
+  const has = () => readDescriptors(subject.pid).some(({ link }) => link.endsWith('/mapped'));
+  assert.ok(has());
+  const phase = (name: string): void => {
+    if (name !== 'write') return;
+    subject.signal(10);
+    while (has());
+  };
+  const directory = join(subject.directory, 'image');
+  dump({ ...CHECKPOINT, pid: subject.pid, directory, afterwards: 'run', hooks: { phase } });
+});

@@ -24,6 +24,7 @@ import type {
 } from '../contract.js';
 import { refusalOf } from '../description/described.js';
 import { writeMappedLocks } from '../description/mapped-locks.js';
+import { perDump } from '../description/state.js';
 import { checkLease, LEASE_BREAKING, restoreLease } from './leases.js';
 import { explainLock } from './lock-conflicts.js';
 import { findUnseenLocks } from './unseen-locks.js';
@@ -65,11 +66,17 @@ export function checkLocks(descriptor: Descriptor, refuse: Refuse, options: Dump
   }
 }
 
-/** filelocks.img: every lock once, under a process and a descriptor through which it can be taken again. */
-export function writeLocks(context: DumpContext): void {
+interface Gathered {
+  entries: readonly file_lock_entry[];
+  mapped: ReturnType<typeof findUnseenLocks>;
+}
+
+const gathered = perDump<Gathered>(() => ({ entries: [], mapped: [] }));
+
+/** Frozen: every lock once, under a process and a descriptor through which it can be taken again. */
+export function gatherLocks(context: DumpContext): void {
   const descriptors = context.files.found.map(({ descriptor }) => descriptor);
-  const mapped = findUnseenLocks(context.processes, descriptors, context.refuse, context.options);
-  writeMappedLocks(mapped, context.writer);
+  gathered(context).mapped = findUnseenLocks(context.processes, descriptors, context.refuse, context.options);
   const entries = new Map<string, file_lock_entry>();
   const holders = holdersOf(context);
   for (const { descriptor, id } of context.files.found)
@@ -83,7 +90,14 @@ export function writeLocks(context: DumpContext): void {
         : (holders.get(id)?.find(({ process }) => process.pid === lock.pid) ?? descriptor);
       entries.set(key, entryOf(lock, holder));
     }
-  if (entries.size > 0) context.writer.write('filelocks', null, [...entries.values()]);
+  gathered(context).entries = [...entries.values()];
+}
+
+/** filelocks.img. */
+export function writeLocks(context: DumpContext): void {
+  const { entries, mapped } = gathered(context);
+  writeMappedLocks(mapped, context.writer);
+  if (entries.length > 0) context.writer.write('filelocks', null, entries);
 }
 
 function entryOf(lock: FileLock, { process, fd }: Pick<Descriptor, 'process' | 'fd'>): file_lock_entry {
