@@ -79,7 +79,7 @@ function unreadOf(terminal: Terminal, master: Seen, context: DumpContext): Unrea
     takeUnread({ name, master: master.fd.fd, slave: fd }, context);
   if (slave !== undefined) return take(slave.fd.fd);
   // Its slave was closed, and is closed once more by this. One that was never open would be closed ever after.
-  if (isHungUp(master.fd.fd)) return withSlave(master.fd.fd, take);
+  if (isHungUp(master.fd.fd)) return withSlave(master, context, take);
   if (waiting(master.fd.fd) > 0)
     context.retry({
       task: 'the tree',

@@ -113,9 +113,15 @@ function sessionOf(device: bigint, living: readonly Process[]): Session | undefi
   };
 }
 
-/** A slave of our own, while `use` runs; a locked pair is unlocked for it. */
-export function withSlave<T>(master: number, use: (slave: number) => T): T {
+/** A slave of our own, while `use` runs; a locked pair is unlocked for it, and the guardian knows that. */
+export function withSlave<T>({ fd, descriptor }: Seen, context: DumpContext, use: (slave: number) => T): T {
+  const master = fd.fd;
   const locked = flagOf(master, TIOCGPTLCK);
+  using _undo = locked
+    ? context.undo?.((tape, take) => {
+        tape.call('ioctl', [take(descriptor), TIOCSPTLCK, tape.space(Uint8Array.of(1, 0, 0, 0))], 'any');
+      })
+    : undefined;
   if (locked) lock(master, false);
   try {
     using slave = new OwnedFd(

@@ -86,6 +86,7 @@ export function takeUnread(pair: Pair, context: DumpContext): Unread | undefined
   using draining = context.undo?.((tape) =>
     putBackDuty(tape, { ...duty, ...seems, drain: true, treated: 0, marks: NO_MARKS }),
   );
+  using rescue = new Rescue(pair, settings, { input: input.ends, output: output.ends }, seems.stopped);
   prepare(pair, settings);
   const treated = waiting(pair.slave);
   drain(pair.slave, input.ends);
@@ -101,6 +102,7 @@ export function takeUnread(pair: Pair, context: DumpContext): Unread | undefined
   if (stopped) start(pair.slave);
   putBack(pair, { ...unread, treated, settings }, { input: input.ends, output: output.ends });
   if (stopped) stop(pair, termios);
+  rescue.isNeeded = false;
   putting?.[Symbol.dispose]();
   return { ...unread, untreated: unread.input.length - treated, stopped };
 }
@@ -117,6 +119,44 @@ function prepare({ slave, master }: Pair, { termios, locked, packet }: Settings)
   set(slave, TCSETS2, rawTermios(termios));
 }
 
+/** Where something throws between taking and putting back: what is in the pipes is put back as far as it goes, once. */
+class Rescue implements Disposable {
+  isNeeded = true;
+  readonly #pair: Pair;
+  readonly #settings: Settings;
+  readonly #pipes: Pipes;
+  readonly #stopped: boolean;
+
+  constructor(pair: Pair, settings: Settings, pipes: Pipes, stopped: boolean) {
+    this.#pair = pair;
+    this.#settings = settings;
+    this.#pipes = pipes;
+    this.#stopped = stopped;
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.isNeeded) return;
+    const { slave, master } = this.#pair;
+    const { termios, locked, packet } = this.#settings;
+    set(slave, TCSETS2, refillTermios(termios, NO_MARKS));
+    start(slave);
+    for (const [pipe, to] of [
+      [this.#pipes.output, slave],
+      [this.#pipes.input, master],
+    ] as const)
+      while (isWritable(to) && attempt('splice', [pipe.read, 0, to, 0, PIECE, SPLICE_F_NONBLOCK]) > 0);
+    set(slave, TCSETS2, termios);
+    if (locked.some((byte) => byte !== 0)) set(slave, TIOCSLCKTRMIOS, locked);
+    if (packet) set(master, TIOCPKT, Uint8Array.of(1, 0, 0, 0));
+    if (this.#stopped) stop(this.#pair, termios);
+  }
+}
+
+interface Pipes {
+  readonly input: Pipe;
+  readonly output: Pipe;
+}
+
 interface Contents {
   readonly input: Uint8Array;
   readonly output: Uint8Array;
@@ -124,7 +164,7 @@ interface Contents {
   readonly settings: Settings;
 }
 
-function putBack(pair: Pair, contents: Contents, pipes: { input: Pipe; output: Pipe }): void {
+function putBack(pair: Pair, contents: Contents, pipes: Pipes): void {
   const { termios, locked, packet } = contents.settings;
   const treated = contents.input.subarray(0, contents.treated);
   const marks = marksFor(treated, termios);
