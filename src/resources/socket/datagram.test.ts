@@ -141,7 +141,7 @@ q.bind(o.getsockname()); x.sendto(b'second',o.getsockname()); o.setsockopt(1,2,0
 
   test('raw sockets: bound and connected addresses, also of the protocol of TCP', async () => {
     await compare(
-      `a=socket.socket(socket.AF_INET,socket.SOCK_RAW,6); a.bind(('127.0.0.1',0))
+      `a=socket.socket(socket.AF_INET,socket.SOCK_RAW,6); a.bind(('127.0.0.78',0))
 b=socket.socket(socket.AF_INET,socket.SOCK_RAW,201); b.connect(('127.0.0.2',0))
 c=socket.socket(socket.AF_INET6,socket.SOCK_RAW,201); c.connect(('::1',0)); d=socket.socket(socket.AF_INET,socket.SOCK_RAW,255)`,
       (pid) => {

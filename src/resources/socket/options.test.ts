@@ -135,6 +135,19 @@ s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.setsockopt(1,50,f); os.clos
     assert.throws(() => save(program), /descriptor 4 .*an eBPF filter/);
   });
 
+  test('sockets of another network namespace are refused by name', async () => {
+    for (const made of [
+      "socket.create_server(('127.0.0.1', 5555))",
+      'socket.socket(socket.AF_INET, socket.SOCK_DGRAM)',
+      'socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)',
+    ]) {
+      using program = await Program.start(`${QUIET}import ctypes
+l=ctypes.CDLL(None); home=os.open('/proc/self/ns/net',os.O_RDONLY); l.unshare(0x40000000)
+os.system('ip link set lo up'); s=${made}; l.setns(home,0x40000000); os.close(home)`);
+      assert.throws(() => save(program), /it is a socket of another network namespace/);
+    }
+  });
+
   test('multicast groups with source filters', async () => {
     const code = `import struct
 a=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); b=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)

@@ -3,11 +3,12 @@ import { ERRNO } from '../../abi/errno.js';
 import * as S from '../../abi/socket.js';
 import { type sk_opts_entry, sk_opts_entrySchema } from '../../image/index.js';
 import { SyscallError } from '../../kernel/errors.js';
+import { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
-import { attempt } from '../../kernel/syscall.js';
+import { attempt, syscall } from '../../kernel/syscall.js';
 import type { Result, Tape } from '../contract.js';
 import { OptionBatch } from './option-batch.js';
-import { numbers, setBytes, setNumber } from './option-bytes.js';
+import { getBytes, numbers, setBytes, setNumber } from './option-bytes.js';
 
 /**
  * Options of SOL_SOCKET that CRIU's image has fields for (socket(7)); more-options.ts has all others. First those that
@@ -44,9 +45,31 @@ const INSTRUCTION_SIZE = 8;
 /** An eBPF filter cannot be read out of a socket (net/core/filter.c sk_get_filter). */
 export const EBPF_FILTER = 'an eBPF filter is attached to it (SO_ATTACH_BPF), which the kernel does not show';
 
-/** Why the options of a socket cannot be saved, in words; undefined where they can. */
+/** Why a socket of whatever family cannot be saved, in words; undefined where its options can. */
 export function optionProblem(fd: number): string | undefined {
-  return filterLength(fd) === 'ebpf' ? EBPF_FILTER : undefined;
+  if (filterLength(fd) === 'ebpf') return EBPF_FILTER;
+  return isOfOtherNetwork(fd) ? OTHER_NETWORK : undefined;
+}
+
+/** sock_diag(7) and /proc/PID/net tell of one namespace only, and a restore makes all sockets in one. */
+const OTHER_NETWORK = 'it is a socket of another network namespace than the process that saves it';
+
+let ownNetwork: string | undefined;
+
+/** A socket stays in the namespace it was made in, whoever has it (SO_NETNS_COOKIE, Linux 5.14). */
+function isOfOtherNetwork(fd: number): boolean {
+  ownNetwork ??= askOwnNetwork();
+  return networkOf(fd) !== ownNetwork;
+}
+
+function askOwnNetwork(): string {
+  using own = new OwnedFd(syscall('socket', [S.AF_UNIX, S.SOCK_DGRAM | S.SOCK_CLOEXEC, 0]));
+  return networkOf(own.fd);
+}
+
+/** Empty where the kernel does not tell. */
+function networkOf(fd: number): string {
+  return Buffer.from(getBytes(fd, S.SOL_SOCKET, S.SO_NETNS_COOKIE, 8) ?? []).toString('hex');
 }
 
 /** What `dumpOptions` asks of every socket. */

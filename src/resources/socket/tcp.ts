@@ -125,6 +125,8 @@ function describe(descriptor: Descriptor, id: number, taken: number, context: Du
   if (repaired !== undefined) opts.reuseaddr = repaired.reuse !== 0;
   const stream = repaired === undefined ? undefined : dumpStream(descriptor, taken, inode, context);
   const { state: now, backlog } = tcpInfo(taken);
+  if (diag === undefined && isConnected(now) && !isMptcp(descriptor))
+    refuseNow(context, descriptor, 'it is connected, but the kernel has not named it among all connections');
   const state = stream ?? (now === TCP.listen ? TCP.listen : TCP.close);
   const isCut = context.options.tcpClose === true && diag !== undefined && isConnected(diag.state);
   const shutdown = isCut ? SHUT_BOTH : state === TCP.close ? shutdownOf(taken) : ownShutdown(state, diag);
