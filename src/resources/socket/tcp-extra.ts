@@ -1,6 +1,7 @@
 import * as S from '../../abi/socket.js';
 import { ImageError, type ImageReader, type ImageWriter } from '../../image/index.js';
-import type { Result, Tape } from '../contract.js';
+import type { DumpContext, Result, Tape } from '../contract.js';
+import { perDump } from '../description/state.js';
 import { getBytes, getNumber, setBytes, setNumber } from './option-bytes.js';
 
 /**
@@ -39,8 +40,8 @@ const OF_LISTENERS = [S.TCP_FASTOPEN] as const;
 
 const CONGESTION_SIZE = 16;
 
-/** What a socket has that nobody has touched; asked once, for hosts differ. */
-const fresh = new Map<number, Readable>();
+/** What a socket has that nobody has touched, by protocol; asked once a dump, for hosts differ, and settings change. */
+const fresh = perDump(() => new Map<number, Readable>());
 
 interface Readable {
   readonly options: ReadonlyMap<number, number>;
@@ -62,9 +63,11 @@ export function dumpExtra(
   fd: number,
   protocol: number,
   pristine: <T>(look: (fd: number) => T) => T,
+  context: DumpContext,
 ): TcpExtra {
-  const usual = fresh.get(protocol) ?? pristine(readAll);
-  fresh.set(protocol, usual);
+  const known = fresh(context);
+  const usual = known.get(protocol) ?? pristine(readAll);
+  known.set(protocol, usual);
   const { options, congestion } = readAll(fd);
   const changed: Record<string, number> = {};
   for (const [option, value] of options) if (usual.options.get(option) !== value) changed[option] = value;

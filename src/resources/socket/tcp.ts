@@ -131,7 +131,7 @@ function describe(descriptor: Descriptor, id: number, taken: number, context: Du
   const isCut = context.options.tcpClose === true && diag !== undefined && isConnected(diag.state);
   const shutdown = isCut ? SHUT_BOTH : state === TCP.close ? shutdownOf(taken) : ownShutdown(state, diag);
   const local = localAddress(taken);
-  const extra = dumpExtra(taken, protocol, (look) => withFresh(family, protocol, look));
+  const extra = dumpExtra(taken, protocol, (look) => withFresh(family, protocol, look), context);
   const isOver = state === TCP.close && shutdown !== 0;
   extras(context).set(
     id,
