@@ -40,6 +40,7 @@ export class StreamCommitment implements Commitment {
   readonly #patience: Patience;
   readonly #answers: LineReader | undefined;
   #state: State = 'open';
+  isUnderWay = false;
   /** What the guardian finds out on its tape, asked for once. */
   readonly #found = new WeakMap<Tape, Space>();
 
@@ -58,6 +59,7 @@ export class StreamCommitment implements Commitment {
   }
 
   #send(bytes: Uint8Array, patience: Patience): void {
+    this.isUnderWay = true;
     try {
       writeWhole(this.#place.fd, bytes, patience, 'the stream of the image');
     } catch (error) {

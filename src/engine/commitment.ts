@@ -19,6 +19,8 @@ import type { CheckpointOptions } from './options.js';
  */
 export interface Commitment {
   readonly target: ImageTarget;
+  /** Something has gone out that cannot be taken back: the dump cannot be begun anew. */
+  readonly isUnderWay: boolean;
   /** Descriptors of this process that the guardian needs as well. */
   readonly descriptors: readonly number[];
   /** The guardian's tape goes on at `label` if the tree must not. `fd` is a descriptor there. */
@@ -53,6 +55,7 @@ export function commitmentOf(options: CheckpointOptions): Commitment {
 /** The image is valid as soon as a file has its name. */
 class NameCommitment implements Commitment {
   readonly target: ImageTarget;
+  readonly isUnderWay = false;
   readonly descriptors = [];
   readonly #name: string;
   readonly #durable: boolean;

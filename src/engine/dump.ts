@@ -249,7 +249,10 @@ class Dumping implements Disposable {
       },
       inventory: { dumpCriuRunId: randomUUID(), networkLockMethod: 0, tcpClose: false },
       retry: (refusal, hold) => {
-        throw new PassingError([refusal], 'cannot be saved just now', hold);
+        const what = 'cannot be saved just now';
+        throw commitment.isUnderWay
+          ? new UnsupportedError([refusal], what)
+          : new PassingError([refusal], what, hold);
       },
     };
     this.files.begin(this.context);
