@@ -71,7 +71,7 @@ interface Gathered {
   mapped: ReturnType<typeof findUnseenLocks>;
 }
 
-const gathered = perDump<Gathered>(() => ({ entries: [], mapped: [] }));
+const gathered = perDump<Gathered>(() => ({ entries: [], mapped: new Map() }));
 
 /** Frozen: every lock once, under a process and a descriptor through which it can be taken again. */
 export function gatherLocks(context: DumpContext): void {

@@ -145,12 +145,16 @@ class Rescue implements Disposable {
       [this.#pipes.input, master],
     ] as const)
       while (isWritable(to) && attempt('splice', [pipe.read, 0, to, 0, PIECE, SPLICE_F_NONBLOCK]) > 0);
+    // For the kernel's worker to give the line discipline its part, as the guardian does.
+    sleep_us(SETTLE_US);
     set(slave, TCSETS2, termios);
     if (locked.some((byte) => byte !== 0)) set(slave, TIOCSLCKTRMIOS, locked);
     if (packet) set(master, TIOCPKT, Uint8Array.of(1, 0, 0, 0));
     if (this.#stopped) stop(this.#pair, termios);
   }
 }
+
+const SETTLE_US = 20_000;
 
 interface Pipes {
   readonly input: Pipe;
