@@ -16,6 +16,7 @@ import type {
 import { DescriptorCollector } from '../resources/file/index.js';
 import { MemfdCollector } from '../resources/memory/index.js';
 import { dumpExtendedRegisters } from '../resources/process/index.js';
+import { insist } from '../tape/insist.js';
 import { ask, playOn } from './ask.js';
 import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
@@ -268,7 +269,14 @@ class Dumping implements Disposable {
 
   /** What was kept until the tree goes on, or is gone; once. */
   letGo(outcome: 'goes on' | 'killed'): void {
-    for (const kept of this.#kept.splice(0).reverse()) kept.release(outcome);
+    const errors: unknown[] = [];
+    for (const kept of this.#kept.splice(0).reverse())
+      try {
+        insist(() => kept.release(outcome));
+      } catch (error) {
+        errors.push(error);
+      }
+    if (errors.length > 0) throw errors[0];
   }
 
   [Symbol.dispose](): void {

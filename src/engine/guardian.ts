@@ -1,9 +1,12 @@
+import { ERRNO } from '../abi/errno.js';
 import { PR_SET_PDEATHSIG } from '../abi/prctl.js';
 import { PTRACE_CONT, PTRACE_EVENT_EXIT, PTRACE_O_TRACEEXIT, PTRACE_SEIZE } from '../abi/ptrace.js';
+import { SyscallError } from '../kernel/errors.js';
 import { OwnedFd } from '../kernel/fd.js';
 import { scratch } from '../kernel/memory.js';
 import { readRemote, writeRemote } from '../kernel/remote.js';
 import { sleep_us, syscall } from '../kernel/syscall.js';
+import { insist } from '../tape/insist.js';
 import { CODE_SIZE, ENTRY } from '../tape/layout.js';
 import { type Actor, LostTaskError, launch, playOne } from '../tape/play.js';
 import { endStem, startStem } from '../tape/stem.js';
@@ -128,8 +131,14 @@ export class Guardian implements Disposable {
     this.#write(this.#watching());
   }
 
+  /** A guardian that is not there any more has none: whoever takes the next one hears of that. */
   drop(duty: Duty): void {
-    if (this.#duties.delete(duty)) this.refresh();
+    if (!this.#duties.delete(duty)) return;
+    try {
+      insist(() => this.refresh());
+    } catch (error) {
+      if (!(error instanceof SyscallError) || error.errno !== ERRNO.ESRCH) throw error;
+    }
   }
 
   /** What a duty leads to has changed. From here on it counts. */

@@ -25,7 +25,7 @@ import {
   readTermios,
   refillTermios,
 } from './tty-settings.js';
-import { putBackDuty } from './tty-undo.js';
+import { type PutBack, putBackDuty, putBackNow } from './tty-undo.js';
 
 /**
  * What waits in a pair, in both directions. It can only be had by reading it, so it is moved into a pipe by splice(2),
@@ -83,26 +83,31 @@ export function takeUnread(pair: Pair, context: DumpContext): Unread | undefined
   const settings = { termios, locked, packet };
   const duty = { pair, input: input.ends, output: output.ends, ...settings };
   const seems = { stopped: !isWritable(pair.slave) && waiting(pair.master) < LINE_DISCIPLINE_MAX };
-  using draining = context.undo?.((tape) =>
-    putBackDuty(tape, { ...duty, ...seems, drain: true, treated: 0, marks: NO_MARKS }),
-  );
-  prepare(pair, settings);
-  const treated = waiting(pair.slave);
-  drain(pair.slave, input.ends);
-  drain(pair.master, output.ends);
-  const unread = { input: input.peek(), output: output.peek() };
-  // Both tapes do the same now. From here on what was put back must not be drained again.
-  const stopped = !isWritable(pair.slave);
-  const marks = marksFor(unread.input.subarray(0, treated), termios);
-  using putting = context.undo?.((tape) =>
-    putBackDuty(tape, { ...duty, stopped, drain: false, treated, marks }),
-  );
-  draining?.[Symbol.dispose]();
-  if (stopped) start(pair.slave);
-  putBack(pair, { ...unread, treated, settings }, { input: input.ends, output: output.ends });
-  if (stopped) stop(pair, termios);
-  putting?.[Symbol.dispose]();
-  return { ...unread, untreated: unread.input.length - treated, stopped };
+  const first: PutBack = { ...duty, ...seems, drain: true, treated: 0, marks: NO_MARKS };
+  let undo: PutBack | undefined = first;
+  using draining = context.undo?.((tape) => putBackDuty(tape, first));
+  try {
+    prepare(pair, settings);
+    const treated = waiting(pair.slave);
+    drain(pair.slave, input.ends);
+    drain(pair.master, output.ends);
+    const unread = { input: input.peek(), output: output.peek() };
+    // Both tapes do the same now. From here on what was put back must not be drained again.
+    const stopped = !isWritable(pair.slave);
+    const marks = marksFor(unread.input.subarray(0, treated), termios);
+    const second: PutBack = { ...duty, stopped, drain: false, treated, marks };
+    using _putting = context.undo?.((tape) => putBackDuty(tape, second));
+    draining?.[Symbol.dispose]();
+    undo = second;
+    if (stopped) start(pair.slave);
+    putBack(pair, { ...unread, treated, settings }, { input: input.ends, output: output.ends });
+    if (stopped) stop(pair, termios);
+    undo = undefined;
+    return { ...unread, untreated: unread.input.length - treated, stopped };
+  } finally {
+    // Something failed on the way.
+    if (undo !== undefined) putBackNow(undo);
+  }
 }
 
 interface Settings {

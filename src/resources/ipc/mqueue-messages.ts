@@ -2,6 +2,7 @@ import { O_ACCMODE, O_CLOEXEC, O_NONBLOCK, O_RDWR } from '../../abi/fcntl.js';
 import { MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE } from '../../abi/mman.js';
 import { readMaps } from '../../kernel/procfs/maps.js';
 import { readRemote } from '../../kernel/remote.js';
+import { insist } from '../../tape/insist.js';
 import { Tape } from '../../tape/tape.js';
 import {
   type Descriptor,
@@ -41,18 +42,25 @@ export function readMessages(
     if (played === undefined) throw new Error(`${nameOf(leader)} was not asked`);
     return played;
   };
-  const played = ask(tape);
-  const lengths = received.map((result) => Number(played.result(result)));
-  const failed = [...received, ...sent].some((result) => played.result(result) < 0n);
-  const messages = failed
-    ? []
-    : lengths.map((length, index) => ({
-        priority: priorityOf(played, space.priorities[index]),
-        data: readRemote(leader.tid, space.address + BigInt(index * attributes.msgsize), length),
-      }));
-  const back = new Tape(`memory of ${nameOf(leader)} that was used for messages`);
-  back.call('munmap', [space.address, space.size]);
-  ask(back);
+  const giveBack = (): void => {
+    // Nobody runs: nothing else has come to be there.
+    const back = new Tape(`memory of ${nameOf(leader)} that was used for messages`);
+    back.call('munmap', [space.address, space.size]);
+    ask(back);
+  };
+  const { played, failed, messages } = borrowing(() => {
+    const played = ask(tape);
+    const failed = [...received, ...sent].some((result) => played.result(result) < 0n);
+    const data = (index: number, length: number): Uint8Array =>
+      readRemote(leader.tid, space.address + BigInt(index * attributes.msgsize), length);
+    const messages = failed
+      ? []
+      : received.map((result, index) => ({
+          priority: priorityOf(played, space.priorities[index]),
+          data: data(index, Number(played.result(result))),
+        }));
+    return { played, failed, messages };
+  }, giveBack);
   if (opened !== undefined && played.result(opened) < 0n)
     refuseNow(
       context,
@@ -61,6 +69,14 @@ export function readMessages(
     );
   if (failed) refuseNow(context, descriptor, 'others have changed it while its messages were read');
   return messages;
+}
+
+function borrowing<T>(action: () => T, giveBack: () => void): T {
+  try {
+    return action();
+  } finally {
+    insist(giveBack);
+  }
 }
 
 function priorityOf(played: Played, space: Space | undefined): number {

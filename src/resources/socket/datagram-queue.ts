@@ -2,6 +2,7 @@ import { ERRNO } from '../../abi/errno.js';
 import * as S from '../../abi/socket.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
+import { insist } from '../../tape/insist.js';
 import type { Descriptor, DumpContext } from '../contract.js';
 import type { Datagram } from './beside-codec.js';
 import { controlMessages } from './control.js';
@@ -48,7 +49,7 @@ export function peekDatagrams(
     for (const setting of wanted) setNow(fd, setting);
     return peekAll(fd) ?? retryUnread(descriptor, 'an unread error', context);
   } finally {
-    for (const setting of before) setNow(fd, setting);
+    insist(() => before.forEach((setting) => setNow(fd, setting)));
   }
 }
 

@@ -79,12 +79,13 @@ function take({ descriptor, diag }: { descriptor: Descriptor; diag: TcpDiag }): 
  * Before the lock is kept, so that it is open when repair mode ends: the end of repair mode asks the peer for news
  * (tcp_send_window_probe). It lasts through a kill.
  */
-function keepRepaired(all: readonly Repaired[], context: DumpContext): void {
+function keepRepaired(all: Repaired[], context: DumpContext): void {
   context.keep({
     release(outcome) {
-      for (const { fd, reuse } of all) {
-        if (outcome === 'goes on') endRepair(fd.fd, reuse);
-        fd[Symbol.dispose]();
+      for (let last = all.at(-1); last !== undefined; last = all.at(-1)) {
+        if (outcome === 'goes on') endRepair(last.fd.fd, last.reuse);
+        last.fd[Symbol.dispose]();
+        all.pop();
       }
     },
   });

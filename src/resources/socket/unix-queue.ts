@@ -2,6 +2,7 @@ import { FIONREAD } from '../../abi/ioctl.js';
 import * as S from '../../abi/socket.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
+import { insist } from '../../tape/insist.js';
 import type { Descriptor, DumpContext } from '../contract.js';
 import { closeAll, type Peeked, peek, peekWhole } from './unix-peek.js';
 
@@ -61,8 +62,10 @@ export function peekQueue(fd: number, type: number, descriptor: Descriptor, cont
     const read = isStream ? peekStream(fd) : peekPackets(fd);
     return { ...none, ...read };
   } finally {
-    setNumber(fd, S.SO_PEEK_OFF, peekOffset);
-    setNumber(fd, S.SO_PASSCRED, passes);
+    insist(() => {
+      setNumber(fd, S.SO_PEEK_OFF, peekOffset);
+      setNumber(fd, S.SO_PASSCRED, passes);
+    });
   }
 }
 
