@@ -1,7 +1,15 @@
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { F_GETOWN, F_GETPIPE_SZ } from '../abi/fcntl.js';
-import { SO_PEEK_OFF, SO_REUSEADDR, SOL_SOCKET, SOL_TCP, TCP_REPAIR } from '../abi/socket.js';
+import {
+  IPPROTO_TCP,
+  SO_PEEK_OFF,
+  SO_PROTOCOL,
+  SO_REUSEADDR,
+  SOL_SOCKET,
+  SOL_TCP,
+  TCP_REPAIR,
+} from '../abi/socket.js';
 import { SyscallError } from '../kernel/errors.js';
 import { scratch } from '../kernel/memory.js';
 import { listTables, openNftables } from '../kernel/netlink/nftables.js';
@@ -126,7 +134,8 @@ function snapshotDescriptors(pid: number, found: Map<string, string>): void {
     const facts = [attempt('fcntl', [taken, F_GETPIPE_SZ]), attempt('fcntl', [taken, F_GETOWN])];
     if (link.startsWith('socket:')) {
       for (const [level, option] of SOCKET_OPTIONS) facts.push(numberOf(taken, level, option));
-      facts.push(waiting(taken));
+      // What a peer sends comes when it comes.
+      if (numberOf(taken, SOL_SOCKET, SO_PROTOCOL) !== IPPROTO_TCP) facts.push(waiting(taken));
     }
     found.set(`${pid} fd ${fd} facts`, facts.join());
     syscall('close', [taken]);
