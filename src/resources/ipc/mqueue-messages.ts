@@ -1,4 +1,5 @@
 import { O_ACCMODE, O_CLOEXEC, O_NONBLOCK, O_RDWR } from '../../abi/fcntl.js';
+import { FUTEX_CMP_REQUEUE } from '../../abi/futex.js';
 import { MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE } from '../../abi/mman.js';
 import { readMaps } from '../../kernel/procfs/maps.js';
 import { readRemote } from '../../kernel/remote.js';
@@ -48,8 +49,11 @@ export function readMessages(
     back.call('munmap', [space.address, space.size]);
     ask(back);
   };
+  // Whoever dies now lets everybody run, but the tape has to have played to its end by then.
+  using waiting = context.undo?.((tape, take) => untilBack(tape, take(descriptor), attributes.curmsgs));
   const { played, failed, messages } = borrowing(() => {
     const played = ask(tape);
+    waiting?.[Symbol.dispose]();
     const failed = [...received, ...sent].some((result) => played.result(result) < 0n);
     const data = (index: number, length: number): Uint8Array =>
       readRemote(leader.tid, space.address + BigInt(index * attributes.msgsize), length);
@@ -69,6 +73,25 @@ export function readMessages(
     );
   if (failed) refuseNow(context, descriptor, 'others have changed it while its messages were read');
   return messages;
+}
+
+const BEGUN_MS = 20;
+const ROUNDS = 200;
+const CURMSGS_AT = 24;
+const FUTEX_CMP_REQUEUE_PRIVATE = FUTEX_CMP_REQUEUE | 128;
+
+/** Where the guardian waits, for about as many milliseconds as there are rounds at most. futex(2) only compares. */
+function untilBack(tape: Tape, queue: Result, count: number): void {
+  const attributes = tape.space(64);
+  const done = tape.label();
+  const word = { kind: 'inside', space: attributes, at: CURMSGS_AT } as const;
+  tape.call('poll', [0, 0, BEGUN_MS], 'any');
+  for (let round = 0; round < ROUNDS; round++) {
+    tape.call('mq_getsetattr', [queue, 0, attributes], 'any');
+    tape.jump('futex', [word, FUTEX_CMP_REQUEUE_PRIVATE, 0, 0, word, count], done);
+    tape.call('poll', [0, 0, 1], 'any');
+  }
+  tape.place(done);
 }
 
 function borrowing<T>(action: () => T, giveBack: () => void): T {

@@ -46,6 +46,9 @@ export function silence(
 ): void {
   if (sockets.length === 0) return;
   const all: Repaired[] = [];
+  let undo: Disposable | undefined;
+  // Kept first, so that the guardian is the last to be told: until repair mode has ended it is to end it.
+  context.keep({ release: () => undo?.[Symbol.dispose]() });
   keepRepaired(all, context);
   if (context.options.networkLock === 'skip') context.inventory.networkLockMethod = SKIPPED;
   else
@@ -54,10 +57,9 @@ export function silence(
       context,
     );
   const taken = sockets.map((socket) => take(socket));
-  const undo = context.undo?.((tape, take) => {
+  undo = context.undo?.((tape, take) => {
     for (const { descriptor, reuse } of taken) endRepairOn(tape, take(descriptor), reuse);
   });
-  context.keep({ release: () => undo?.[Symbol.dispose]() });
   for (const each of taken) {
     all.push(each);
     setTcp(each.fd.fd, S.TCP_REPAIR, S.TCP_REPAIR_ON);
