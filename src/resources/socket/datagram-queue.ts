@@ -49,7 +49,9 @@ export function peekDatagrams(
     for (const setting of wanted) setNow(fd, setting);
     return peekAll(fd) ?? retryUnread(descriptor, 'an unread error', context);
   } finally {
-    insist(() => before.forEach((setting) => setNow(fd, setting)));
+    insist(() => {
+      for (const setting of before) setNow(fd, setting);
+    });
   }
 }
 
