@@ -102,6 +102,8 @@ export class Guardian implements Disposable {
       const controller = setup.call('pidfd_open', [process.pid, 0]);
       const pipe = setup.call('pidfd_getfd', [controller, waiting.fd, 0]);
       const played = playOne(actor, setup);
+      // Here, where a failure still ends it.
+      waiting[Symbol.dispose]();
       return new Guardian(actor, alive, Number(played.result(pipe)), Number(played.result(controller)));
     } catch (error) {
       if (actor !== undefined) endStem(actor.tid);
