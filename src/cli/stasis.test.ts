@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { appendFileSync, existsSync, statSync } from 'node:fs';
+import { appendFileSync, chmodSync, chownSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import { test } from 'node:test';
 import { Subject } from '../testing/subject.js';
 import { formatBytes, formatTable, formatTime, printable } from './table.js';
@@ -115,4 +115,32 @@ test('what cannot be done has its status and an object', () => {
   assert.equal(stasis('check', '--pid', '1').status, 3);
   assert.equal(stasis('check').status, 0);
   assert.equal(stasis('inspect', '/nonexistent').status, 4);
+});
+
+test('no image goes where the restore would not take it from', async () => {
+  using scratch = new Scratch();
+  const count = scratch.file('count');
+  using subject = Subject.python(counting(count));
+  await subject.expect(/ready/);
+  const places: readonly (readonly [name: string, spoil: (directory: string) => void, message: RegExp])[] = [
+    ['open', (directory) => chmodSync(directory, 0o777), /can be written by others \(mode 777\); --trust/],
+    ['foreign', (directory) => chownSync(directory, 65_534, 65_534), /belongs to another user.*--trust/],
+  ];
+  for (const [name, spoil, message] of places) {
+    const image = scratch.file(name);
+    mkdirSync(image);
+    spoil(image);
+    const arguments_ = ['checkpoint', '--pid', `${subject.pid}`, '-o', image, '--leave-running'];
+    const refused = stasis(...arguments_);
+    assert.equal(refused.status, 4, refused.stderr);
+    assert.match(refused.stderr, message);
+    assert.deepEqual(readdirSync(image), []);
+    await countsOn(count);
+
+    assert.equal(stasis(...arguments_, '--trust').status, 0);
+    await countsOn(count);
+    assert.equal(stasis('restore', image, '--detach').status, 4);
+    // Its pid is taken.
+    assert.equal(stasis('restore', image, '--detach', '--trust').status, 1);
+  }
 });

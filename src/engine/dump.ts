@@ -16,7 +16,7 @@ import type {
 import { DescriptorCollector } from '../resources/file/index.js';
 import { MemfdCollector } from '../resources/memory/index.js';
 import { dumpExtendedRegisters } from '../resources/process/index.js';
-import { Barrier } from '../tape/barrier.js';
+import { insist } from '../tape/insist.js';
 import { ask, playOn } from './ask.js';
 import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
@@ -273,9 +273,14 @@ class Dumping implements Disposable {
 
   /** What was kept until the tree goes on, or is gone; once, and all of it, whatever becomes of one. */
   letGo(outcome: 'goes on' | 'killed'): void {
-    const barrier = new Barrier<Kept>();
-    barrier.pass(this.#kept.splice(0).reverse(), (kept) => kept.release(outcome));
-    barrier.throwFirst();
+    const errors: unknown[] = [];
+    for (const kept of this.#kept.splice(0).reverse())
+      try {
+        insist(() => kept.release(outcome));
+      } catch (error) {
+        errors.push(error);
+      }
+    if (errors.length > 0) throw errors[0];
   }
 
   [Symbol.dispose](): void {

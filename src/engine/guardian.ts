@@ -6,6 +6,7 @@ import { OwnedFd } from '../kernel/fd.js';
 import { scratch } from '../kernel/memory.js';
 import { readRemote, writeRemote } from '../kernel/remote.js';
 import { sleep_us, syscall } from '../kernel/syscall.js';
+import { insist } from '../tape/insist.js';
 import { CODE_SIZE, ENTRY } from '../tape/layout.js';
 import { type Actor, LostTaskError, launch, playOne } from '../tape/play.js';
 import { endStem, startStem } from '../tape/stem.js';
@@ -101,6 +102,8 @@ export class Guardian implements Disposable {
       const controller = setup.call('pidfd_open', [process.pid, 0]);
       const pipe = setup.call('pidfd_getfd', [controller, waiting.fd, 0]);
       const played = playOne(actor, setup);
+      // Here, where a failure still ends it.
+      waiting[Symbol.dispose]();
       return new Guardian(actor, alive, Number(played.result(pipe)), Number(played.result(controller)));
     } catch (error) {
       if (actor !== undefined) endStem(actor.tid);
@@ -130,11 +133,11 @@ export class Guardian implements Disposable {
     this.#write(this.#watching());
   }
 
-  /** A guardian that somebody has killed leads to nothing any more; what was to be done is done by now, by us. */
+  /** A guardian that is not there any more has none: whoever takes the next one hears of that. */
   drop(duty: Duty): void {
     if (!this.#duties.delete(duty)) return;
     try {
-      this.refresh();
+      insist(() => this.refresh());
     } catch (error) {
       if (!(error instanceof SyscallError) || error.errno !== ERRNO.ESRCH) throw error;
     }

@@ -21,8 +21,7 @@ export class OwnedFd implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    const fd = this.#fd;
+    if (this.#fd >= 0) attempt('close', [this.#fd]);
     this.#fd = -1;
-    if (fd >= 0) attempt('close', [fd]);
   }
 }

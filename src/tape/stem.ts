@@ -53,6 +53,17 @@ const STACK_SIZE = 16 * 1024;
  * Throws SyscallError (EEXIST: the pid is taken; EPERM: no CAP_CHECKPOINT_RESTORE).
  */
 export function startStem(options: StemOptions): Actor {
+  const born: number[] = [];
+  try {
+    return bear(options, born);
+  } catch (error) {
+    for (const pid of born) endStem(pid);
+    throw error;
+  }
+}
+
+/** Whatever fails after it is in `born`, the letting go of what was used included, it is to be ended. */
+function bear(options: StemOptions, born: number[]): Actor {
   const { workspace } = options;
   using file = stemFile(workspace);
   using memory = new NativeMemory(STACK_SIZE + PAGE_SIZE);
@@ -74,12 +85,8 @@ export function startStem(options: StemOptions): Actor {
   const base = memory.address + BigInt(at);
   const pid = spawnFrom(base, CLONE_ARGS_SIZE, file.fd, base + 208n, base + 192n, base + 200n);
   if (pid < 0) throw new SyscallError('clone3', -pid, `${options.name}, pid ${options.pid ?? 'any'}`);
-  try {
-    return adopt(pid, options);
-  } catch (error) {
-    endStem(pid);
-    throw error;
-  }
+  born.push(pid);
+  return adopt(pid, options);
 }
 
 /** SIGKILL a stem, and wait until it is gone. */

@@ -1,3 +1,4 @@
+import { HOLDINGS } from './fault-holding.js';
 import type { Fault, FaultOrder, Victim } from './fault-order.js';
 import type { Confinement, SubjectOptions } from './fault-subject.js';
 import { DumpTrials, RestoreTrials, type Trial } from './fault-trial.js';
@@ -27,9 +28,10 @@ export interface CampaignResult {
 }
 
 const SIGKILL = 9;
-/** A short run ends a campaign after this, on a machine that has much else to do. */
+/** A short run ends a campaign after this, and all of them after that, on a machine that has much else to do. */
 const QUICK_MS = 3000;
-/** Random instants of a full run. */
+const ALL_QUICK_MS = 55_000;
+/** Random instants of a full run; as many times fewer as calls are left out. */
 export const INSTANTS = 300;
 
 function campaign(
@@ -46,7 +48,11 @@ function campaign(
   const when = fault === 'instant' ? 'at a random instant' : 'before a call';
   const size = options.small === true ? 'small' : 'large';
   const process = isFresh ? ', fresh process' : '';
-  const name = `${what}: ${act} ${when}, ${size} tree, seccomp ${options.confinement}${process}`;
+  const tree =
+    options.holds === undefined
+      ? `${size} tree, seccomp ${options.confinement}`
+      : `tree with ${options.holds.join(' and ')}`;
+  const name = `${what}: ${act} ${when}, ${tree}${process}`;
   return { name, what, subject: options, fault, victim, signal, quick, from, isFresh };
 }
 
@@ -54,6 +60,9 @@ const LARGE: SubjectOptions = { confinement: 'none' };
 const CONTINUED: SubjectOptions = { confinement: 'none', small: true, continued: true };
 const SIGINT = 2;
 const SIGTERM = 15;
+
+/** What can only be looked at by changing it. */
+const HOLDING: SubjectOptions = { confinement: 'none', holds: HOLDINGS };
 
 export const CAMPAIGNS: readonly Campaign[] = [
   campaign('run', 'kill', 16),
@@ -80,6 +89,13 @@ export const CAMPAIGNS: readonly Campaign[] = [
   campaign('run', 'throw', 4, { confinement: 'strict' }),
   campaign('run', 'instant', 4, { isFresh: true }),
   campaign('kill', 'instant', 2, { isFresh: true }),
+  campaign('run', 'kill', 12, { subject: HOLDING, from: 0.1 }),
+  campaign('run', 'throw', 8, { subject: HOLDING, from: 0.1 }),
+  campaign('run', 'kill', 2, { subject: HOLDING, victim: 0 }),
+  campaign('run', 'instant', 6, { subject: HOLDING }),
+  campaign('kill', 'kill', 4, { subject: HOLDING, from: 0.9 }),
+  campaign('kill', 'throw', 3, { subject: HOLDING, from: 0.9 }),
+  campaign('kill', 'instant', 2, { subject: HOLDING }),
   campaign('restore', 'kill', 10),
   campaign('restore', 'throw', 8),
   campaign('restore', 'kill', 4, { victim: 0 }),
@@ -114,6 +130,7 @@ export class TrialSets implements AsyncDisposable {
   #key = '';
   #trials: Trials | undefined;
   readonly #undisturbed = new Map<string, Trial>();
+  readonly #start = Date.now();
 
   async of(campaign: Campaign): Promise<Trials> {
     const { what, subject, isFresh } = campaign;
@@ -123,6 +140,12 @@ export class TrialSets implements AsyncDisposable {
     this.#key = key;
     this.#trials = await trialsOf(campaign);
     return this.#trials;
+  }
+
+  /** Of a short run: what takes longer than its share leaves less to those that follow, which have one trial at least. */
+  deadlineOf(campaign: Campaign): number {
+    const share = (CAMPAIGNS.indexOf(campaign) + 1) / CAMPAIGNS.length;
+    return Math.min(Date.now() + QUICK_MS, this.#start + ALL_QUICK_MS * share);
   }
 
   async end(): Promise<void> {
@@ -168,7 +191,7 @@ export async function runCampaign(
   if (answer === undefined || answer.error !== undefined)
     throw new Error(answer?.error ?? 'it does not answer');
   const trials = await sets.of(campaign);
-  const deadline = Date.now() + (stride === undefined ? QUICK_MS : Number.POSITIVE_INFINITY);
+  const deadline = stride === undefined ? sets.deadlineOf(campaign) : Number.POSITIVE_INFINITY;
   for (const fault of faultsOf(campaign, stride, answer.calls, answer.duration_us)) {
     count(await trials.run(campaign, fault));
     if (Date.now() > deadline) break;
@@ -184,7 +207,7 @@ function* faultsOf(
 ): Generator<Fault> {
   const { fault, victim, signal, quick, from } = campaign;
   if (fault === 'instant') {
-    const count = stride === undefined ? quick : INSTANTS;
+    const count = stride === undefined ? quick : Math.ceil(INSTANTS / stride);
     for (let index = 0; index < count; index++)
       yield { kind: 'kill at', victim, signal, after_us: Math.floor(Math.random() * duration_us) };
     return;

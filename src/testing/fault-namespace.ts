@@ -14,7 +14,14 @@ export function isInside(): boolean {
  */
 export function runInside(url: string): { readonly status: number | null; readonly output: string } {
   const namespaces = ['--pid', '--ipc', '--net', '--fork', '--kill-child', '--mount-proc'];
-  const shell = ['bash', '-c', '"$@"; exit $?', 'bash', process.execPath, fileURLToPath(url)];
+  const shell = [
+    'bash',
+    '-c',
+    'ip link set lo up 2>/dev/null; "$@"; exit $?',
+    'bash',
+    process.execPath,
+    fileURLToPath(url),
+  ];
   const { NODE_TEST_CONTEXT: _, ...environment } = process.env;
   const isLong = process.env.STASIS_FAULTS === 'full';
   const result = spawnSync('unshare', [...namespaces, ...shell], {

@@ -1,8 +1,10 @@
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readTree } from '../kernel/procfs/tree.js';
 import { attempt } from '../kernel/syscall.js';
+import { HOLDING_PROGRAM, HOLDINGS, type Holding } from './fault-holding.js';
 import { FAULT_PROGRAM } from './fault-program.js';
 import { Subject } from './subject.js';
 
@@ -20,8 +22,7 @@ const INTERRUPTED_AT = 16;
 const COUNTERS_AT = 64;
 const TEXT_AT = 2048;
 
-/** In the order of the program's counters. Slow ones wait for an hour, and must never come back. */
-export const COUNTERS = [
+const LARGE = [
   'main',
   'registers',
   'ping',
@@ -33,6 +34,8 @@ export const COUNTERS = [
   'alarms',
   'confined',
 ] as const;
+/** In the order of the programs' counters. Slow ones wait for an hour, and must never come back. */
+export const COUNTERS = [...LARGE, ...HOLDINGS] as const;
 export type Counter = (typeof COUNTERS)[number];
 
 export interface SubjectOptions {
@@ -43,6 +46,8 @@ export interface SubjectOptions {
   readonly deaf?: boolean;
   /** It will be continued by a SIGCONT: without a handler for that. */
   readonly continued?: boolean;
+  /** The other program, with what it is to hold open. */
+  readonly holds?: readonly Holding[];
 }
 
 /** Those that a small one has. */
@@ -63,10 +68,18 @@ export class FaultSubject implements Disposable {
   readonly #subject: Subject;
   /** Counters that move. */
   readonly #alive: readonly Counter[];
+  readonly #peer: Peer | undefined;
   #members: readonly number[] = [];
 
-  private constructor(subject: Subject, directory: string, stateFile: string, alive: readonly Counter[]) {
+  private constructor(
+    subject: Subject,
+    peer: Peer | undefined,
+    stateFile: string,
+    alive: readonly Counter[],
+  ) {
+    const { directory } = subject;
     this.#alive = alive;
+    this.#peer = peer;
     this.pid = subject.pid;
     this.directory = directory;
     this.#stateFile = stateFile;
@@ -75,21 +88,17 @@ export class FaultSubject implements Disposable {
 
   /** Starts one and waits until all of it runs. */
   static async start(options: SubjectOptions): Promise<FaultSubject> {
-    const { confinement, small = false, deaf = false, continued = false } = options;
+    const { holds } = options;
     const directory = mkdtempSync(join(tmpdir(), 'stasis-fault-'));
     const program = join(directory, 'subject.py');
     const stateFile = join(directory, 'state');
-    writeFileSync(program, FAULT_PROGRAM);
+    writeFileSync(program, holds === undefined ? FAULT_PROGRAM : HOLDING_PROGRAM);
     writeFileSync(stateFile, new Uint8Array(STATE_SIZE));
-    const flags = [
-      ...(small ? ['small'] : []),
-      ...(deaf ? ['deaf'] : []),
-      ...(continued ? ['continued'] : []),
-    ];
-    const command = ['/usr/bin/python3', program, stateFile, confinement, ...flags];
-    const subject = Subject.start(command, directory);
+    const peer = holds?.includes('tcp') === true ? await Peer.start() : undefined;
+    const words = holds === undefined ? flagsOf(options) : [String(peer?.port ?? 0), ...holds];
+    const subject = Subject.start(['/usr/bin/python3', program, stateFile, ...words], directory);
     await subject.expect(/ready\n/);
-    const found = new FaultSubject(subject, directory, stateFile, small ? SMALL : COUNTERS);
+    const found = new FaultSubject(subject, peer, stateFile, aliveOf(options));
     await found.advance(10_000);
     found.#members = found.pids;
     return found;
@@ -150,7 +159,55 @@ export class FaultSubject implements Disposable {
 
   [Symbol.dispose](): void {
     this.kill();
+    this.#peer?.[Symbol.dispose]();
     this.#subject[Symbol.dispose]();
     rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+function flagsOf({ confinement, small, deaf, continued }: SubjectOptions): string[] {
+  const flags = { small, deaf, continued };
+  return [
+    confinement,
+    ...Object.entries(flags)
+      .filter(([, isSet]) => isSet === true)
+      .map(([name]) => name),
+  ];
+}
+
+function aliveOf({ holds, small }: SubjectOptions): readonly Counter[] {
+  if (holds !== undefined) return ['main', ...holds];
+  return small === true ? SMALL : LARGE;
+}
+
+/** Outside of the tree, in this process: says back what it hears. */
+class Peer implements Disposable {
+  readonly #server: Server;
+  readonly #sockets: Socket[] = [];
+
+  private constructor() {
+    this.#server = createServer((socket) => {
+      this.#sockets.push(socket);
+      // That it is gone shows in the tree.
+      socket.on('error', () => undefined);
+      socket.pipe(socket);
+    });
+  }
+
+  static async start(): Promise<Peer> {
+    const peer = new Peer();
+    await new Promise<void>((resolve) => {
+      peer.#server.listen(0, '127.0.0.1', resolve);
+    });
+    return peer;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  [Symbol.dispose](): void {
+    for (const socket of this.#sockets) socket.destroy();
+    this.#server.close();
   }
 }

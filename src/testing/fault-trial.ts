@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readTree } from '../kernel/procfs/tree.js';
 import { attempt } from '../kernel/syscall.js';
+import { lastingLocks, unlock } from '../resources/socket/lock.js';
 import type { Fault, FaultAnswer, FaultOrder } from './fault-order.js';
 import { type Runner, RunnerPool } from './fault-runner.js';
 import { FaultSubject, type SubjectOptions } from './fault-subject.js';
@@ -60,6 +61,7 @@ export class DumpTrials implements AsyncDisposable {
     await this.#pool.warmUp({ ...order, afterwards: 'run' }, async () =>
       rmSync(join(this.directory, 'inventory.img'), { force: true }),
     );
+    this.#lasting(subject, true, 'run');
     await subject.advance(SETTLE_MS);
     subject.absolve();
   }
@@ -102,6 +104,7 @@ export class DumpTrials implements AsyncDisposable {
     const { interrupted } = subject.state;
     if (interrupted > 0 && !(answer === undefined && this.#mayInterrupt(phase)))
       harm.push(`epoll_wait returned EINTR ${interrupted} times`);
+    harm.push(...this.#lasting(subject, done, afterwards));
     subject.absolve();
     rmSync(join(image, 'inventory.img'), { force: true });
     if (harm.length > 0 || (done && afterwards !== 'run')) this.#replace();
@@ -115,6 +118,21 @@ export class DumpTrials implements AsyncDisposable {
   #mayInterrupt(phase: string): boolean {
     const { confinement } = this.#options;
     return phase === 'freeze' || confinement === 'harsh' || confinement === 'strict';
+  }
+
+  /** What a dump leaves outside of its image, for the restore; takes it away. */
+  #lasting(subject: FaultSubject, done: boolean, afterwards: FaultOrder['afterwards']): string[] {
+    const { holds = [] } = this.#options;
+    const locks = lastingLocks().map(({ table }) => table);
+    for (const table of locks) unlock(table);
+    const names = readdirSync(subject.directory).filter((name) => name.startsWith('link_remap.'));
+    for (const name of names) rmSync(join(subject.directory, name));
+    const expected = {
+      locks: done && afterwards === 'kill' && holds.includes('tcp') ? 1 : 0,
+      names: done && holds.includes('remap') ? 1 : 0,
+    };
+    if (locks.length === expected.locks && names.length === expected.names) return [];
+    return [`outside of the image there are ${[...locks, ...names].join() || 'neither tables nor names'}`];
   }
 
   #replace(): void {

@@ -1,8 +1,18 @@
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { F_GETOWN, F_GETPIPE_SZ } from '../abi/fcntl.js';
-import { SO_PEEK_OFF, SOL_SOCKET } from '../abi/socket.js';
+import {
+  IPPROTO_TCP,
+  SO_PEEK_OFF,
+  SO_PROTOCOL,
+  SO_REUSEADDR,
+  SOL_SOCKET,
+  SOL_TCP,
+  TCP_REPAIR,
+} from '../abi/socket.js';
+import { SyscallError } from '../kernel/errors.js';
 import { scratch } from '../kernel/memory.js';
+import { listTables, openNftables } from '../kernel/netlink/nftables.js';
 import { readTree } from '../kernel/procfs/tree.js';
 import { attempt, syscall } from '../kernel/syscall.js';
 
@@ -122,17 +132,27 @@ function snapshotDescriptors(pid: number, found: Map<string, string>): void {
     const taken = pidfd < 0 ? -1 : attempt('pidfd_getfd', [pidfd, Number(fd), 0]);
     if (taken < 0) continue;
     const facts = [attempt('fcntl', [taken, F_GETPIPE_SZ]), attempt('fcntl', [taken, F_GETOWN])];
-    if (link.startsWith('socket:')) facts.push(peekOffset(taken), waiting(taken));
+    if (link.startsWith('socket:')) {
+      for (const [level, option] of SOCKET_OPTIONS) facts.push(numberOf(taken, level, option));
+      // What a peer sends comes when it comes.
+      if (numberOf(taken, SOL_SOCKET, SO_PROTOCOL) !== IPPROTO_TCP) facts.push(waiting(taken));
+    }
     found.set(`${pid} fd ${fd} facts`, facts.join());
     syscall('close', [taken]);
   }
   if (pidfd >= 0) syscall('close', [pidfd]);
 }
 
-function peekOffset(fd: number): number {
+const SOCKET_OPTIONS = [
+  [SOL_SOCKET, SO_PEEK_OFF],
+  [SOL_SOCKET, SO_REUSEADDR],
+  [SOL_TCP, TCP_REPAIR],
+] as const;
+
+function numberOf(fd: number, level: number, option: number): number {
   scratch.view.setInt32(0, 0, true);
   scratch.view.setUint32(8, 4, true);
-  attempt('getsockopt', [fd, SOL_SOCKET, SO_PEEK_OFF, scratch.address, scratch.address + 8n]);
+  attempt('getsockopt', [fd, level, option, scratch.address, scratch.address + 8n]);
   return scratch.view.getInt32(0, true);
 }
 
@@ -148,11 +168,23 @@ export function snapshotHost(rules: boolean): Snapshot {
   const found = new Map<string, string>();
   for (const file of HOST_FILES) found.set(file, withoutCounters(file, read(file)));
   found.set('links', list('/sys/class/net').join());
+  found.set('tables', tables().join());
   found.set('cgroups', ourNames(directoriesBelow('/sys/fs/cgroup', 3)));
   if (rules)
     for (const [program, ...args] of [['nft', 'list', 'ruleset'], ['iptables-save'], ['ip', 'addr']])
       found.set(program ?? '', output(program ?? '', args));
   return found;
+}
+
+/** Names of all tables of nftables. */
+function tables(): string[] {
+  try {
+    using netlink = openNftables();
+    return listTables(netlink).map(({ name }) => name);
+  } catch (error) {
+    if (error instanceof SyscallError) return [];
+    throw error;
+  }
 }
 
 /** Others make cgroups for what they run; one of ours would say so. */

@@ -200,9 +200,9 @@ export function transaction(messages: readonly NetlinkMessage[]): NetlinkMessage
   return [bound(N.NFNL_MSG_BATCH_BEGIN), ...messages, bound(N.NFNL_MSG_BATCH_END)];
 }
 
-/** What one sendto(2) of anybody would have to send. */
-export function transactionBytes(messages: readonly NetlinkMessage[]): Uint8Array {
-  return encodePacket(transaction(messages));
+/** What one sendto(2) of anybody would have to send for a transaction. */
+export function transactionBytes(whole: readonly NetlinkMessage[]): Uint8Array {
+  return encodePacket(whole);
 }
 
 /** A socket by which tables are made; those it owns go with it. */

@@ -1,6 +1,10 @@
 import { SPLICE_F_NONBLOCK } from '../../abi/fcntl.js';
 import { TCOOFF, TCOON, TCSETS2, TCXONC, TIOCPKT, TIOCSLCKTRMIOS } from '../../abi/ioctl.js';
-import type { Result, Tape } from '../contract.js';
+import { insist } from '../../tape/insist.js';
+import { playOne } from '../../tape/play.js';
+import { endStem, startStem } from '../../tape/stem.js';
+import { Tape } from '../../tape/tape.js';
+import type { Result } from '../contract.js';
 import { type Marks, rawTermios, refillTermios } from './tty-settings.js';
 import { type Pair, type Pipe, stopByte } from './tty-unread.js';
 
@@ -66,6 +70,23 @@ export function putBackDuty(tape: Tape, duty: PutBack): void {
   if (duty.packet) set(master, TIOCPKT, Uint8Array.of(1, 0, 0, 0));
   if (duty.stopped) stop(tape, slave, master, termios);
 }
+
+/** The same, while we live. */
+export function putBackNow(duty: PutBack): void {
+  insist(() => {
+    const actor = startStem({ workspace: WORKSPACE, sliceSize: SLICE, name: 'what puts back' });
+    try {
+      const tape = new Tape(`what waited in ${duty.pair.name}`);
+      putBackDuty(tape, duty);
+      playOne(actor, tape);
+    } finally {
+      endStem(actor.tid);
+    }
+  });
+}
+
+const WORKSPACE = { address: 0x1000_0000_0000n, size: 0x20_0000n };
+const SLICE = 0x10_0000;
 
 function stop(tape: Tape, slave: Result, master: Result, termios: Uint8Array): void {
   const byte = stopByte(termios);

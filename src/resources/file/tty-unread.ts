@@ -25,7 +25,7 @@ import {
   readTermios,
   refillTermios,
 } from './tty-settings.js';
-import { putBackDuty } from './tty-undo.js';
+import { type PutBack, putBackDuty, putBackNow } from './tty-undo.js';
 
 /**
  * What waits in a pair, in both directions. It can only be had by reading it, so it is moved into a pipe by splice(2),
@@ -83,28 +83,31 @@ export function takeUnread(pair: Pair, context: DumpContext): Unread | undefined
   const settings = { termios, locked, packet };
   const duty = { pair, input: input.ends, output: output.ends, ...settings };
   const seems = { stopped: !isWritable(pair.slave) && waiting(pair.master) < LINE_DISCIPLINE_MAX };
-  using draining = context.undo?.((tape) =>
-    putBackDuty(tape, { ...duty, ...seems, drain: true, treated: 0, marks: NO_MARKS }),
-  );
-  using rescue = new Rescue(pair, settings, { input: input.ends, output: output.ends }, seems.stopped);
-  prepare(pair, settings);
-  const treated = waiting(pair.slave);
-  drain(pair.slave, input.ends);
-  drain(pair.master, output.ends);
-  const unread = { input: input.peek(), output: output.peek() };
-  // Both tapes do the same now. From here on what was put back must not be drained again.
-  const stopped = !isWritable(pair.slave);
-  const marks = marksFor(unread.input.subarray(0, treated), termios);
-  using putting = context.undo?.((tape) =>
-    putBackDuty(tape, { ...duty, stopped, drain: false, treated, marks }),
-  );
-  draining?.[Symbol.dispose]();
-  if (stopped) start(pair.slave);
-  putBack(pair, { ...unread, treated, settings }, { input: input.ends, output: output.ends });
-  if (stopped) stop(pair, termios);
-  rescue.isNeeded = false;
-  putting?.[Symbol.dispose]();
-  return { ...unread, untreated: unread.input.length - treated, stopped };
+  const first: PutBack = { ...duty, ...seems, drain: true, treated: 0, marks: NO_MARKS };
+  let undo: PutBack | undefined = first;
+  using draining = context.undo?.((tape) => putBackDuty(tape, first));
+  try {
+    prepare(pair, settings);
+    const treated = waiting(pair.slave);
+    drain(pair.slave, input.ends);
+    drain(pair.master, output.ends);
+    const unread = { input: input.peek(), output: output.peek() };
+    // Both tapes do the same now. From here on what was put back must not be drained again.
+    const stopped = !isWritable(pair.slave);
+    const marks = marksFor(unread.input.subarray(0, treated), termios);
+    const second: PutBack = { ...duty, stopped, drain: false, treated, marks };
+    using _putting = context.undo?.((tape) => putBackDuty(tape, second));
+    draining?.[Symbol.dispose]();
+    undo = second;
+    if (stopped) start(pair.slave);
+    putBack(pair, { ...unread, treated, settings }, { input: input.ends, output: output.ends });
+    if (stopped) stop(pair, termios);
+    undo = undefined;
+    return { ...unread, untreated: unread.input.length - treated, stopped };
+  } finally {
+    // Something failed on the way.
+    if (undo !== undefined) putBackNow(undo);
+  }
 }
 
 interface Settings {
@@ -118,43 +121,6 @@ function prepare({ slave, master }: Pair, { termios, locked, packet }: Settings)
   if (packet) set(master, TIOCPKT, new Uint8Array(4));
   set(slave, TCSETS2, rawTermios(termios));
 }
-
-/** Where something throws between taking and putting back: what is in the pipes is put back as far as it goes, once. */
-class Rescue implements Disposable {
-  isNeeded = true;
-  readonly #pair: Pair;
-  readonly #settings: Settings;
-  readonly #pipes: Pipes;
-  readonly #stopped: boolean;
-
-  constructor(pair: Pair, settings: Settings, pipes: Pipes, stopped: boolean) {
-    this.#pair = pair;
-    this.#settings = settings;
-    this.#pipes = pipes;
-    this.#stopped = stopped;
-  }
-
-  [Symbol.dispose](): void {
-    if (!this.isNeeded) return;
-    const { slave, master } = this.#pair;
-    const { termios, locked, packet } = this.#settings;
-    set(slave, TCSETS2, refillTermios(termios, NO_MARKS));
-    start(slave);
-    for (const [pipe, to] of [
-      [this.#pipes.output, slave],
-      [this.#pipes.input, master],
-    ] as const)
-      while (isWritable(to) && attempt('splice', [pipe.read, 0, to, 0, PIECE, SPLICE_F_NONBLOCK]) > 0);
-    // For the kernel's worker to give the line discipline its part, as the guardian does.
-    sleep_us(SETTLE_US);
-    set(slave, TCSETS2, termios);
-    if (locked.some((byte) => byte !== 0)) set(slave, TIOCSLCKTRMIOS, locked);
-    if (packet) set(master, TIOCPKT, Uint8Array.of(1, 0, 0, 0));
-    if (this.#stopped) stop(this.#pair, termios);
-  }
-}
-
-const SETTLE_US = 20_000;
 
 interface Pipes {
   readonly input: Pipe;

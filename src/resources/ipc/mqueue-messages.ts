@@ -1,7 +1,9 @@
 import { O_ACCMODE, O_CLOEXEC, O_NONBLOCK, O_RDWR } from '../../abi/fcntl.js';
+import { FUTEX_CMP_REQUEUE } from '../../abi/futex.js';
 import { MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE } from '../../abi/mman.js';
 import { readMaps } from '../../kernel/procfs/maps.js';
 import { readRemote } from '../../kernel/remote.js';
+import { insist } from '../../tape/insist.js';
 import { Tape } from '../../tape/tape.js';
 import {
   type Descriptor,
@@ -41,18 +43,28 @@ export function readMessages(
     if (played === undefined) throw new Error(`${nameOf(leader)} was not asked`);
     return played;
   };
-  const played = ask(tape);
-  const lengths = received.map((result) => Number(played.result(result)));
-  const failed = [...received, ...sent].some((result) => played.result(result) < 0n);
-  const messages = failed
-    ? []
-    : lengths.map((length, index) => ({
-        priority: priorityOf(played, space.priorities[index]),
-        data: readRemote(leader.tid, space.address + BigInt(index * attributes.msgsize), length),
-      }));
-  const back = new Tape(`memory of ${nameOf(leader)} that was used for messages`);
-  back.call('munmap', [space.address, space.size]);
-  ask(back);
+  const giveBack = (): void => {
+    // Nobody runs: nothing else has come to be there.
+    const back = new Tape(`memory of ${nameOf(leader)} that was used for messages`);
+    back.call('munmap', [space.address, space.size]);
+    ask(back);
+  };
+  // Whoever dies now lets everybody run, but the tape has to have played to its end by then.
+  using waiting = context.undo?.((tape, take) => untilBack(tape, take(descriptor), attributes.curmsgs));
+  const { played, failed, messages } = borrowing(() => {
+    const played = ask(tape);
+    waiting?.[Symbol.dispose]();
+    const failed = [...received, ...sent].some((result) => played.result(result) < 0n);
+    const data = (index: number, length: number): Uint8Array =>
+      readRemote(leader.tid, space.address + BigInt(index * attributes.msgsize), length);
+    const messages = failed
+      ? []
+      : received.map((result, index) => ({
+          priority: priorityOf(played, space.priorities[index]),
+          data: data(index, Number(played.result(result))),
+        }));
+    return { played, failed, messages };
+  }, giveBack);
   if (opened !== undefined && played.result(opened) < 0n)
     refuseNow(
       context,
@@ -61,6 +73,33 @@ export function readMessages(
     );
   if (failed) refuseNow(context, descriptor, 'others have changed it while its messages were read');
   return messages;
+}
+
+const BEGUN_MS = 20;
+const ROUNDS = 200;
+const CURMSGS_AT = 24;
+const FUTEX_CMP_REQUEUE_PRIVATE = FUTEX_CMP_REQUEUE | 128;
+
+/** Where the guardian waits, for about as many milliseconds as there are rounds at most. futex(2) only compares. */
+function untilBack(tape: Tape, queue: Result, count: number): void {
+  const attributes = tape.space(64);
+  const done = tape.label();
+  const word = { kind: 'inside', space: attributes, at: CURMSGS_AT } as const;
+  tape.call('poll', [0, 0, BEGUN_MS], 'any');
+  for (let round = 0; round < ROUNDS; round++) {
+    tape.call('mq_getsetattr', [queue, 0, attributes], 'any');
+    tape.jump('futex', [word, FUTEX_CMP_REQUEUE_PRIVATE, 0, 0, word, count], done);
+    tape.call('poll', [0, 0, 1], 'any');
+  }
+  tape.place(done);
+}
+
+function borrowing<T>(action: () => T, giveBack: () => void): T {
+  try {
+    return action();
+  } finally {
+    insist(giveBack);
+  }
 }
 
 function priorityOf(played: Played, space: Space | undefined): number {

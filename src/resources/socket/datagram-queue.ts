@@ -2,6 +2,7 @@ import { ERRNO } from '../../abi/errno.js';
 import * as S from '../../abi/socket.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
+import { insist } from '../../tape/insist.js';
 import type { Descriptor, DumpContext } from '../contract.js';
 import type { Datagram } from './beside-codec.js';
 import { controlMessages } from './control.js';
@@ -52,7 +53,9 @@ export function peekDatagrams(
       retryUnread(descriptor, 'unread datagrams without bytes that were looked at before', context);
     return datagrams;
   } finally {
-    for (const setting of before) setNow(fd, setting);
+    insist(() => {
+      for (const setting of before) setNow(fd, setting);
+    });
   }
 }
 

@@ -2,8 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AF_INET, AF_INET6 } from '../../abi/socket.js';
 import { listTables, openNftables } from '../../kernel/netlink/nftables.js';
+import { playOne } from '../../tape/play.js';
+import { endStem, startStem } from '../../tape/stem.js';
+import { Tape } from '../../tape/tape.js';
 import type { InetAddress } from './inet-address.js';
-import { lastingLocks, lastingTable, lockLastingly, OwnedLock, unlock } from './lock.js';
+import { lastingLocks, lastingTable, lockLastingly, OwnedLock, unlock, unlockOn } from './lock.js';
 import { type Connection, wireAddress } from './lock-table.js';
 
 function at(family: number, words: readonly number[], port: number): InetAddress {
@@ -49,6 +52,22 @@ test('a lasting lock says whose it is, and goes when it is removed', () => {
   );
   assert.ok(unlock(name));
   assert.ok(!unlock(name));
+});
+
+test('a tape removes a lasting lock, as the guardian does', () => {
+  const name = lastingTable('abcdefgh-1234-1234-1234-123456789abc');
+  lockLastingly(name, CONNECTIONS, '/images/one');
+  const workspace = { address: 0x1000_0000_0000n, size: 0x20_0000n };
+  const actor = startStem({ workspace, sliceSize: 0x10_0000, name: 'test' });
+  try {
+    const tape = new Tape('unlock');
+    unlockOn(tape, name);
+    playOne(actor, tape);
+    assert.ok(!tables().includes(name));
+  } finally {
+    endStem(actor.tid);
+    unlock(name);
+  }
 });
 
 test('a thousand connections fit into a table', () => {

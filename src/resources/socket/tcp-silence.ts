@@ -45,27 +45,32 @@ export function silence(
   context: DumpContext,
 ): void {
   if (sockets.length === 0) return;
-  const held: Held = { sockets: [], undo: undefined };
-  keepRepaired(held, context);
+  const taken: Repaired[] = [];
+  const all: Repaired[] = [];
+  let undo: Disposable | undefined;
+  // Kept first, so that the guardian is the last to be told: until repair mode has ended it is to end it.
+  context.keep({
+    release() {
+      for (const { fd } of taken) fd[Symbol.dispose]();
+      undo?.[Symbol.dispose]();
+    },
+  });
+  keepRepaired(all, context);
   if (context.options.networkLock === 'skip') context.inventory.networkLockMethod = SKIPPED;
   else
     holdLock(
       sockets.map(({ diag }) => diag),
       context,
     );
-  for (const socket of sockets) held.sockets.push(take(socket));
-  held.undo = context.undo?.((tape, take) => {
-    for (const { descriptor, reuse } of held.sockets) endRepairOn(tape, take(descriptor), reuse);
+  for (const socket of sockets) taken.push(take(socket));
+  undo = context.undo?.((tape, take) => {
+    for (const { descriptor, reuse } of taken) endRepairOn(tape, take(descriptor), reuse);
   });
-  for (const each of held.sockets) {
+  for (const each of taken) {
+    all.push(each);
     setTcp(each.fd.fd, S.TCP_REPAIR, S.TCP_REPAIR_ON);
     repaired(context).set(each.diag.inode, each);
   }
-}
-
-interface Held {
-  readonly sockets: Repaired[];
-  undo: Disposable | undefined;
 }
 
 /** CRIU's numbers. */
@@ -82,14 +87,14 @@ function take({ descriptor, diag }: { descriptor: Descriptor; diag: TcpDiag }): 
  * Before the lock is kept, so that it is open when repair mode ends: the end of repair mode asks the peer for news
  * (tcp_send_window_probe). It lasts through a kill. The guardian knows how to end it until it has ended; twice is harmless.
  */
-function keepRepaired(held: Held, context: DumpContext): void {
+function keepRepaired(all: Repaired[], context: DumpContext): void {
   context.keep({
     release(outcome) {
-      for (const { fd, reuse } of held.sockets) {
-        if (outcome === 'goes on') endRepair(fd.fd, reuse);
-        fd[Symbol.dispose]();
+      for (let last = all.at(-1); last !== undefined; last = all.at(-1)) {
+        if (outcome === 'goes on') endRepair(last.fd.fd, last.reuse);
+        last.fd[Symbol.dispose]();
+        all.pop();
       }
-      held.undo?.[Symbol.dispose]();
     },
   });
 }

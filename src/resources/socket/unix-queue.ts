@@ -2,6 +2,7 @@ import { FIONREAD } from '../../abi/ioctl.js';
 import * as S from '../../abi/socket.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
+import { insist } from '../../tape/insist.js';
 import type { Descriptor, DumpContext } from '../contract.js';
 import { closeAll, type Peeked, peek, peekWhole } from './unix-peek.js';
 
@@ -65,8 +66,10 @@ export function peekQueue(fd: number, type: number, descriptor: Descriptor, cont
     for (const { rights } of packets) closeAll(rights);
     throw error;
   } finally {
-    setNumber(fd, S.SO_PEEK_OFF, peekOffset);
-    setNumber(fd, S.SO_PASSCRED, passes);
+    insist(() => {
+      setNumber(fd, S.SO_PEEK_OFF, peekOffset);
+      setNumber(fd, S.SO_PASSCRED, passes);
+    });
   }
 }
 
