@@ -12,7 +12,9 @@ import {
 import { AF_UNIX } from '../../abi/socket.js';
 import { encodeName, type file_perms_entry } from '../../image/index.js';
 import type { Holder, Result, Space, Tape } from '../contract.js';
+import { kernelDevice } from '../description/calls.js';
 import { perRestore } from '../description/state.js';
+import { allUnix } from './unix-diag.js';
 import { isPath, pathOf } from './unix-name.js';
 
 /**
@@ -64,14 +66,27 @@ function bindInPlace(fd: Fd, address: Address, fileKey: string | undefined, hold
   const { cwd } = placesOf(holder);
   if (directory !== undefined) tape.call('chdir', [tape.string(encodeName(directory))]);
   const full = directory === undefined ? path : Buffer.concat([Buffer.from(`${directory}/`), path]);
-  // What is left of the dead one, which would be in the way. Anything but a socket is: the error says so.
-  if (isSocket(full)) tape.call('unlink', [tape.string(path)], 'any');
+  // What is left of the dead one, which would be in the way. Anything but a socket is, and one that somebody has open:
+  // the error of bind(2) says so.
+  if (isLeftOver(full, holder)) tape.call('unlink', [tape.string(path)], 'any');
   bindFile(fd, address, fileKey, holder);
   if (directory !== undefined) tape.call('fchdir', [holder.slot(cwd)]);
 }
 
-function isSocket(path: Uint8Array): boolean {
-  return lstatSync(Buffer.from(path), { throwIfNoEntry: false })?.isSocket() ?? false;
+/** Files that sockets of this network namespace are bound to. */
+const bound = perRestore(
+  () => new Set([...allUnix().values()].flatMap(({ file }) => (file === undefined ? [] : [keyOf(file)]))),
+);
+
+function keyOf({ inode, device }: { inode: number; device: number }): string {
+  return `${device}:${inode}`;
+}
+
+function isLeftOver(path: Uint8Array, holder: Holder): boolean {
+  const stat = lstatSync(Buffer.from(path), { bigint: true, throwIfNoEntry: false });
+  if (stat?.isSocket() !== true) return false;
+  const inode = Number(BigInt.asUintN(32, stat.ino));
+  return !bound(holder).has(keyOf({ inode, device: kernelDevice(stat.dev) }));
 }
 
 /** Where the current directory and root are what the name means. */

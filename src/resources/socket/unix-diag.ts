@@ -16,6 +16,8 @@ export interface UnixDiag {
   readonly state: number;
   /** Bytes of the address; undefined for a socket without one. */
   readonly name: Uint8Array | undefined;
+  /** The file it is bound to, or was accepted by way of: inode (its low 32 bits) and device as the kernel counts it. */
+  readonly file: { readonly inode: number; readonly device: number } | undefined;
   /** Inode of the peer; 0 where it was closed or is not accepted yet, undefined where there never was one. */
   readonly peer: number | undefined;
   /** Of a listening socket: the inodes of who waits to be accepted, in that order; 0 for one that was closed. */
@@ -31,9 +33,9 @@ export const STATE = { established: 1, close: 7, listen: 10 } as const;
 const SOCK_DIAG_BY_FAMILY = 20;
 const REQUEST_SIZE = 24;
 const MESSAGE_SIZE = 16;
-/** UDIAG_SHOW_NAME, _PEER, _ICONS, _RQLEN. */
-const SHOW = 1 | 4 | 8 | 16;
-const UNIX_DIAG = { name: 0, peer: 2, icons: 3, queues: 4, shutdown: 6 } as const;
+/** UDIAG_SHOW_NAME, _VFS, _PEER, _ICONS, _RQLEN. */
+const SHOW = 1 | 2 | 4 | 8 | 16;
+const UNIX_DIAG = { name: 0, file: 1, peer: 2, icons: 3, queues: 4, shutdown: 6 } as const;
 const ALL_STATES = 0xffff_ffff;
 const ANY_COOKIE = 0xffff_ffff;
 
@@ -89,11 +91,13 @@ function parse(body: Uint8Array): UnixDiag {
     return Array.from({ length: value.length >> 2 }, (_, index) => view.getUint32(index * 4, true));
   };
   const [received = 0, sent = 0] = numbers(UNIX_DIAG.queues);
+  const [fileInode, device = 0] = numbers(UNIX_DIAG.file);
   return {
     inode: new DataView(body.buffer, body.byteOffset).getUint32(4, true),
     type: body[1] ?? 0,
     state: body[2] ?? 0,
     name: attributes.get(UNIX_DIAG.name),
+    file: fileInode === undefined ? undefined : { inode: fileInode, device },
     peer: numbers(UNIX_DIAG.peer)[0],
     waiting: numbers(UNIX_DIAG.icons),
     shutdown: attributes.get(UNIX_DIAG.shutdown)?.[0] ?? 0,

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, statSync } from 'node:fs';
 import path from 'node:path';
 import test from 'node:test';
 import * as S from '../../abi/socket.js';
@@ -290,6 +290,17 @@ for t in (socket.SOCK_STREAM,socket.SOCK_SEQPACKET,socket.SOCK_DGRAM):
     await refused(connected, /waits to be accepted by a socket outside of the tree \(@stream\)/);
     await again({ code: client, dump: { extUnixSk: true }, restore: { extUnixSk: true } });
     await assert.rejects(again({ code: client, dump: { extUnixSk: true } }), /allow that by --ext-unix-sk/);
+  });
+
+  test('a name that somebody listens on is not taken away', async () => {
+    using program = await Program.start(
+      `${QUIET}l=socket.socket(socket.AF_UNIX); l.bind(D + '/here'); l.listen()`,
+    );
+    const directory = save(program);
+    const file = path.join(program.directory, 'here');
+    const { ino } = statSync(file);
+    assert.throws(() => new Restored(directory, [program.pid]), /bind\(.*EADDRINUSE/s);
+    assert.equal(statSync(file).ino, ino);
   });
 
   test('what cannot be read is refused', async () => {
