@@ -217,7 +217,7 @@ export class StreamCommitment implements Commitment {
     if (line?.startsWith(ANSWER.running)) return undefined;
     return new MoveError(
       'the other end was told to let its tree go, and did not say whether it has. The tree here is whole, and stopped: ' +
-        'look there; if the tree runs, kill this one (SIGKILL), and otherwise let it go on (SIGCONT)',
+        'look there; if the tree runs, kill this one (SIGKILL), and otherwise let it go on (SIGCONT). TCP connections that it has do not survive that',
       'stopped',
     );
   }

@@ -5,13 +5,11 @@ import { NativeMemory } from '../memory.js';
 import { syscall } from '../syscall.js';
 import { align, concatenate } from './attributes.js';
 
-export const NETLINK_ROUTE = 0;
 export const NETLINK_SOCK_DIAG = 4;
 export const NETLINK_NETFILTER = 12;
 
 export const NLM_F_REQUEST = 1;
 export const NLM_F_ACK = 4;
-export const NLM_F_EXCL = 0x200;
 export const NLM_F_CREATE = 0x400;
 export const NLM_F_APPEND = 0x800;
 /** NLM_F_ROOT | NLM_F_MATCH: everything there is. */
@@ -20,6 +18,8 @@ export const NLM_F_DUMP = 0x300;
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
 const NLM_F_MULTI = 2;
+const NLM_F_DUMP_INTR = 0x10;
+const ATTEMPTS = 10;
 const HEADER_SIZE = 16;
 /** The kernel fills at most 32 KiB at once for a dump (net/netlink/af_netlink.c netlink_dump). */
 const RECEIVE_SIZE = 1 << 18;
@@ -52,8 +52,13 @@ export class Netlink implements Disposable {
 
   /** Ask, and answer all that comes back: one message, or those of a dump (NLM_F_DUMP). Throws SyscallError. */
   request(type: number, flags: number, body: Uint8Array): NetlinkMessage[] {
-    this.#send([encode({ type, flags: flags | NLM_F_REQUEST, body }, this.#nextSequence())]);
-    return this.#receive();
+    for (let attempt = 1; ; attempt++) {
+      this.#send([encode({ type, flags: flags | NLM_F_REQUEST, body }, this.#nextSequence())]);
+      const found = this.#receive();
+      // What changed while it was listed may be in it twice, or not at all.
+      if (attempt === ATTEMPTS || found.every((message) => (message.flags & NLM_F_DUMP_INTR) === 0))
+        return found;
+    }
   }
 
   /** Several messages as one packet, each of which is acknowledged (NLM_F_ACK set where wanted). Throws the first error. */
