@@ -6,6 +6,7 @@ import { attempt, sleep_us } from '../kernel/syscall.js';
 import { CHECKPOINT, RESTORE } from '../testing/options.js';
 import { Subject } from '../testing/subject.js';
 import { dump } from './dump.js';
+import { Frozen } from './freeze.js';
 import { restore } from './restore.js';
 import { monotonic_ns } from './waits.js';
 
@@ -114,3 +115,43 @@ test('a wait that is frozen again and again ends in time', () =>
       }
     }
   }));
+
+test('nobody is woken early by any number of thaws', () =>
+  trial((waiters, start_ns) => {
+    while (monotonic_ns() - start_ns < BigInt(LENGTH_MS * 0.7) * 1_000_000n)
+      for (const { subject } of waiters) {
+        using frozen = Frozen.freeze(subject.pid, 5000);
+        assert.equal(frozen.threads.length, 1);
+      }
+  }));
+
+/** Waits of 20 ms, one after the other, that a thread ends early now and then: which one is it that the freeze meets? */
+const LOOP = `
+import os, select, threading, time, random
+event = os.eventfd(0, os.EFD_NONBLOCK); epoll = select.epoll(); epoll.register(event, select.EPOLLIN)
+def disturb():
+  while True:
+    time.sleep(random.random() / 50); os.eventfd_write(event, 1)
+threading.Thread(target=disturb, daemon=True).start()
+os.write(1, b'began\\n'); n = 0
+while True:
+  began = time.clock_gettime_ns(1)
+  found = epoll.poll(0.02)
+  took = time.clock_gettime_ns(1) - began
+  if found: os.eventfd_read(event)
+  elif took < 20000000: os.write(1, b'early %d\\n' % took)
+  n += 1
+  if n % 100 == 0: os.write(1, b'%d\\n' % n)
+`;
+
+test('a wait is not taken for the one before it', async () => {
+  using subject = Subject.python(LOOP);
+  await subject.expect(/^began$/m);
+  const deadline_ns = monotonic_ns() + 3_000_000_000n;
+  while (monotonic_ns() < deadline_ns) {
+    using frozen = Frozen.freeze(subject.pid, 5000);
+    assert.equal(frozen.threads.length, 2);
+  }
+  await subject.expect(/^100$/m);
+  assert.doesNotMatch(subject.output, /early|Error/);
+});
