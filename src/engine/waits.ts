@@ -53,7 +53,9 @@ function noteWait({ pid, tid }: Sighting, clocks: CpuClocks): WaitNotes | undefi
 
 /**
  * How long a thread that is stopped now, having been told so at `stop_ns` at the earliest, had been in its wait: the
- * stop itself is a sleep more. Undefined where it is not known to be the wait that was noted.
+ * stop itself is a sleep more. Undefined where it is not known to be the wait that was noted. (One that ended just
+ * before the stop, followed by the same call again, which the stop met in the microsecond before it slept, looks no
+ * different.)
  */
 export function elapsed_ns(
   notes: WaitNotes | undefined,

@@ -2,6 +2,7 @@ import { ERRNO } from '../../abi/errno.js';
 import { SYSCALL_X86_64 } from '../../abi/syscalls.js';
 import * as ptrace from '../../kernel/ptrace.js';
 import { NO_SYSCALL, type Registers } from '../../kernel/registers.js';
+import { readRemote } from '../../kernel/remote.js';
 import { describeStatus, isEventStop, waitFor } from '../../kernel/wait.js';
 import { goingOn, hasRestartBlock, withTimeout } from '../../resources/process/index.js';
 import { isPassing, LostTaskError } from '../../tape/play.js';
@@ -19,7 +20,7 @@ const SYSCALL_LENGTH = 2n;
  */
 export function beginWait(tid: number, registers: Registers, remaining_ns: bigint, name: string): Registers {
   const call = registers.orig_ax;
-  const made = withTimeout(registers, Number(call), tid, remaining_ns);
+  const made = madeFor(tid, registers, remaining_ns);
   if (made === undefined) return registers;
   try {
     // SAFETY: the program's own system call instruction, with its own arguments but the time.
@@ -43,6 +44,17 @@ export function beginWait(tid: number, registers: Registers, remaining_ns: bigin
   if (isOver(after)) return { ...registers, ax: after.ax, orig_ax: NO_SYSCALL };
   // What it waits for is there, or not any more: it finds that out again, whatever its timeout.
   return registers;
+}
+
+/** Undefined where the image does not have the call it tells of, or no stack for a timespec: then it waits longer. */
+function madeFor(tid: number, registers: Registers, remaining_ns: bigint): ReturnType<typeof withTimeout> {
+  try {
+    const code = readRemote(tid, registers.ip - SYSCALL_LENGTH, Number(SYSCALL_LENGTH));
+    if (code[0] !== 0x0f || code[1] !== 0x05) return undefined;
+    return withTimeout(registers, Number(registers.orig_ax), tid, remaining_ns);
+  } catch {
+    return undefined;
+  }
 }
 
 /** The time was over before the call could be interrupted. */

@@ -60,19 +60,24 @@ export function hasTimeout(current: CurrentSyscall): boolean {
   return timeout !== undefined && (timeout.rest === undefined || at[timeout.rest] === 0n);
 }
 
+/** The first argument of clock_nanosleep(2) is a clock, that of nanosleep(2) an address; no program has the lowest page. */
+const PAGE = 4096n;
+
 /**
- * The call that a sleeping thread makes again: its registers say restart_syscall, but the kernel function it sleeps
- * in is the call's own (kernel/time/hrtimer.c, fs/select.c, kernel/futex/waitwake.c). Undefined where that is not told.
+ * The call that a sleeping thread makes again: its registers say restart_syscall, but the kernel function it sleeps in
+ * is the call's own (fs/select.c, kernel/futex/waitwake.c; posix-cpu-timers.c and alarmtimer.c have other names). Those of
+ * hrtimer.c count as the scheduler's, which are passed over (__sched): what is left is how any call is entered.
+ * Undefined where that is not told.
  */
 export function callMadeAgain(pid: number, tid: number, current: CurrentSyscall): number | undefined {
   if (current.kind !== 'syscall' || current.number !== restart_syscall) return undefined;
   const place = readWchan(pid, { tid });
-  if (/^futex_/.test(place)) return futex;
-  if (/^(do_(sys_|restart_)?poll|poll_schedule_timeout|__x64_sys_poll)/.test(place)) return poll;
-  if (!/^(hrtimer_nanosleep|do_nanosleep|common_nsleep|__x64_sys_(clock_)?nanosleep)/.test(place))
+  if (place.startsWith('futex_')) return futex;
+  if (/^(do_(sys|restart)_poll|poll_schedule_timeout)/.test(place)) return poll;
+  if (!/^(do_syscall_64|x64_sys_call|__x64_sys_restart_syscall|hrtimer_nanosleep)/.test(place))
     return undefined;
-  // The first argument is a clock, or the address of a request: no program has the lowest page.
-  return BigInt.asUintN(64, current.args[0] ?? 0n) < 4096n ? clock_nanosleep : nanosleep;
+  const [first = 0n] = current.args;
+  return first < PAGE ? clock_nanosleep : nanosleep;
 }
 
 /**
