@@ -3,6 +3,7 @@ import type { Registers } from '../kernel/registers.js';
 import type { FrozenThread, Thread } from '../resources/contract.js';
 import {
   cureForThaw,
+  hasRestartBlock,
   mayShorten,
   outsideCriticalSection,
   registersForImage,
@@ -64,8 +65,10 @@ export function frozenThread(
   const elapsed = elapsed_ns(notes, status.voluntarySwitches, stop_ns);
   const remaining_ns = remainingOf(registers, call, tid, elapsed);
   if (remaining_ns === undefined) return frozen;
-  if (!mayShorten(registers, tid)) return { ...frozen, remaining_ns };
+  if (!mayShorten(registers, call, tid)) return { ...frozen, remaining_ns };
   const shorter = withTimeout(home, call, tid, remaining_ns)?.registers ?? home;
+  // A thaw needs nothing for it then: the kernel has kept when it ends.
+  if (hasRestartBlock(registers)) return { ...frozen, home: shorter };
   return { ...frozen, home: shorter, remaining_ns, end_ns: stop_ns + remaining_ns };
 }
 

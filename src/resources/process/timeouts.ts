@@ -157,18 +157,18 @@ export function withTimeout(
   };
 }
 
-/** Calls that have no restart block, but a timeout in a register: only that can be changed for them. */
-const REGISTER_ONLY = new Set<bigint>([BigInt(epoll_wait), BigInt(epoll_pwait)]);
+/** Calls with a timeout in a register. */
+const IN_REGISTER = new Set<number>([epoll_wait, epoll_pwait, poll]);
 const CODE_AFTER = 32;
 
 /**
- * epoll_wait(2) is made again with the very registers it was called with. A shorter timeout may be put there where the
+ * epoll_wait(2), and poll(2) after a restore, can be made again with a shorter timeout in their registers, which the
+ * next dump then sees. A shorter timeout may be put there where the
  * program cannot find it afterwards: a system call keeps the register, so code that was compiled into a loop may use it
  * again. After a wrapper's it is dead.
  */
-export function mayShorten(registers: Registers, tid: number): boolean {
-  if (!REGISTER_ONLY.has(registers.orig_ax) || timeoutOf(Number(registers.orig_ax), registers) === undefined)
-    return false;
+export function mayShorten(registers: Registers, call: number, tid: number): boolean {
+  if (!IN_REGISTER.has(call) || timeoutOf(call, registers) === undefined) return false;
   try {
     return endsWrapper(readRemote(tid, registers.ip, CODE_AFTER));
   } catch {
