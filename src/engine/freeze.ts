@@ -11,7 +11,6 @@ import { unlessVanished } from '../kernel/procfs/error.js';
 import { readStat, readState } from '../kernel/procfs/stat.js';
 import { readStatus } from '../kernel/procfs/status.js';
 import * as ptrace from '../kernel/ptrace.js';
-import type { Registers } from '../kernel/registers.js';
 import { attempt, sleep_us, syscall } from '../kernel/syscall.js';
 import {
   describeStatus,
@@ -23,11 +22,12 @@ import {
   waitFor,
 } from '../kernel/wait.js';
 import { type FrozenThread, nameOf, type Process, type Thread } from '../resources/contract.js';
-import { cureForThaw, outsideCriticalSection, registersForImage } from '../resources/process/index.js';
 import { Barrier } from '../tape/barrier.js';
 import { insist } from '../tape/insist.js';
 import { hasMetStop, SIGSTOP, takeStop } from '../tape/stops.js';
 import { look, type Sighting, sightings } from './look.js';
+import { frozenThread, record, type Stopped, shortenWait, tryToCure } from './stopped.js';
+import { monotonic_ns, noteWaits, type WaitNotes } from './waits.js';
 
 /**
  * Freezing a tree with ptrace: SEIZE and INTERRUPT every thread, wait for the stops, look again, until a look finds
@@ -52,7 +52,7 @@ export class Frozen implements Disposable {
   static freeze(root: number, timeout_ms: number): Frozen {
     const deadline = Date.now() + timeout_ms;
     const held = new Set<number>();
-    const stops: Stops = { signals: new Map(), states: new Map() };
+    const stops: Stops = { signals: new Map(), states: new Map(), waits: new Map() };
     try {
       for (let isFirst = true; ; isFirst = false) {
         // At first it is only asked who there is. When nobody is new any more, all has been read of everybody.
@@ -64,6 +64,7 @@ export class Frozen implements Disposable {
           return new Frozen(processes, held);
         }
         const asleep = uninterruptible(fresh);
+        if (isFirst) stops.waits = noteWaits(seen);
         if (asleep === undefined) stopAll(fresh, held, deadline, stops);
         else if (Date.now() > deadline) throw new FreezeError(explainSleep(asleep));
         else {
@@ -94,6 +95,7 @@ export class Frozen implements Disposable {
         takeStop(tid);
       }
     });
+    for (const thread of this.threads) shortenWait(thread);
     insist(() => letAllGo(this.#tids));
     this.#forget();
   }
@@ -191,6 +193,7 @@ function nameSighting({ pid, tid }: Sighting): string {
 
 function stopAll(threads: readonly Sighting[], held: Set<number>, deadline: number, stops: Stops): void {
   const stopping: Sighting[] = [];
+  const stop_ns = monotonic_ns();
   for (const thread of threads) {
     try {
       seizeOne(thread.tid);
@@ -208,7 +211,7 @@ function stopAll(threads: readonly Sighting[], held: Set<number>, deadline: numb
     const signal = waitForStop(thread, deadline);
     if (signal === undefined) held.delete(thread.tid);
     else {
-      stops.states.set(thread.tid, record(thread));
+      stops.states.set(thread.tid, record(thread.tid, stop_ns));
       if (signal !== SIGTRAP) stops.signals.set(thread.pid, signal);
     }
   }
@@ -218,13 +221,15 @@ function stopAll(threads: readonly Sighting[], held: Set<number>, deadline: numb
 interface Stops {
   /** By which a process was stopped already. */
   readonly signals: Map<number, number>;
-  readonly states: Map<number, FrozenThread>;
+  readonly states: Map<number, Stopped>;
+  /** Of those who slept before, by tid. */
+  waits: ReadonlyMap<number, WaitNotes>;
 }
 
-function stateOf(thread: Thread, { states }: Stops): FrozenThread {
+function stateOf(thread: Thread, { states, waits }: Stops): FrozenThread {
   const state = states.get(thread.tid);
   if (state === undefined) throw new FreezeError(`${nameOf(thread)} was not stopped`);
-  return state;
+  return frozenThread(thread, state, waits.get(thread.tid));
 }
 
 /**
@@ -292,32 +297,6 @@ function passOn(thread: { readonly tid: number }, status: WaitStatus): boolean {
   if (status.kind === 'none') throw new FreezeError(`task ${thread.tid}: ${describeStatus(status)}`);
   waitFor(thread.tid, false);
   return false;
-}
-
-/**
- * What the thread is to go on with, set at once: calls that any stop ends with EINTR, epoll_wait(2) among them, would
- * show that to the program if we died before. (Between the stop and this they do, as after any stop: signal(7).)
- */
-function record({ tid }: Sighting): FrozenThread {
-  const registers = cure(tid);
-  const home = registersForImage(registers, { tid });
-  return { registers, home, mask: ptrace.getSignalMask(tid), xstate: ptrace.getXstate(tid) };
-}
-
-function cure(tid: number): Registers {
-  const found = ptrace.getRegisters(tid);
-  const registers = outsideCriticalSection(tid, cureForThaw(found));
-  if (registers !== found) ptrace.setRegisters(tid, registers);
-  return registers;
-}
-
-/** Throws nothing: a task that is not stopped has to be so first. */
-function tryToCure(tid: number): void {
-  try {
-    cure(tid);
-  } catch {
-    // It is looked at again.
-  }
 }
 
 /**

@@ -4,10 +4,12 @@ import type { ImageWriter } from '../image/writer.js';
 import type { Descriptor as DescriptorInfo } from '../kernel/procfs/descriptors.js';
 import type { Stat } from '../kernel/procfs/stat.js';
 import type { Status } from '../kernel/procfs/status.js';
-import type { Registers } from '../kernel/registers.js';
 import type { Actor } from '../tape/play.js';
 import type { Played, Result, Space, Tape } from '../tape/tape.js';
+import type { FrozenThread } from './frozen-thread.js';
 import type { SessionHooks } from './session-contract.js';
+
+export type { FrozenThread };
 
 /**
  * What the engine and the kinds of kernel objects know of each other. A resource module exports one of the objects
@@ -29,14 +31,6 @@ export interface Thread {
   readonly core: core_entry;
   /** At the freeze, unchanged; undefined before it. */
   frozen: FrozenThread | undefined;
-}
-
-export interface FrozenThread {
-  registers: Registers;
-  /** As the image has them: an interrupted system call is made again from its beginning. */
-  readonly home: Registers;
-  readonly mask: bigint;
-  readonly xstate: Uint8Array;
 }
 
 export interface Process {

@@ -13,7 +13,7 @@ import { LOOP_SYSCALL } from '../../machine/x86_64.js';
 import { loadRegisters, maskOf } from '../../resources/process/index.js';
 import { maskFor } from '../../tape/borrow.js';
 import { insist } from '../../tape/insist.js';
-import { type Actor, isPassing, LostTaskError, type Play, play, TapeError } from '../../tape/play.js';
+import { type Actor, LostTaskError, type Play, play, TapeError } from '../../tape/play.js';
 import { endStem, sliceOf, startStem } from '../../tape/stem.js';
 import { SIGSTOP, takeStop } from '../../tape/stops.js';
 import type { Tape } from '../../tape/tape.js';
@@ -28,6 +28,7 @@ import { type ClockShift, rootTape, shiftTape } from './clock.js';
 import { finalSignalOf } from './final-signal.js';
 import type { RestoreProcess } from './images.js';
 import type { RestorePlan, ThreadPlan } from './plan.js';
+import { beginWait, waitForTrap } from './waits.js';
 import { sliceOffset, sliceSize } from './workspace.js';
 
 /** Plays a plan. Until `release`, the death of any part, or of this process, is the end of the whole tree. */
@@ -310,10 +311,12 @@ export class Performance implements Disposable {
 
   #setRegisters(): void {
     for (const { task, tid } of this.#plan.states) {
-      const { registers, xstate } = loadRegisters(task, ptrace.getXstate(tid));
+      const { registers, xstate, remaining_ns } = loadRegisters(task, ptrace.getXstate(tid));
       // SAFETY: everything the image's registers lead to was mapped as the image says.
       if (xstate !== undefined) ptrace.setXstate(tid, xstate);
-      ptrace.setRegisters(tid, registers);
+      const goesOn =
+        remaining_ns === undefined ? registers : beginWait(tid, registers, remaining_ns, task.name);
+      ptrace.setRegisters(tid, goesOn);
       ptrace.setSignalMask(tid, maskOf(task.core));
     }
   }
@@ -363,16 +366,6 @@ function stopSignalOf({ core }: RestoreProcess): number {
 function dieBySignal(pid: number, signal: number): void {
   ptrace.setSignalMask(pid, 0n);
   ptrace.resume(pid, signal);
-}
-
-function waitForTrap(tid: number, what: string): void {
-  const SIGTRAP = 5;
-  for (;;) {
-    const status = waitFor(tid);
-    if (status.kind === 'stopped' && status.event === 0 && status.signal === SIGTRAP) return;
-    if (!isPassing(tid, status)) throw new LostTaskError(`${what}: ${describeStatus(status)}`);
-    ptrace.resumeToSyscall(tid);
-  }
 }
 
 /** What the resource that put the failed entry on the tape says of it. */

@@ -10,6 +10,7 @@ import { parseLimits, UNLIMITED } from './limits.js';
 import { parseMountinfo } from './mountinfo.js';
 import { parseNamespaceLink } from './ns.js';
 import { parseSyscall } from './scalars.js';
+import { parseSched } from './sched.js';
 import { parseUptime } from './system.js';
 import { parseTimers } from './timers.js';
 import { parseChildren } from './tree.js';
@@ -149,4 +150,12 @@ test('bytes that are not UTF-8 survive', () => {
     const bytes = Buffer.from(hex, 'hex');
     assert.equal(encodeBytes(decodeBytes(bytes)).toString('hex'), hex);
   }
+});
+
+test('the notes of the scheduler', () => {
+  const text =
+    'sleep (11790, #threads: 1)\n---\nse.exec_start                                :      18391655.056287\nnr_switches                                  :                    2\nnr_voluntary_switches                        :                    1\n';
+  assert.deepEqual(parseSched(text), { lastRun_ns: 18_391_655_056_287n, sleeps: 1 });
+  assert.throws(() => parseSched(text.replace('voluntary', 'other')), ProcfsError);
+  assert.throws(() => parseSched(''), ProcfsError);
 });

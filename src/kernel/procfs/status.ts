@@ -45,6 +45,8 @@ export interface Status {
   readonly seccomp: number;
   /** Number of filters, from Linux 5.9; undefined before. */
   readonly seccompFilters: number | undefined;
+  /** How often the thread went to sleep by itself. */
+  readonly voluntarySwitches: number;
   readonly thpEnabled: boolean | undefined;
   readonly coreDumping: boolean | undefined;
   /** Every line as it stands, also those that have no field above. */
@@ -166,6 +168,9 @@ class Lines implements Status {
   }
   get seccomp(): number {
     return this.#optional('Seccomp') ?? 0;
+  }
+  get voluntarySwitches(): number {
+    return this.#number('voluntary_ctxt_switches');
   }
   get seccompFilters(): number | undefined {
     return this.#optional('Seccomp_filters');

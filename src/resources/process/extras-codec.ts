@@ -52,6 +52,8 @@ export interface TaskExtras {
   readonly xcomp?: string;
   /** See restartCode in interrupted.ts. */
   readonly restart?: number;
+  /** What is left of that call's relative timeout, in nanoseconds. */
+  readonly remaining?: string;
   /** Extended state that the core has no field for, by feature. */
   readonly xstate?: ReadonlyMap<number, Uint8Array>;
   readonly accounting?: Accounting;
@@ -98,6 +100,7 @@ const CHECKS: Readonly<Record<Exclude<keyof TaskExtras, 'xstate'>, Check>> = {
   memory_merge: isNumber,
   xcomp: isHex,
   restart: isNumber,
+  remaining: isDecimal,
   accounting: isRecord,
 };
 

@@ -25,12 +25,20 @@ import { coredumpFilter, ioPriority, processSwitches, taskExtras, threadSwitches
 
 export { newCore } from './core.js';
 export { EXTRAS_FILE } from './extras.js';
-export { cureForThaw, type InterruptedContext, registersForImage } from './interrupted.js';
+export {
+  cureForThaw,
+  goingOn,
+  hasRestartBlock,
+  type InterruptedContext,
+  registersForImage,
+  trueCall,
+} from './interrupted.js';
 export { dumpExtendedRegisters, dumpRegisters, type LoadedRegisters, loadRegisters } from './registers.js';
 export { outsideCriticalSection } from './rseq.js';
 export { ignoredIn } from './signal-actions.js';
 export { maskOf } from './signal-mask.js';
 export { pendingIn } from './signal-queue.js';
+export { callMadeAgain, hasTimeout, mayShorten, remainingOf, withTimeout } from './timeouts.js';
 
 export const taskStates: readonly TaskState[] = [
   obstacles,

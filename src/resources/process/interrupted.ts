@@ -58,16 +58,35 @@ export function cureForThaw(registers: Registers): Registers {
   return { ...registers, ax: BigInt.asUintN(64, ERESTARTNOHAND) };
 }
 
+/** Does the kernel keep the beginning of the call that a stop interrupted? */
+export function hasRestartBlock(registers: Registers): boolean {
+  return inCall(registers) && answer(registers) === ERESTART_RESTARTBLOCK;
+}
+
+/** The registers of a call that goes on with its restart block, from those of one that is decided about. */
+export function goingOn(registers: Registers): Registers {
+  return { ...registers, ax: BigInt.asUintN(64, ERESTART_RESTARTBLOCK) };
+}
+
 /** Where to look for what the registers do not say. */
 export interface InterruptedContext {
   /** The thread, whose memory holds the instructions; without it a restart of a restart becomes −EINTR. */
   readonly tid?: number;
+  /** The number of the call that is made again by restart_syscall, where it is known from before the stop. */
+  readonly call?: number | undefined;
+}
+
+/** The number of the call that a stop interrupted, which is to be made again; undefined where there is none or it is not known. */
+export function trueCall(registers: Registers, context: InterruptedContext): number | undefined {
+  if (!inCall(registers) || restartCode(registers) === undefined) return undefined;
+  const call = callOf(registers, context);
+  return call === undefined ? undefined : Number(call);
 }
 
 /**
  * What the image holds: the call rewound to its instruction, ready to be made again, as CRIU has it too. A call with
- * a restart block is made again from its beginning, since what remained of its time is known to the kernel alone
- * (but nanosleep, with both arguments the same, finds the rest in its request). Only where even the call is unknown
+ * a restart block is made again from its beginning; what is known of its remaining time (timeouts.ts) stands beside the
+ * image, and gets back into a restart block when the thread is restored. Only where even the call is unknown
  * the program gets −EINTR, which these calls may answer.
  */
 export function registersForImage(registers: Registers, context: InterruptedContext = {}): Registers {
@@ -93,6 +112,7 @@ function rewind(registers: Registers, call: bigint): Registers {
 
 function callOf(registers: Registers, context: InterruptedContext): bigint | undefined {
   if (registers.orig_ax !== RESTART_SYSCALL) return registers.orig_ax;
+  if (context.call !== undefined) return BigInt(context.call);
   if (context.tid === undefined) return undefined;
   const start = registers.ip - SYSCALL_LENGTH - BigInt(CODE_BEFORE);
   let code: Uint8Array;

@@ -9,6 +9,7 @@ import {
 import { REGISTER_NAMES, type RegisterName, type Registers } from '../../kernel/registers.js';
 import { nameOf, type RestoreTask, type Thread } from '../contract.js';
 import { extrasFor } from './extras.js';
+import type { TaskExtras } from './extras-codec.js';
 import { registersFromImage } from './interrupted.js';
 import { decodeFpregs, encodeFpregs } from './xstate.js';
 
@@ -67,6 +68,8 @@ export interface LoadedRegisters {
   readonly registers: Registers;
   /** For PTRACE_SETREGSET(NT_X86_XSTATE); undefined where the image has no extended state. */
   readonly xstate: Uint8Array | undefined;
+  /** What is left of the relative timeout of the call that is made again, in nanoseconds; undefined: all of it. */
+  readonly remaining_ns: bigint | undefined;
 }
 
 /**
@@ -93,7 +96,14 @@ export function loadRegisters(
     info.fpregs === undefined
       ? undefined
       : decodeFpregs(info.fpregs, extras?.xstate ?? new Map(), host, name);
-  return { registers, xstate };
+  return { registers, xstate, remaining_ns: remainingFor(core, extras) };
+}
+
+/** A seccomp filter would have to allow restart_syscall(2), which the program need not have thought of. */
+function remainingFor(core: core_entry, extras: TaskExtras | undefined): bigint | undefined {
+  const { restart, remaining } = extras ?? {};
+  if (restart === undefined || remaining === undefined) return undefined;
+  return (core.threadCore?.seccompMode ?? 0) === 0 ? BigInt(remaining) : undefined;
 }
 
 function refuseTls(core: core_entry, name: string): void {

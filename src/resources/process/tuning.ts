@@ -30,7 +30,7 @@ import { syscall } from '../../kernel/syscall.js';
 import { nameOf, type TaskState } from '../contract.js';
 import { writeProc } from './attributes.js';
 import { extrasFor, extrasOf, writeExtras } from './extras.js';
-import { restartCode } from './interrupted.js';
+import { hasRestartBlock, restartCode } from './interrupted.js';
 import { extraComponents } from './xstate.js';
 
 /**
@@ -133,6 +133,9 @@ export const taskExtras: TaskState = {
     if (frozen !== undefined) {
       const code = restartCode(frozen.registers);
       if (code !== undefined) extras.restart = code;
+      const { remaining_ns } = frozen;
+      if (remaining_ns !== undefined && hasRestartBlock(frozen.registers))
+        extras.remaining = `${remaining_ns}`;
       const components = extraComponents(frozen.xstate);
       if (components.size > 0) extras.xstate = components;
     }
