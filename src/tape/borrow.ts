@@ -17,6 +17,7 @@ import { describeStatus, isEventStop, isSyscallStop, waitFor } from '../kernel/w
 import { LOOP } from '../machine/x86_64.js';
 import { Barrier } from './barrier.js';
 import type { Gadgets } from './gadgets.js';
+import { insist } from './insist.js';
 import { CODE_SIZE } from './layout.js';
 import { type Actor, isPassing, LostTaskError } from './play.js';
 import { rewound, SIGFRAME_SIZE, sigframe, xstateRoom } from './sigframe.js';
@@ -322,7 +323,9 @@ function leave({ lender, chain }: Borrowed): void {
 
 /** For a thread that is stopped without a workspace. The mask comes first: alone it would stay ours for ever. */
 function home({ lender, chain, underChain }: Borrowed): void {
-  ptrace.setSignalMask(lender.tid, lender.mask);
-  ptrace.setRegisters(lender.tid, lender.registers);
-  writeRemote(lender.tid, chain.unmapFirst, underChain);
+  insist(() => {
+    ptrace.setSignalMask(lender.tid, lender.mask);
+    ptrace.setRegisters(lender.tid, lender.registers);
+    writeRemote(lender.tid, chain.unmapFirst, underChain);
+  });
 }
