@@ -4,6 +4,7 @@ import { EPOLLIN, EPOLLOUT } from '../abi/event.js';
 import { PIPE_BUF, RWF_NOWAIT } from '../abi/fcntl.js';
 import { SyscallError } from './errors.js';
 import { NativeMemory } from './memory.js';
+import { pollNow } from './poll.js';
 import { attempt, syscall } from './syscall.js';
 
 /*
@@ -94,9 +95,7 @@ function writerFor(fd: number): Write {
 
 /** Older kernels: a pipe that polls as writable takes PIPE_BUF bytes at once (pipe(7)). */
 function writeShort(fd: number, address: bigint, length: number): number {
-  small.view.setInt32(0, fd, true);
-  small.view.setInt32(4, EPOLLOUT, true);
-  if (syscall('poll', [small.address, 1, 0]) === 0) return -ERRNO.EAGAIN;
+  if (pollNow(fd, EPOLLOUT) === 0) return -ERRNO.EAGAIN;
   return attempt('write', [fd, address, Math.min(length, PIPE_BUF)]);
 }
 

@@ -3,7 +3,8 @@ import { encodeName } from '../../image/index.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
-import { attempt, syscall } from '../../kernel/syscall.js';
+import { pollNow } from '../../kernel/poll.js';
+import { syscall } from '../../kernel/syscall.js';
 
 /** System calls of this process on duplicates of the tree's descriptors. */
 
@@ -63,12 +64,7 @@ const POLLHUP = 16;
 
 /** Has a pipe's end nobody at the other end? A read end says HUP, a write end ERR (fs/pipe.c pipe_poll). */
 export function lacksOtherEnd(fd: number): boolean {
-  scratch.view.setInt32(0, fd, true);
-  scratch.view.setInt16(4, POLLIN, true);
-  scratch.view.setInt16(6, 0, true);
-  const ready = attempt('poll', [scratch.address, 1, 0]);
-  if (ready <= 0) return false;
-  return (scratch.view.getInt16(6, true) & (POLLERR | POLLHUP)) !== 0;
+  return (pollNow(fd, POLLIN) & (POLLERR | POLLHUP)) !== 0;
 }
 
 /** As the kernel keeps a device number (MKDEV: 20 bits of minor), from what stat(2) says. */

@@ -13,6 +13,7 @@ import {
 import { ICANON, IXON, TERMIOS_AT, VEOL, VEOL2, VSTOP } from '../../abi/termios.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
+import { pollNow } from '../../kernel/poll.js';
 import { attempt, sleep_us, syscall } from '../../kernel/syscall.js';
 import type { DumpContext, Refusal } from '../contract.js';
 import { fcntl } from '../description/calls.js';
@@ -222,11 +223,8 @@ function until(condition: () => boolean, name: string): void {
   }
 }
 
-export function poll(fd: number): number {
-  scratch.view.setInt32(0, fd, true);
-  scratch.view.setInt16(4, POLLIN | POLLPRI | POLLOUT, true);
-  scratch.view.setInt16(6, 0, true);
-  return attempt('poll', [scratch.address, 1, 0]) > 0 ? scratch.view.getInt16(6, true) : 0;
+function poll(fd: number): number {
+  return pollNow(fd, POLLIN | POLLPRI | POLLOUT);
 }
 
 /** Was the last description of the other side closed? A slave that was never open is not closed. */

@@ -59,15 +59,6 @@ export const POLLERR = 8;
 export const POLLHUP = 0x10;
 export const POLLRDHUP = 0x2000;
 
-/** poll(2) without waiting; looking at an error does not take it away. */
-export function pollEvents(fd: number, wanted: number): number {
-  scratch.view.setInt32(0, fd, true);
-  scratch.view.setInt16(4, wanted, true);
-  scratch.view.setInt16(6, 0, true);
-  syscall('poll', [scratch.address, 1, 0], 'a TCP socket');
-  return scratch.view.getUint16(6, true);
-}
-
 /** The rest of a first skb whose head has been acknowledged is all there in a look at the queue. */
 const SLACK = 1 << 17;
 

@@ -1,8 +1,7 @@
 import * as S from '../../abi/socket.js';
-import { OwnedFd } from '../../kernel/fd.js';
-import { attempt } from '../../kernel/syscall.js';
 import type { Descriptor, DumpContext, DumpOptions, Refuse } from '../contract.js';
 import { refusalOf } from '../description/described.js';
+import { throughDuplicate } from './duplicate.js';
 import { identify } from './identify.js';
 import { holdNew } from './lock.js';
 import { optionProblem } from './options.js';
@@ -23,7 +22,7 @@ export function isMptcp(descriptor: Descriptor): boolean {
 }
 
 export function mptcpProblem(descriptor: Descriptor): Problem | undefined {
-  return look(descriptor, (fd) => {
+  return throughDuplicate(descriptor, (fd) => {
     const { state, waiting } = tcpInfo(fd);
     if (state === TCP.listen && waiting > 0) return [`${waiting} MPTCP connections have not been accepted`];
     return isConnected(state)
@@ -32,23 +31,12 @@ export function mptcpProblem(descriptor: Descriptor): Problem | undefined {
   });
 }
 
-/** Something about a duplicate; undefined where the descriptor was closed meanwhile. */
-function look<T>({ process, fd }: Descriptor, question: (fd: number) => T): T | undefined {
-  const pidfd = attempt('pidfd_open', [process.pid, 0]);
-  if (pidfd < 0) return undefined;
-  using owner = new OwnedFd(pidfd);
-  const duplicate = attempt('pidfd_getfd', [owner.fd, fd, 0]);
-  if (duplicate < 0) return undefined;
-  using taken = new OwnedFd(duplicate);
-  return question(taken.fd);
-}
-
 /** Before the freeze. */
 export function checkSockets(descriptors: readonly Descriptor[], refuse: Refuse, options: DumpOptions): void {
   const diags = diagsByInode(tcpDiags());
   for (const [inode, descriptor] of byInode(descriptors)) {
     const diag = diags.get(inode);
-    const filter = look(descriptor, optionProblem);
+    const filter = throughDuplicate(descriptor, optionProblem);
     if (filter !== undefined) refuse(refusalOf(descriptor, filter));
     const own = diag === undefined ? undefined : problemOf(diag, options);
     const problem = isMptcp(descriptor) ? mptcpProblem(descriptor) : own;

@@ -13,6 +13,7 @@ import {
   tcp_opts_entrySchema,
 } from '../../image/index.js';
 import { OwnedFd } from '../../kernel/fd.js';
+import { pollNow } from '../../kernel/poll.js';
 import { syscall } from '../../kernel/syscall.js';
 import type { Descriptor, DumpContext, FileKind, file_entry } from '../contract.js';
 import { refuseNow } from '../description/described.js';
@@ -25,7 +26,7 @@ import { dumpIpOptions } from './ip-options.js';
 import { dumpMoreOptions } from './more-options.js';
 import { getNumber } from './option-bytes.js';
 import { dumpOptions, optionProblem } from './options.js';
-import { POLLERR, POLLRDHUP, peekQueue, pollEvents, Room, setTcp, sizeBy, tcpInfo } from './tcp-calls.js';
+import { POLLERR, POLLRDHUP, peekQueue, Room, setTcp, sizeBy, tcpInfo } from './tcp-calls.js';
 import {
   checkSockets,
   diagsByInode,
@@ -174,7 +175,7 @@ const SHUT_BOTH = 3;
  * them.
  */
 function shutdownOf(fd: number): number {
-  return (pollEvents(fd, POLLRDHUP) & POLLRDHUP) === 0 ? 0 : SHUT_BOTH;
+  return (pollNow(fd, POLLRDHUP) & POLLRDHUP) === 0 ? 0 : SHUT_BOTH;
 }
 
 /** shutdown(2) SHUT_RD, which the state does not tell: in the others the peer has said that nothing more comes. */
@@ -200,7 +201,7 @@ function dumpRemains(fd: number, inode: number, local: InetAddress, context: Dum
     });
     save(inode, message, [bytes, new Uint8Array()], context);
   }
-  const hasError = (pollEvents(fd, 0) & POLLERR) !== 0;
+  const hasError = (pollNow(fd, 0) & POLLERR) !== 0;
   const { port, words } = local;
   return { local: { port, words: [...words] }, ...(hasError ? { hasError } : {}) };
 }

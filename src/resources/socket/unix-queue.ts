@@ -1,6 +1,7 @@
 import { FIONREAD } from '../../abi/ioctl.js';
 import * as S from '../../abi/socket.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
+import { pollNow } from '../../kernel/poll.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
 import { insist } from '../../tape/insist.js';
 import type { Descriptor, DumpContext } from '../contract.js';
@@ -39,7 +40,7 @@ const POLLERR = 8;
 /** `fd` is a duplicate of `descriptor`. */
 export function peekQueue(fd: number, type: number, descriptor: Descriptor, context: DumpContext): Queue {
   const peekOffset = getNumber(fd, S.SO_PEEK_OFF);
-  const ready = poll(fd);
+  const ready = pollNow(fd, POLLIN);
   const hasError = (ready & POLLERR) !== 0;
   const isStream = type === S.SOCK_STREAM;
   const none = { packets: [], problem: undefined, peekOffset, hasError };
@@ -71,14 +72,6 @@ export function peekQueue(fd: number, type: number, descriptor: Descriptor, cont
       setNumber(fd, S.SO_PASSCRED, passes);
     });
   }
-}
-
-function poll(fd: number): number {
-  scratch.view.setInt32(0, fd, true);
-  scratch.view.setInt16(4, POLLIN, true);
-  scratch.view.setInt16(6, 0, true);
-  attempt('poll', [scratch.address, 1, 0]);
-  return scratch.view.getInt16(6, true);
 }
 
 /** Of a stream all bytes, of others those of the first packet. */

@@ -1,5 +1,4 @@
-import { scratch } from '../../kernel/memory.js';
-import { attempt } from '../../kernel/syscall.js';
+import { pollNow } from '../../kernel/poll.js';
 import type { Descriptor, DumpContext } from '../contract.js';
 import { refusalOf } from '../description/described.js';
 
@@ -14,11 +13,7 @@ export interface Unread {
 
 /** What poll(2) says of a socket, which takes nothing out of it; reading would take a pending error. */
 export function unreadOf(fd: number): Unread {
-  scratch.view.setInt32(0, fd, true);
-  scratch.view.setInt16(4, POLLIN, true);
-  scratch.view.setInt16(6, 0, true);
-  if (attempt('poll', [scratch.address, 1, 0]) <= 0) return { data: false, error: false };
-  const events = scratch.view.getInt16(6, true);
+  const events = pollNow(fd, POLLIN);
   return { data: (events & POLLIN) !== 0, error: (events & POLLERR) !== 0 };
 }
 
