@@ -3,13 +3,13 @@ import { F_DUPFD } from '../abi/fcntl.js';
 import { ImageError, type ImageWriter, type MessageOf, StreamTarget } from '../image/index.js';
 import { LineReader, type Patience, StallError, writeWhole } from '../kernel/channel.js';
 import { SyscallError } from '../kernel/errors.js';
+import { go, goIfEqual } from '../tape/logic.js';
 import type { Label, Operand, Space, Tape } from '../tape/tape.js';
 import { ANSWER, ANSWER_BYTES_MAX, READY } from './answers.js';
 import type { Commitment, Descriptors } from './commitment.js';
 import { MoveError } from './errors.js';
 import type { Guardian } from './guardian.js';
 import type { CheckpointOptions, StreamPlace } from './options.js';
-import { go, goIfEqual } from './tape-logic.js';
 
 /**
  * The commit of a stream, which leaves no name behind by which a guardian could tell. It is told beforehand instead.

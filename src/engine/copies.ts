@@ -14,6 +14,7 @@ import { readRemote } from '../kernel/remote.js';
 import { attempt } from '../kernel/syscall.js';
 import { isEventStop, type WaitStatus, waitFor, waitForAny } from '../kernel/wait.js';
 import type { Process } from '../resources/contract.js';
+import { cloneArguments } from '../tape/clone.js';
 import { insist } from '../tape/insist.js';
 import { type Actor, atEnd, finish, type Play, play, start } from '../tape/play.js';
 import { type BranchResult, type Played, type Space, Tape } from '../tape/tape.js';
@@ -40,7 +41,6 @@ interface Round {
   met: { readonly tid: number; readonly status: WaitStatus } | undefined;
 }
 
-const CLONE_ARGS_SIZE = 88;
 const __WALL = 0x4000_0000;
 const WEXITED = 4;
 const P_PID = 1;
@@ -78,16 +78,16 @@ export class Copies implements Disposable {
   /** Append to the tape of a process's leader what makes a copy of it. */
   #request(process: Process, tape: Tape): void {
     const middle = tape.space(16);
-    const middleArgs = cloneArguments(tape, CLONE_VM | CLONE_VFORK | CLONE_PTRACE | CLONE_PARENT_SETTID, 0);
-    tape.pointer(middleArgs, 24, middle);
-    const copyArgs = cloneArguments(tape, CLONE_PTRACE, SIGCHLD);
+    const middleFlags = CLONE_VM | CLONE_VFORK | CLONE_PTRACE | CLONE_PARENT_SETTID;
+    const middleArgs = cloneArguments(tape, middleFlags, { parentTid: middle });
+    const copyArgs = cloneArguments(tape, CLONE_PTRACE, { exitSignal: SIGCHLD });
     let copy: BranchResult | undefined;
     const made = tape.clone(
-      [middleArgs, CLONE_ARGS_SIZE],
+      middleArgs,
       (task) => {
         // Not even for a moment does the copy hold a file of the program open.
         task.call('close_range', [0, 0xffff_ffff, 0], 'any');
-        copy = task.clone([copyArgs, CLONE_ARGS_SIZE], () => undefined, 'any');
+        copy = task.clone(copyArgs, () => undefined, 'any');
       },
       'any',
     );
@@ -212,12 +212,4 @@ function setReaping(reapers: readonly { actor: Actor }[], on: 0 | 1): void {
 
 function reapAgain(tape: Tape): void {
   tape.cleanup('prctl', [PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0]);
-}
-
-function cloneArguments(tape: Tape, flags: number, exitSignal: number): Space {
-  const bytes = new Uint8Array(CLONE_ARGS_SIZE);
-  const view = new DataView(bytes.buffer);
-  view.setBigUint64(0, BigInt(flags), true);
-  view.setBigUint64(32, BigInt(exitSignal), true);
-  return tape.space(bytes);
 }

@@ -1,7 +1,7 @@
+import { go } from '../tape/logic.js';
 import type { Tape } from '../tape/tape.js';
 import type { Commitment } from './commitment.js';
 import type { Duty, Target } from './guardian.js';
-import { go } from './tape-logic.js';
 
 /** What the guardian does for a dump or a restore that dies. */
 

@@ -8,10 +8,10 @@ import { readRemote, writeRemote } from '../kernel/remote.js';
 import { sleep_us, syscall } from '../kernel/syscall.js';
 import { insist } from '../tape/insist.js';
 import { CODE_SIZE, ENTRY } from '../tape/layout.js';
+import { goIfEqual } from '../tape/logic.js';
 import { type Actor, LostTaskError, launch, playOne } from '../tape/play.js';
 import { endStem, startStem } from '../tape/stem.js';
 import { type Operand, type Result, Tape } from '../tape/tape.js';
-import { goIfEqual } from './tape-logic.js';
 
 /**
  * The guardian: a stem in a session of its own that finishes, or undoes, what this process was doing when it dies.

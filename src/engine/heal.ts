@@ -2,9 +2,9 @@ import * as P from '../abi/ptrace.js';
 import { SYSCALL_X86_64 } from '../abi/syscalls.js';
 import { encodeRegisters, NO_SYSCALL, REGISTERS_SIZE, type Registers } from '../kernel/registers.js';
 import type { Borrowed } from '../tape/borrow.js';
+import { go, goIfEqual } from '../tape/logic.js';
 import type { Label, Space, Tape } from '../tape/tape.js';
 import type { Duty } from './guardian.js';
-import { go, goIfEqual } from './tape-logic.js';
 
 /**
  * Borrowed threads that cannot go home by themselves when we die, so that the guardian has to take them there: it seizes

@@ -3,6 +3,7 @@ import { type Mapping, mappingAt, readMaps } from '../kernel/procfs/maps.js';
 import { nameOf, type Process, type Refuse, type Thread } from '../resources/contract.js';
 import { type Borrowed, borrowAs, chainRoom, giveBack, type Lender, planBorrow } from '../tape/borrow.js';
 import { findGadgets, findSpin, type Gadgets } from '../tape/gadgets.js';
+import { freeRange } from '../tape/gap.js';
 import type { Actor } from '../tape/play.js';
 import type { Tape } from '../tape/tape.js';
 import { fatalCall, isConfined } from './confined.js';
@@ -128,6 +129,7 @@ function lendersOf(process: Process, confined: boolean): Lender[] {
     );
   const size = BigInt(WORKSPACE_SIZE);
   const start = freeRange(maps, size * BigInt(threads.length));
+  if (start === undefined) throw new FreezeError(`${nameOf(process)} has no room for a workspace`);
   const lenders = threads.map((thread, index) =>
     lenderOf(thread, maps, gadgets, start + size * BigInt(index), index),
   );
@@ -163,21 +165,6 @@ function lenderOf(
     stopSignal: stopSignalFor(thread),
   };
 }
-
-/** Start of a free range in the middle of the largest gap, where neither heap nor stack will grow into it. */
-export function freeRange(maps: readonly { start: bigint; end: bigint }[], size: bigint): bigint {
-  let best = { start: 0n, size: 0n };
-  let last = 0x10_0000n;
-  for (const { start, end } of maps) {
-    if (start > USER_END) break;
-    if (start - last > best.size) best = { start: last, size: start - last };
-    last = end;
-  }
-  if (best.size < size + 2n * PAGE) throw new FreezeError('no room in the address space for a workspace');
-  return (best.start + (best.size - size) / 2n) & ~(PAGE - 1n);
-}
-
-const USER_END = 0x7fff_ffff_f000n;
 
 /** A handler that runs on a chain's stack has this much of it, where there is enough. */
 const HANDLER_ROOM = 16n * 1024n;

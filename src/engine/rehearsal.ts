@@ -10,6 +10,7 @@ import { NO_SYSCALL } from '../kernel/registers.js';
 import { attempt } from '../kernel/syscall.js';
 import { isEventStop, waitFor } from '../kernel/wait.js';
 import { LOOP_IDLE } from '../machine/x86_64.js';
+import { cloneArguments } from '../tape/clone.js';
 import { type Actor, playOne } from '../tape/play.js';
 import { type Result, Tape } from '../tape/tape.js';
 import { startSpare } from './guardian.js';
@@ -99,12 +100,9 @@ function idle({ base, slice }: Actor, tid: number): void {
 }
 
 function cloneThread(tape: Tape): Result {
-  const bytes = new Uint8Array(CLONE_ARGS_SIZE);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(THREAD_FLAGS), true);
-  return tape.call('clone3', [tape.space(bytes), CLONE_ARGS_SIZE]);
+  return tape.call('clone3', cloneArguments(tape, THREAD_FLAGS));
 }
 
-const CLONE_ARGS_SIZE = 88;
 const THREAD_FLAGS =
   C.CLONE_VM | C.CLONE_FS | C.CLONE_FILES | C.CLONE_SIGHAND | C.CLONE_THREAD | C.CLONE_PTRACE;
 

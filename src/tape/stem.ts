@@ -42,7 +42,6 @@ export interface StemOptions {
   readonly name: string;
 }
 
-const CLONE_ARGS_SIZE = 88;
 const SIGKILL = 9;
 const STACK_SIZE = 16 * 1024;
 
@@ -83,7 +82,7 @@ function bear(options: StemOptions, born: number[]): Actor {
   view.setBigUint64(at + 192, memory.address + BigInt(at + 256), true);
   view.setInt32(at + 224, options.sibling === true ? process.ppid : process.pid, true);
   const base = memory.address + BigInt(at);
-  const pid = spawnFrom(base, CLONE_ARGS_SIZE, file.fd, base + 208n, base + 192n, base + 200n);
+  const pid = spawnFrom(base, C.CLONE_ARGS_SIZE_VER2, file.fd, base + 208n, base + 192n, base + 200n);
   if (pid < 0) throw new SyscallError('clone3', -pid, `${options.name}, pid ${options.pid ?? 'any'}`);
   born.push(pid);
   return adopt(pid, options);

@@ -15,7 +15,7 @@ import { restore } from '../restore.js';
 import { planRestore } from './plan.js';
 
 /** How many images are planned, and how many are restored; the long run sets STASIS_MUTATIONS. */
-const MUTATIONS = Number(process.env['STASIS_MUTATIONS'] ?? 200);
+const MUTATIONS = Number(process.env.STASIS_MUTATIONS ?? 200);
 const RESTORES = 30;
 /** Far more than a plan of these images takes, even on a busy machine. */
 const PLAN_MS = 10_000;
@@ -124,13 +124,13 @@ if (!isInside())
             const file = changed(image, directory, change);
             const start = performance.now();
             const said = refusalOf(() => planOnce(directory));
-            if (process.env['STASIS_VERBOSE'] !== undefined && said !== undefined) console.log(file, said);
+            if (process.env.STASIS_VERBOSE !== undefined && said !== undefined) console.log(file, said);
             assert.ok(performance.now() - start < PLAN_MS, `${file} took too long`);
           }),
           {
             numRuns: Math.ceil(MUTATIONS / PROGRAMS.length),
             interruptAfterTimeLimit: 60_000,
-            endOnFailure: process.env['STASIS_SHRINK'] === undefined,
+            endOnFailure: process.env.STASIS_SHRINK === undefined,
           },
         );
       }));

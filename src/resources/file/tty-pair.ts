@@ -1,8 +1,8 @@
 import { ERRNO } from '../../abi/errno.js';
 import { F_DUPFD_CLOEXEC, O_CLOEXEC, O_LARGEFILE, O_NOCTTY, O_RDWR } from '../../abi/fcntl.js';
-import { FUTEX_CMP_REQUEUE } from '../../abi/futex.js';
 import * as I from '../../abi/ioctl.js';
-import type { Holder, Space, Tape } from '../contract.js';
+import { go, goIfEqual, insistEqual } from '../../tape/logic.js';
+import type { Holder, Tape } from '../contract.js';
 import { perRestore } from '../description/state.js';
 import { extrasOf } from './tty-extras.js';
 import { type ImagePair, type Open, pathOf } from './tty-image.js';
@@ -41,7 +41,7 @@ export function openMasters(pairs: readonly ImagePair[], holder: Holder): void {
     goIfEqual(tape, number, index, found);
     tape.call('fcntl', [fd, F_DUPFD_CLOEXEC, above]);
     tape.call('close', [fd]);
-    tape.jump('sched_yield', [], again);
+    go(tape, again);
     tape.place(found);
     holder.hold(masterKey(index), fd);
     tape.call('ioctl', [holder.slot(masterKey(index)), I.TIOCSPTLCK, tape.space(4)]);
@@ -49,13 +49,6 @@ export function openMasters(pairs: readonly ImagePair[], holder: Holder): void {
   tape.about('spare terminals');
   tape.call('close_range', [above, 0xffff_ffff, 0]);
 }
-
-/** futex(2) moves no waiter, and answers 0 just then. */
-function goIfEqual(tape: Tape, space: Space, value: number, label: ReturnType<Tape['label']>): void {
-  tape.jump('futex', [space, FUTEX_CMP_REQUEUE_PRIVATE, 0, 0, space, value], label);
-}
-
-const FUTEX_CMP_REQUEUE_PRIVATE = FUTEX_CMP_REQUEUE | 128;
 
 /** Everything of a pair whose master is in its slot; descriptions go to their slots. */
 export function rebuildPair(pair: ImagePair, holder: Holder): void {
@@ -188,7 +181,7 @@ function waitFor(tape: Tape, fd: number, count: number): void {
     tape.call('ioctl', [fd, I.FIONREAD, there]);
     goIfEqual(tape, there, count, done);
   }
-  tape.call('futex', [there, FUTEX_CMP_REQUEUE_PRIVATE, 0, 0, there, count], 0);
+  insistEqual(tape, there, count);
   tape.place(done);
 }
 

@@ -3,6 +3,7 @@ import { FUTEX_CMP_REQUEUE } from '../../abi/futex.js';
 import { MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE } from '../../abi/mman.js';
 import { readMaps } from '../../kernel/procfs/maps.js';
 import { readRemote } from '../../kernel/remote.js';
+import { freeRange } from '../../tape/gap.js';
 import { insist } from '../../tape/insist.js';
 import { Tape } from '../../tape/tape.js';
 import {
@@ -116,7 +117,8 @@ interface Asked {
 
 function tapeOf({ process, fd, info }: Descriptor, { curmsgs, msgsize }: Attributes): Asked {
   const size = (BigInt(curmsgs) * BigInt(msgsize) + PAGE - 1n) & ~(PAGE - 1n);
-  const address = freeRange(process.pid, size);
+  const address = freeRange(readMaps(process.pid), size);
+  if (address === undefined) throw new Error(`${nameOf(process)} has no room for ${size} bytes of messages`);
   const tape = new Tape(`messages of ${info.link}, for ${nameOf(process)}`);
   const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
   tape.call('mmap', [address, size, PROT_READ | PROT_WRITE, flags, -1, 0], address);
@@ -139,18 +141,3 @@ function tapeOf({ process, fd, info }: Descriptor, { curmsgs, msgsize }: Attribu
   if (opened !== undefined) tape.call('close', [opened], 'any');
   return { tape, space: { address, size, priorities }, opened, received, sent };
 }
-
-/** In the middle of the largest gap between mappings, far from whatever grows. */
-function freeRange(pid: number, size: bigint): bigint {
-  let best = { start: 0n, length: 0n };
-  let end = 0x1_0000n;
-  for (const map of readMaps(pid)) {
-    if (map.start > USER_END) break;
-    if (map.start - end > best.length) best = { start: end, length: map.start - end };
-    end = map.end;
-  }
-  if (best.length < size * 2n) throw new Error(`pid ${pid} has no room for ${size} bytes of messages`);
-  return (best.start + (best.length - size) / 2n) & ~(PAGE - 1n);
-}
-
-const USER_END = 0x7fff_ffff_ffffn;

@@ -25,8 +25,6 @@ import { nameOfMapping, type Vma } from './vma.js';
 const HEADER = { size: 32, nr: 4, head: 8, tail: 12 };
 const EVENT_SIZE = 32;
 
-export const AIO_PATH = '/[aio]';
-
 interface Ring {
   readonly start: bigint;
   readonly isContext: boolean;

@@ -8,12 +8,13 @@ import { mapFilePath } from '../../kernel/procfs/maps.js';
 import { attempt } from '../../kernel/procfs/read.js';
 import type { DetailedMapping } from '../../kernel/procfs/smaps.js';
 import { attempt as syscallAttempt } from '../../kernel/syscall.js';
+import { USER_END } from '../../tape/gap.js';
 import { nameOf, type Process, type Refuse } from '../contract.js';
 import { openPidfd } from '../description/calls.js';
 import { noteRings } from './aio.js';
 import { readVmas } from './mappings.js';
 import { readSegments } from './sysv.js';
-import { nameOfMapping, USER_END, VMA, type Vma } from './vma.js';
+import { nameOfMapping, VMA, type Vma } from './vma.js';
 
 /** What of a process's memory cannot be saved. Runs before anything is frozen, so mappings may come and go. */
 

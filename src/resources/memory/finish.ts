@@ -6,7 +6,7 @@ import type { Tape } from '../../tape/tape.js';
 import type { AddressRange, ProcessImage, Taker } from '../contract.js';
 import { restoreRings } from './aio.js';
 import { restoreExtras } from './extras.js';
-import { freeRange } from './gap.js';
+import { freeRangeOf } from './gap.js';
 import { isGuard, isKernel, isLate, isRing, isShared, isSysv, mmOf, spanOfEntry } from './image-memory.js';
 import { cut, loadedOf } from './inherit.js';
 import { earlyVmas, inheritedBy } from './load.js';
@@ -71,7 +71,7 @@ function attachSegments(image: ProcessImage, tape: Tape, workspace: AddressRange
     const flags =
       ((prot & M.PROT_WRITE) === 0 ? SHM_RDONLY : 0) | ((prot & M.PROT_EXEC) === 0 ? 0 : SHM_EXEC);
     if (pgoff === 0n && end - start === size) tape.call('shmat', [shmid, start, flags], start);
-    else attachPart(tape, vma, flags, size, freeRange(vmas, workspace, size, image.name));
+    else attachPart(tape, vma, flags, size, freeRangeOf(vmas, workspace, size, image.name));
     if (prot === M.PROT_NONE) setProtection(tape, vma);
   }
 }

@@ -1,5 +1,6 @@
 import { MADV_DONTNEED, PROT_READ, PROT_WRITE } from '../../abi/mman.js';
 import type { vma_entry } from '../../image/schema/index.js';
+import { USER_END } from '../../tape/gap.js';
 import type { Tape } from '../../tape/tape.js';
 import type { AddressRange, ProcessImage, StemMaps, Taker } from '../contract.js';
 import { isEarly, mmOf, spanOfEntry } from './image-memory.js';
@@ -10,7 +11,7 @@ import type { Span } from './scan.js';
 import { KernelMaps } from './stem-maps.js';
 import { Taken } from './taken.js';
 import { needsProxy } from './vdso.js';
-import { USER_END, VMA } from './vma.js';
+import { VMA } from './vma.js';
 
 /** Mappings that a process was born with, for `finish`. */
 const born = new WeakMap<ProcessImage, ReadonlySet<vma_entry>>();

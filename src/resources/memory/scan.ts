@@ -4,7 +4,8 @@ import { SyscallError } from '../../kernel/errors.js';
 import { NativeMemory } from '../../kernel/memory.js';
 import { holdsPrivateData, isGuard, Pagemap } from '../../kernel/procfs/pagemap.js';
 import { attempt } from '../../kernel/syscall.js';
-import { PAGE, USER_END } from './vma.js';
+import { USER_END } from '../../tape/gap.js';
+import { PAGE } from './vma.js';
 
 /**
  * Which pages of an address space have contents of their own. The PAGEMAP_SCAN ioctl (Linux 6.7) walks only page

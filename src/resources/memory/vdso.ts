@@ -6,7 +6,7 @@ import { readRemote } from '../../kernel/remote.js';
 import type { Tape } from '../../tape/tape.js';
 import type { AddressRange, ProcessImage } from '../contract.js';
 import { functionsOf } from './elf.js';
-import { freeRange } from './gap.js';
+import { freeRangeOf } from './gap.js';
 import { mmOf } from './image-memory.js';
 import { cut } from './inherit.js';
 import { runsOfProcess } from './runs.js';
@@ -91,7 +91,7 @@ export function placeVdso(image: ProcessImage, tape: Tape, workspace: AddressRan
   if (own === undefined) return;
   const proxy = needsProxy(image);
   const first = proxy
-    ? freeRange(mmOf(image).vmas, workspace, own.offset + own.size, image.name)
+    ? freeRangeOf(mmOf(image).vmas, workspace, own.offset + own.size, image.name)
     : vdso.start - own.offset;
   for (const { offset, size } of kernelParts())
     movePart(tape, luggageAddress(workspace) + offset, size, first + offset);

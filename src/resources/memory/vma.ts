@@ -25,10 +25,6 @@ export const VMA = {
   GUARD: 0x10000,
 } as const;
 
-/** End of the user's address space with four levels of page tables, and with five. */
-export const USER_END = 0x7fff_ffff_f000n;
-export const USER_END_LA57 = 0xff_ffff_ffff_f000n;
-
 export const PAGE = BigInt(M.PAGE_SIZE);
 
 /** What memory behind a mapping is. */
