@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { ImageDirectory, writeAll } from './directory.js';
 import { ImageError, reason } from './errors.js';
+import { isRecord } from './json.js';
 import { isRawFile, kindOfFile, pagemapOfFile } from './kinds.js';
 import type { ImageReader } from './reader.js';
 import { CHECKSUMS_FILE } from './writer.js';
@@ -102,16 +103,12 @@ export function writeChecksums(reader: ImageReader, sums: Checksums = computeChe
   directory.rename(TEMPORARY, CHECKSUMS_FILE);
 }
 
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
 function isDigest(value: unknown): value is string {
   return typeof value === 'string' && Buffer.from(value, 'base64').length === DIGEST_BYTES;
 }
 
 function parseEntry(value: unknown): FileChecksum | undefined {
-  if (!isObject(value)) return undefined;
+  if (!isRecord(value)) return undefined;
   const { bytes, digest: sum, chunks } = value;
   if (typeof bytes !== 'number' || !Number.isSafeInteger(bytes) || bytes < 0 || !isDigest(sum))
     return undefined;
@@ -122,7 +119,7 @@ function parseEntry(value: unknown): FileChecksum | undefined {
 
 function parse(text: string): Checksums {
   const value: unknown = JSON.parse(text);
-  if (!isObject(value) || !isObject(value.files)) throw new Error('no table of files');
+  if (!isRecord(value) || !isRecord(value.files)) throw new Error('no table of files');
   if (value.version !== VERSION || value.algorithm !== ALGORITHM || value.chunk_bytes !== CHUNK_BYTES) {
     throw new Error(`an unknown version (${value.version}) or algorithm (${value.algorithm})`);
   }
@@ -169,10 +166,4 @@ export function verifyChecksums(reader: ImageReader, sums: Checksums): ChecksumP
     if (!sums.has(name)) problems.push({ file: name, message: 'has no checksum: it was added later' });
   }
   return problems;
-}
-
-/** Whether a chunk of a pages file, as it was loaded, is what was written; true where nothing is known of it. */
-export function chunkMatches(sums: Checksums, name: string, index: number, bytes: Uint8Array): boolean {
-  const expected = sums.get(name)?.chunks?.[index];
-  return expected === undefined || expected === digest(bytes);
 }

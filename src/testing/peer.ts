@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** Another engine of the same image format: a criu binary that the environment names, for tests of the exchange. */
-const PEER = process.env['STASIS_PEER'];
+const PEER = process.env.STASIS_PEER;
 
 /** Why tests with the peer cannot run here; false where they can, as node:test wants it. */
 export const SKIP_PEER: string | false =

@@ -1,4 +1,5 @@
-import { ImageError, type ImageReader, type ImageWriter } from '../../image/index.js';
+import type { ImageReader, ImageWriter } from '../../image/index.js';
+import { isRecord, readJson } from '../../image/json.js';
 
 /**
  * Locks by flock(2) whose description no descriptor has any more, only mappings of one process: how a Java virtual
@@ -19,23 +20,15 @@ export function writeMappedLocks(locks: MappedLocks, writer: ImageWriter): void 
   writer.writeBytes(FILE, [Buffer.from(JSON.stringify(Object.fromEntries(locks)))]);
 }
 
-const byReader = new WeakMap<ImageReader, MappedLocks>();
-
 export function readMappedLocks(reader: ImageReader): MappedLocks {
-  const known = byReader.get(reader);
-  if (known !== undefined) return known;
-  const bytes = reader.bytes(FILE);
-  const locks = bytes === undefined ? new Map<string, 'READ' | 'WRITE'>() : parse(bytes);
-  byReader.set(reader, locks);
-  return locks;
+  return readJson(reader, FILE, decode) ?? new Map();
 }
 
-function parse(bytes: Uint8Array): MappedLocks {
-  const value: unknown = JSON.parse(Buffer.from(bytes).toString());
-  if (typeof value !== 'object' || value === null) throw new ImageError(FILE, 'holds no object');
+function decode(content: unknown): MappedLocks {
+  if (!isRecord(content)) throw new Error('holds no object');
   return new Map(
-    Object.entries(value).map(([key, type]) => {
-      if (type !== 'READ' && type !== 'WRITE') throw new ImageError(FILE, `${key} is no type of lock`);
+    Object.entries(content).map(([key, type]) => {
+      if (type !== 'READ' && type !== 'WRITE') throw new Error(`${key} is no type of lock`);
       return [key, type];
     }),
   );

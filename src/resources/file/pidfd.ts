@@ -11,8 +11,10 @@ import {
 } from '../../abi/process.js';
 import { SIG_SETMASK } from '../../abi/signal.js';
 import { createMessage, ImageError, type pidfd_entry } from '../../image/index.js';
+import { isRecord, readJson } from '../../image/json.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
+import { cloneArguments } from '../../tape/clone.js';
 import type { Branch } from '../../tape/tape.js';
 import type { Descriptor, DumpContext, FileKind, Holder, Process, Tape } from '../contract.js';
 import { refusalOf, refuseNow } from '../description/described.js';
@@ -128,18 +130,15 @@ function keepExit(ino: number, taken: number, context: DumpContext): void {
 }
 
 /** Wait statuses of an image; those it does not tell are 0. */
-const savedExits = perRestore(({ reader }) => {
-  const bytes = reader.bytes(EXITS_FILE);
-  const parsed: unknown = bytes === undefined ? {} : JSON.parse(Buffer.from(bytes).toString());
-  if (typeof parsed !== 'object' || parsed === null) throw new ImageError(EXITS_FILE, 'is no object');
+function decodeExits(content: unknown): Map<number, number> {
+  if (!isRecord(content)) throw new Error('is no object');
   return new Map(
-    Object.entries(parsed).map(([ino, status]) => {
-      if (!/^\d+$/.test(ino) || !Number.isInteger(status))
-        throw new ImageError(EXITS_FILE, `has no status for ${ino}`);
+    Object.entries(content).map(([ino, status]) => {
+      if (!/^\d+$/.test(ino) || !Number.isInteger(status)) throw new Error(`has no status for ${ino}`);
       return [Number(ino), Number(status)];
     }),
   );
-});
+}
 
 const dead = perRestore(({ reader }) =>
   reader
@@ -160,16 +159,13 @@ function buryAll(ino: number, holder: Holder): void {
   if (buried(holder).has(ino)) return;
   buried(holder).add(ino);
   const { tape } = holder;
-  const status = savedExits(holder).get(ino) ?? 0;
-  const arguments_ = tape.space(CLONE_ARGS_SIZE);
-  const child = tape.clone([arguments_, CLONE_ARGS_SIZE], (task) => endAs(status, task, tape));
+  const status = readJson(holder.reader, EXITS_FILE, decodeExits)?.get(ino) ?? 0;
+  const child = tape.clone(cloneArguments(tape, 0), (task) => endAs(status, task, tape));
   for (const entry of dead(holder))
     if (entry.ino === ino)
       holder.hold(keyOf(entry), tape.call('pidfd_open', [child, entry.flags & OPEN_FLAGS]));
   tape.call('waitid', [P_PID, child, 0, WEXITED | __WALL, 0]);
 }
-
-const CLONE_ARGS_SIZE = 88;
 
 /** A signal in the low seven bits of a wait status, or what it exited with in the next byte. */
 function endAs(status: number, task: Branch, tape: Tape): void {

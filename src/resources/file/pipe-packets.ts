@@ -1,5 +1,5 @@
 import type { ImageReader, ImageWriter } from '../../image/index.js';
-import { ImageError } from '../../image/index.js';
+import { isRecord, readJson } from '../../image/json.js';
 import type { PipeContents } from './pipe-data.js';
 
 /**
@@ -16,19 +16,16 @@ export function writePackets(contents: readonly PipeContents[], writer: ImageWri
 }
 
 export function readPackets(reader: ImageReader): Map<number, readonly number[]> {
-  const bytes = reader.bytes(FILE);
-  if (bytes === undefined) return new Map();
-  return new Map(Object.entries(parse(bytes)).map(([id, lengths]) => [Number(id), lengthsOf(id, lengths)]));
+  return readJson(reader, FILE, decode) ?? new Map();
 }
 
-function parse(bytes: Uint8Array): object {
-  const value: unknown = JSON.parse(Buffer.from(bytes).toString());
-  if (typeof value !== 'object' || value === null) throw new ImageError(FILE, 'holds no object');
-  return value;
+function decode(content: unknown): Map<number, readonly number[]> {
+  if (!isRecord(content)) throw new Error('holds no object');
+  return new Map(Object.entries(content).map(([id, lengths]) => [Number(id), lengthsOf(id, lengths)]));
 }
 
 function lengthsOf(id: string, lengths: unknown): number[] {
   if (!Array.isArray(lengths) || !lengths.every((length) => Number.isSafeInteger(length) && length >= 0))
-    throw new ImageError(FILE, `${id} has no list of lengths`);
+    throw new Error(`${id} has no list of lengths`);
   return lengths as number[];
 }

@@ -1,4 +1,5 @@
-import { ImageError, type ImageReader, type ImageWriter } from '../../image/index.js';
+import type { ImageReader, ImageWriter } from '../../image/index.js';
+import { isRecord, readJson } from '../../image/json.js';
 import { perRestore } from '../description/state.js';
 
 /** What CRIU's format has no place for, in a file of our own, which CRIU ignores. */
@@ -40,14 +41,15 @@ export function writeExtras(extras: TerminalExtras, writer: ImageWriter): void {
 }
 
 export function readExtras(reader: ImageReader): TerminalExtras {
-  const bytes = reader.bytes(FILE);
-  if (bytes === undefined) return NONE;
-  const value: unknown = JSON.parse(Buffer.from(bytes).toString());
-  if (!isExtras(value)) throw new ImageError(FILE, 'is not what was written');
-  return value;
+  return readJson(reader, FILE, decode) ?? NONE;
 }
 
 export const extrasOf = perRestore(({ reader }) => readExtras(reader));
+
+function decode(content: unknown): TerminalExtras {
+  if (!isExtras(content)) throw new Error('is not what was written');
+  return content;
+}
 
 function isExtras(value: unknown): value is TerminalExtras {
   if (!isRecord(value)) return false;
@@ -66,7 +68,7 @@ function isPair(value: unknown): value is PairExtras {
   if (!isRecord(value)) return false;
   const { owner, closed, untreated, stopped, foreground } = value;
   const isOwner = (it: unknown): boolean =>
-    isRecord(it) && isNumber(it['uid']) && isNumber(it['gid']) && isNumber(it['mode']);
+    isRecord(it) && isNumber(it.uid) && isNumber(it.gid) && isNumber(it.mode);
   return (
     (owner === undefined || isOwner(owner)) &&
     isFlag(closed) &&
@@ -77,11 +79,7 @@ function isPair(value: unknown): value is PairExtras {
 }
 
 function isFile(value: unknown): value is FileExtras {
-  return isRecord(value) && isNumber(value['index'] ?? 0) && isFlag(value['hungUp']);
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null;
+  return isRecord(value) && isNumber(value.index ?? 0) && isFlag(value.hungUp);
 }
 
 function isNumber(value: unknown): value is number {

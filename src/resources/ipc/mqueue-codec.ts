@@ -1,4 +1,5 @@
-import { ImageError, type ImageReader } from '../../image/index.js';
+import type { ImageReader } from '../../image/index.js';
+import { isRecord, readJson } from '../../image/json.js';
 
 /**
  * stasis-mqueues.json: POSIX message queues, for which CRIU's format has nothing. files.img names them as external
@@ -106,19 +107,7 @@ function limits<K extends string>(
   return found as Record<K, number>;
 }
 
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
 /** Throws ImageError. */
 export function readMqueues(reader: ImageReader): Mqueues {
-  const bytes = reader.bytes(MQUEUE_FILE);
-  if (bytes === undefined) return { queues: [], files: [] };
-  try {
-    return decodeMqueues(JSON.parse(Buffer.from(bytes).toString()));
-  } catch (error) {
-    throw new ImageError(MQUEUE_FILE, error instanceof Error ? error.message : String(error), {
-      cause: error,
-    });
-  }
+  return readJson(reader, MQUEUE_FILE, decodeMqueues) ?? { queues: [], files: [] };
 }

@@ -6,13 +6,14 @@ import { test } from 'node:test';
 import { GETPID, IPC_RMID, SETVAL } from '../../abi/ipc.js';
 import { dump } from '../../engine/dump.js';
 import { restore } from '../../engine/restore.js';
+import type { ImageReader } from '../../image/index.js';
 import { readTree } from '../../kernel/procfs/tree.js';
 import { attempt } from '../../kernel/syscall.js';
 import { untilGone } from '../../testing/gone.js';
 import { CHECKPOINT, RESTORE } from '../../testing/options.js';
 import { Subject } from '../../testing/subject.js';
 import { type SemaphoreSet, valuesOf } from './semaphore-sets.js';
-import { decodeAdjustments } from './semaphores.js';
+import { adjustmentsIn } from './semaphores.js';
 
 /** The sets are this test's own: in an IPC namespace that ends with it. */
 function inOwnNamespace(): boolean {
@@ -192,7 +193,7 @@ if libc.syscall(56, 0x40000 | 17, 0, 0, 0, 0) == 0:
 
 test('what is in the file is checked', () => {
   const good = { pid: 1, set: 2, key: 3, adjustments: [[0, -5]] };
-  assert.deepEqual(decodeAdjustments(JSON.stringify({ version: 1, undo: [good] })), [good]);
+  assert.deepEqual(adjustmentsIn(imageOf({ version: 1, undo: [good] })), [good]);
   for (const bad of [
     { version: 2, undo: [good] },
     { version: 1 },
@@ -200,5 +201,9 @@ test('what is in the file is checked', () => {
     { version: 1, undo: [{ ...good, adjustments: [[0, 40000]] }] },
     { version: 1, undo: [{ ...good, pid: 'x' }] },
   ])
-    assert.throws(() => decodeAdjustments(JSON.stringify(bad)), /stasis-sysv-sem\.json/);
+    assert.throws(() => adjustmentsIn(imageOf(bad)), /stasis-sysv-sem\.json/);
 });
+
+function imageOf(undo: unknown): ImageReader {
+  return { bytes: () => Buffer.from(JSON.stringify(undo)) } as unknown as ImageReader;
+}

@@ -1,5 +1,6 @@
 import { KCMP_SYSVSEM } from '../../abi/process.js';
-import { ImageError, type ImageReader } from '../../image/index.js';
+import type { ImageReader } from '../../image/index.js';
+import { isRecord, readJson } from '../../image/json.js';
 import { attempt } from '../../kernel/syscall.js';
 import {
   type DumpContext,
@@ -127,34 +128,18 @@ function checkSet({ set, key }: Adjustments, name: string): void {
     );
 }
 
-const byReader = new WeakMap<ImageReader, readonly Adjustments[]>();
-
-function adjustmentsIn(reader: ImageReader): readonly Adjustments[] {
-  const known = byReader.get(reader);
-  if (known !== undefined) return known;
-  const bytes = reader.bytes(FILE);
-  const read = bytes === undefined ? [] : decodeAdjustments(Buffer.from(bytes).toString());
-  byReader.set(reader, read);
-  return read;
-}
-
 /** Throws ImageError. */
-export function decodeAdjustments(text: string): Adjustments[] {
-  try {
-    const content: unknown = JSON.parse(text);
-    if (!isRecord(content) || content.version !== VERSION || !Array.isArray(content.undo))
-      throw new Error(`is not of version ${VERSION}`);
-    return content.undo.map((each: unknown, index) => {
-      if (!isAdjustments(each)) throw new Error(`entry ${index} is not as it should be`);
-      return each;
-    });
-  } catch (error) {
-    throw new ImageError(FILE, error instanceof Error ? error.message : String(error), { cause: error });
-  }
+export function adjustmentsIn(reader: ImageReader): readonly Adjustments[] {
+  return readJson(reader, FILE, decode) ?? [];
 }
 
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
+function decode(content: unknown): readonly Adjustments[] {
+  if (!isRecord(content) || content.version !== VERSION || !Array.isArray(content.undo))
+    throw new Error(`is not of version ${VERSION}`);
+  return content.undo.map((each: unknown, index) => {
+    if (!isAdjustments(each)) throw new Error(`entry ${index} is not as it should be`);
+    return each;
+  });
 }
 
 function isAdjustments(value: unknown): value is Adjustments {

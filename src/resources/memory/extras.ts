@@ -1,5 +1,5 @@
 import { PR_SET_VMA, PR_SET_VMA_ANON_NAME } from '../../abi/prctl.js';
-import { ImageError } from '../../image/errors.js';
+import { isRecord, readJson } from '../../image/json.js';
 import type { ImageReader } from '../../image/reader.js';
 import type { ImageWriter } from '../../image/writer.js';
 import type { Tape } from '../../tape/tape.js';
@@ -39,18 +39,19 @@ export function writeExtras(pid: number, vmas: readonly Vma[], writer: ImageWrit
 }
 
 function readExtras(reader: ImageReader, pid: number): Extra[] {
-  const bytes = reader.bytes(fileOf(pid));
-  if (bytes === undefined) return [];
-  const parsed: unknown = JSON.parse(Buffer.from(bytes).toString());
-  if (!Array.isArray(parsed)) throw new ImageError(`${reader.directory}/${fileOf(pid)}`, 'is no list');
-  return parsed.map((item: unknown) => parseExtra(item, `${reader.directory}/${fileOf(pid)}`));
+  return readJson(reader, fileOf(pid), decode) ?? [];
 }
 
-function parseExtra(item: unknown, file: string): Extra {
-  const { start, end, name, sealed } = (item ?? {}) as Record<string, unknown>;
+function decode(content: unknown): Extra[] {
+  if (!Array.isArray(content)) throw new Error('is no list');
+  return content.map(parseExtra);
+}
+
+function parseExtra(item: unknown): Extra {
+  const { start, end, name, sealed } = isRecord(item) ? item : {};
   const isAddress = (value: unknown): value is string =>
     typeof value === 'string' && /^[0-9a-f]+$/.test(value);
-  if (!isAddress(start) || !isAddress(end)) throw new ImageError(file, 'has a mapping without a range');
+  if (!isAddress(start) || !isAddress(end)) throw new Error('has a mapping without a range');
   return { start, end, ...(typeof name === 'string' ? { name } : {}), sealed: sealed === true };
 }
 

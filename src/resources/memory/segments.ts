@@ -1,5 +1,6 @@
 import { closeSync } from 'node:fs';
 import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../../abi/fcntl.js';
+import { isRecord, readJson } from '../../image/json.js';
 import type { ImageReader } from '../../image/reader.js';
 import type { ImageWriter } from '../../image/writer.js';
 import { scratchString } from '../../kernel/memory.js';
@@ -55,19 +56,19 @@ export function dumpSegments(
 
 /** The segments of an image; none where the file is missing. */
 export function segmentsOf(reader: ImageReader): Segment[] {
-  const bytes = reader.bytes(FILE);
-  if (bytes === undefined) return [];
-  const parsed: unknown = JSON.parse(Buffer.from(bytes).toString());
-  if (!Array.isArray(parsed)) throw new Error(`${reader.directory}/${FILE}: no list of segments`);
-  return parsed.map((item: unknown) => segmentFrom(item, reader));
+  return readJson(reader, FILE, decode) ?? [];
+}
+
+function decode(content: unknown): Segment[] {
+  if (!Array.isArray(content)) throw new Error('is no list of segments');
+  return content.map(segmentFrom);
 }
 
 const KEYS = ['key', 'shmid', 'mode', 'size', 'uid', 'gid'] as const;
 
-function segmentFrom(item: unknown, reader: ImageReader): Segment {
-  const record = (typeof item === 'object' && item !== null ? item : {}) as Record<string, unknown>;
+function segmentFrom(item: unknown): Segment {
+  const record = isRecord(item) ? item : {};
   for (const key of KEYS)
-    if (!Number.isSafeInteger(record[key]))
-      throw new Error(`${reader.directory}/${FILE}: a segment without a number for ${key}`);
+    if (!Number.isSafeInteger(record[key])) throw new Error(`has a segment without a number for ${key}`);
   return record as unknown as Segment;
 }

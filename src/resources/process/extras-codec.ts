@@ -1,3 +1,4 @@
+import { isRecord } from '../../image/json.js';
 /** The content of stasis-tasks.json. Numbers of 64 bits are decimal strings; masks are hexadecimal ones. */
 
 /** struct sched_attr beyond policy, nice and priority: what sched_setattr(2) takes. Times in nanoseconds. */
@@ -68,8 +69,6 @@ type Check = (value: unknown) => boolean;
 const isNumber: Check = (value) => Number.isSafeInteger(value);
 const isHex: Check = (value) => typeof value === 'string' && /^[0-9a-f]{1,4096}$/.test(value);
 const isDecimal: Check = (value) => typeof value === 'string' && /^\d{1,20}$/.test(value);
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
 const isOptionalNumber: Check = (value) => value === undefined || isNumber(value);
 
 function recordOf(checks: Readonly<Record<string, Check>>): Check {

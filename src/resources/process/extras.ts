@@ -1,4 +1,4 @@
-import { ImageError } from '../../image/errors.js';
+import { readJson } from '../../image/json.js';
 import type { ImageReader } from '../../image/reader.js';
 import type { DumpContext } from '../contract.js';
 import { decodeExtras, type MutableExtras, type TaskExtras } from './extras-codec.js';
@@ -10,7 +10,6 @@ import { decodeExtras, type MutableExtras, type TaskExtras } from './extras-code
 export const EXTRAS_FILE = 'stasis-tasks.json';
 
 const beingDumped = new WeakMap<DumpContext, Map<number, MutableExtras>>();
-const beingRestored = new WeakMap<ImageReader, ReadonlyMap<number, TaskExtras>>();
 
 /** What a dump gathers about a thread, by its id in the image; states fill it in. */
 export function extrasOf(context: DumpContext, insideTid: number): MutableExtras {
@@ -37,21 +36,5 @@ function encode(extras: TaskExtras): unknown {
 
 /** What an image says of a thread besides its core; undefined where it says nothing. Throws ImageError. */
 export function extrasFor(reader: ImageReader, tid: number): TaskExtras | undefined {
-  let all = beingRestored.get(reader);
-  if (all === undefined) {
-    all = readExtras(reader);
-    beingRestored.set(reader, all);
-  }
-  return all.get(tid);
-}
-
-function readExtras(reader: ImageReader): ReadonlyMap<number, TaskExtras> {
-  const bytes = reader.bytes(EXTRAS_FILE);
-  if (bytes === undefined) return new Map();
-  try {
-    return decodeExtras(JSON.parse(Buffer.from(bytes).toString()));
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new ImageError(EXTRAS_FILE, why, { cause: error });
-  }
+  return readJson(reader, EXTRAS_FILE, decodeExtras)?.get(tid);
 }

@@ -163,7 +163,7 @@ while True:
 `;
 
 /** How often every blocked call is frozen and let go; STASIS_THAWS=1000 is the long run, some minutes. */
-const FREEZES = Number(process.env['STASIS_THAWS'] ?? 12);
+const FREEZES = Number(process.env.STASIS_THAWS ?? 12);
 
 /** Wait until the subject sleeps in the call, perhaps one that the kernel makes again. */
 function waitUntilIn(pid: number, call: SyscallName): void {

@@ -1,3 +1,4 @@
+import { isRecord } from '../../image/json.js';
 /** The content of stasis-sockets.json. Bytes are hexadecimal, contents of datagrams base64. */
 
 /** A multicast group that a socket is a member of, with its source filter (RFC 3678). */
@@ -45,8 +46,6 @@ const SOCKETS_MAX = 1 << 22;
 const LIST_MAX = 1 << 20;
 
 type Check = (value: unknown) => boolean;
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
 const isNumber: Check = (value) =>
   Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 0xffff_ffff;
 const isHex: Check = (value) => typeof value === 'string' && /^(?:[0-9a-f]{2}){0,4096}$/.test(value);

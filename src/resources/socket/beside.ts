@@ -1,4 +1,4 @@
-import { ImageError } from '../../image/errors.js';
+import { readJson } from '../../image/json.js';
 import type { ImageReader } from '../../image/reader.js';
 import type { DumpContext } from '../contract.js';
 import { perDump } from '../description/state.js';
@@ -16,7 +16,6 @@ interface Gathered {
 }
 
 const gathered = perDump<Gathered>(() => ({ sockets: new Map(), isWritten: false }));
-const beingRestored = new WeakMap<ImageReader, ReadonlyMap<number, BesideSocket>>();
 
 /** What a dump gathers about a socket; any kind of socket fills it in. */
 export function besideOf(context: DumpContext, id: number): MutableBeside {
@@ -38,21 +37,5 @@ export function writeBeside(context: DumpContext): void {
 
 /** What an image says of a socket besides its entry. Throws ImageError. */
 export function besideFor(reader: ImageReader, id: number): BesideSocket {
-  let all = beingRestored.get(reader);
-  if (all === undefined) {
-    all = read(reader);
-    beingRestored.set(reader, all);
-  }
-  return all.get(id) ?? {};
-}
-
-function read(reader: ImageReader): ReadonlyMap<number, BesideSocket> {
-  const bytes = reader.bytes(BESIDE_FILE);
-  if (bytes === undefined) return new Map();
-  try {
-    return decodeBeside(JSON.parse(Buffer.from(bytes).toString()));
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new ImageError(BESIDE_FILE, why, { cause: error });
-  }
+  return readJson(reader, BESIDE_FILE, decodeBeside)?.get(id) ?? {};
 }

@@ -1,8 +1,8 @@
 import { SO_DOMAIN, SO_PROTOCOL, SO_TYPE, SOL_SOCKET } from '../../abi/socket.js';
-import { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
 import type { Descriptor, DescriptorInfo } from '../contract.js';
+import { throughDuplicate } from './duplicate.js';
 
 /** What a socket was made with: socket(2)'s three arguments, and the inode of sockfs that /proc shows. */
 export interface SocketIdentity {
@@ -26,35 +26,30 @@ const RECENT_MS = 10_000;
 const RECENT_MAX = 100_000;
 
 /** Undefined for what is no socket, or was closed meanwhile. Asks a duplicate once per look at the descriptor. */
-export function identify({ process, fd, info }: Descriptor): SocketIdentity | undefined {
+export function identify(descriptor: Descriptor): SocketIdentity | undefined {
+  const { info } = descriptor;
   const match = LINK.exec(info.link);
   if (match === null) return undefined;
-  if (!known.has(info)) known.set(info, identityOf(process.pid, fd, Number(match[1])));
+  if (!known.has(info)) known.set(info, identityOf(descriptor, Number(match[1])));
   return known.get(info);
 }
 
-function identityOf(pid: number, fd: number, inode: number): SocketIdentity | undefined {
+function identityOf(descriptor: Descriptor, inode: number): SocketIdentity | undefined {
   const now_ms = performance.now();
   const seen = recent.get(inode);
   if (seen !== undefined && now_ms - seen.at_ms < RECENT_MS) return seen.identity;
-  const identity = ask(pid, fd, inode);
+  const identity = ask(descriptor, inode);
   if (recent.size > RECENT_MAX) recent.clear();
   if (identity !== undefined) recent.set(inode, { identity, at_ms: now_ms });
   return identity;
 }
 
-function ask(pid: number, fd: number, inode: number): SocketIdentity | undefined {
-  const pidfd = attempt('pidfd_open', [pid, 0]);
-  if (pidfd < 0) return undefined;
-  using process = new OwnedFd(pidfd);
-  const duplicate = attempt('pidfd_getfd', [process.fd, fd, 0]);
-  if (duplicate < 0) return undefined;
-  using taken = new OwnedFd(duplicate);
-  const [family, type, protocol] = [SO_DOMAIN, SO_TYPE, SO_PROTOCOL].map((option) =>
-    number(taken.fd, option),
-  );
-  if (family === undefined || type === undefined || protocol === undefined) return undefined;
-  return { family, type, protocol, inode };
+function ask(descriptor: Descriptor, inode: number): SocketIdentity | undefined {
+  return throughDuplicate(descriptor, (taken) => {
+    const [family, type, protocol] = [SO_DOMAIN, SO_TYPE, SO_PROTOCOL].map((option) => number(taken, option));
+    if (family === undefined || type === undefined || protocol === undefined) return undefined;
+    return { family, type, protocol, inode };
+  });
 }
 
 function number(fd: number, option: number): number | undefined {

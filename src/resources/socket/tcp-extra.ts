@@ -1,5 +1,6 @@
 import * as S from '../../abi/socket.js';
-import { ImageError, type ImageReader, type ImageWriter } from '../../image/index.js';
+import type { ImageReader, ImageWriter } from '../../image/index.js';
+import { isRecord, readJson } from '../../image/json.js';
 import type { DumpContext, Result, Tape } from '../contract.js';
 import { perDump } from '../description/state.js';
 import { getBytes, getNumber, setBytes, setNumber } from './option-bytes.js';
@@ -90,43 +91,33 @@ export function writeExtras(extras: ReadonlyMap<number, TcpExtra>, writer: Image
   if (worth.length > 0) writer.writeBytes(FILE, [Buffer.from(JSON.stringify(Object.fromEntries(worth)))]);
 }
 
-export function readExtras(reader: ImageReader): Map<number, TcpExtra> {
-  const bytes = reader.bytes(FILE);
-  if (bytes === undefined) return new Map();
-  const value = parseJson(bytes);
-  if (!isObject(value)) throw new ImageError(FILE, 'holds no object');
-  return new Map(Object.entries(value).map(([id, extra]) => [Number(id), parse(id, extra)]));
+export function readExtras(reader: ImageReader): ReadonlyMap<number, TcpExtra> {
+  return readJson(reader, FILE, decode) ?? new Map();
 }
 
-function parseJson(bytes: Uint8Array): unknown {
-  try {
-    return JSON.parse(Buffer.from(bytes).toString());
-  } catch (error) {
-    throw new ImageError(FILE, 'is no JSON', { cause: error });
-  }
+function decode(content: unknown): Map<number, TcpExtra> {
+  if (!isRecord(content)) throw new Error('holds no object');
+  return new Map(Object.entries(content).map(([id, extra]) => [Number(id), decodeExtra(id, extra)]));
 }
 
-function parse(id: string, extra: unknown): TcpExtra {
+function decodeExtra(id: string, extra: unknown): TcpExtra {
   const fail = (what: string): never => {
-    throw new ImageError(FILE, `${id}: ${what}`);
+    throw new Error(`${id}: ${what}`);
   };
   if (
-    !isObject(extra) ||
-    !isObject(extra.options) ||
+    !isRecord(extra) ||
+    !isRecord(extra.options) ||
     !Object.values(extra.options).every(Number.isSafeInteger)
   )
     return fail('has no options');
   const { congestion, local, hasError } = extra;
   if (congestion !== undefined && (typeof congestion !== 'string' || congestion.length >= CONGESTION_SIZE))
     fail('its congestion control is no name');
-  if (local !== undefined && !(isObject(local) && isPort(local.port) && isWords(local.words)))
+  if (local !== undefined && !(isRecord(local) && isPort(local.port) && isWords(local.words)))
     fail('its address is none');
   if (hasError !== undefined && typeof hasError !== 'boolean') fail('its error is no flag');
+  // SAFETY: just that was looked at.
   return extra as unknown as TcpExtra;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function isPort(value: unknown): boolean {

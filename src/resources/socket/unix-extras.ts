@@ -1,4 +1,5 @@
-import { ImageError, type ImageReader, type ImageWriter } from '../../image/index.js';
+import type { ImageReader, ImageWriter } from '../../image/index.js';
+import { readJson } from '../../image/json.js';
 
 /**
  * stasis-unix.json: what CRIU's format has no field for, by the id of the socket's file. CRIU ignores it; without it (in
@@ -54,13 +55,7 @@ function encodeBytes(_key: string, value: unknown): unknown {
 }
 
 export function readExtras(reader: ImageReader): ReadonlyMap<number, UnixExtras> {
-  const bytes = reader.bytes(FILE);
-  if (bytes === undefined) return new Map();
-  try {
-    return decodeUnixExtras(JSON.parse(Buffer.from(bytes).toString()));
-  } catch (error) {
-    throw new ImageError(FILE, error instanceof Error ? error.message : String(error), { cause: error });
-  }
+  return readJson(reader, FILE, decodeUnixExtras) ?? new Map();
 }
 
 /** Throws Error saying which field of which socket is not as it should be; unknown fields are a later release's. */
