@@ -1,37 +1,23 @@
-import { randomUUID } from 'node:crypto';
 import { writeChecksums } from '../image/checksums.js';
 import { ImageWriter } from '../image/index.js';
 import { ImageReader } from '../image/reader.js';
 import { sleep_us } from '../kernel/syscall.js';
 import { statistics } from '../kernel/wait.js';
-import type {
-  Actor,
-  DumpContext,
-  Kept,
-  MemoryReport,
-  PendingMemory,
-  Process,
-  Refusal,
-} from '../resources/contract.js';
-import { DescriptorCollector } from '../resources/file/index.js';
-import { MemfdCollector } from '../resources/memory/index.js';
-import { dumpExtendedRegisters } from '../resources/process/index.js';
-import { insist } from '../tape/insist.js';
-import { ask, playOn } from './ask.js';
+import type { Actor, Process, Refusal } from '../resources/contract.js';
+import { ask } from './ask.js';
 import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
 import { type Commitment, commitmentOf } from './commitment.js';
 import { Copies } from './copies.js';
-import { commitDuty, undoDuty } from './duties.js';
+import { Dumping } from './dumping.js';
+import { commitDuty } from './duties.js';
 import { type MoveError, PassingError, UnsupportedError } from './errors.js';
 import { Frozen } from './freeze.js';
 import { type Duty, Guardian } from './guardian.js';
-import { Identities } from './identity.js';
 import { Loan } from './lend.js';
 import type { CheckpointOptions, CheckpointReport } from './options.js';
-import { fileKinds, memory, taskStates } from './registry.js';
 import { rehearse } from './rehearsal.js';
-import { inventoryOf, writeTree } from './tree-image.js';
+import { inventoryOf } from './tree-image.js';
 
 /**
  * Save a tree. Each phase is a barrier; whatever fails before the commit undoes what was done, in reverse order, by
@@ -61,12 +47,7 @@ const PAUSE_US = 20_000;
 function dumpOnce(options: CheckpointOptions): CheckpointReport {
   const clock = new PhaseClock(options.hooks.phase);
 
-  clock.start('look');
-  refuseAll(refusalsOf(options.pid, options));
-  if (options.rehearsed) {
-    clock.start('rehearse');
-    rehearse(dump, options);
-  }
+  prepare(options, clock);
   const stopsBefore = statistics.stops;
   const commitment = commitmentOf(options);
   using writer = new ImageWriter(commitment.target);
@@ -79,10 +60,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   using frozen = Frozen.freeze(options.pid, options.timeout_ms);
   const frozen_start = now_ms();
   const { processes } = frozen;
-  guardian.know(
-    living(processes).map(({ pid }) => pid),
-    commitment.descriptors,
-  );
+  guardian.know(living(processes), commitment.descriptors);
   using dumping = new Dumping(writer, processes, options, guardian, commitment);
 
   clock.start('borrow');
@@ -105,11 +83,8 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   loan.giveBack();
 
   // All that is left to write is in our hands, and memory in the copies.
-  const { committed } = options.hooks;
-  if (options.afterwards === 'run' && committed === undefined) {
-    dumping.letGo('goes on');
-    frozen.thaw();
-  }
+  const isThawed = options.afterwards === 'run' && options.hooks.committed === undefined;
+  if (isThawed) goOn(dumping, frozen);
   const thawed = now_ms();
 
   clock.start('write');
@@ -120,10 +95,54 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   dumping.writeTree();
 
   clock.start('commit');
+  settle({ options, guardian, commitment, writer, frozen, dumping });
+  const gone = now_ms();
+  clock.stop();
+
+  return {
+    directory: options.directory,
+    warning: addChecksums(options),
+    processes: processes.length,
+    threads: frozen.threads.length,
+    freezing_ms: frozen_start - freeze_start,
+    frozen_ms: (isThawed ? thawed : gone) - frozen_start,
+    stops: statistics.stops - stopsBefore,
+    phases: clock.phases,
+    ...dumping.memory,
+    image_bytes: [...writer.bytes.values()].reduce((sum, size) => sum + size, 0),
+    files: writer.bytes,
+  };
+}
+
+/** All that can be done while the tree runs. */
+function prepare(options: CheckpointOptions, clock: PhaseClock): void {
+  clock.start('look');
+  refuseAll(refusalsOf(options.pid, options));
+  if (!options.rehearsed) return;
+  clock.start('rehearse');
+  rehearse(dump, options);
+}
+
+function goOn(dumping: Dumping, frozen: Frozen): void {
+  dumping.letGo('goes on');
+  frozen.thaw();
+}
+
+interface Complete {
+  readonly options: CheckpointOptions;
+  readonly guardian: Guardian;
+  readonly commitment: Commitment;
+  readonly writer: ImageWriter;
+  readonly frozen: Frozen;
+  readonly dumping: Dumping;
+}
+
+/** The image becomes valid, and the tree what `afterwards` says; the guardian finishes what our death would leave undone. */
+function settle({ options, guardian, commitment, writer, frozen, dumping }: Complete): void {
   options.hooks.beforeCommit?.();
   // Whoever is to be killed must not run on if we die between the commit and the kill.
   const duty =
-    options.afterwards === 'run' ? undefined : commitDutyOf(options, processes, guardian, commitment);
+    options.afterwards === 'run' ? undefined : commitDutyOf(options, frozen.processes, guardian, commitment);
   if (duty !== undefined) {
     guardian.take(duty);
     if (!guardian.holds) frozen.pin();
@@ -138,7 +157,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
     frozen.leaveStopped();
     throw undecided;
   }
-  const afterwards = committed?.() ?? options.afterwards;
+  const afterwards = options.hooks.committed?.() ?? options.afterwards;
   if (afterwards === 'kill') {
     frozen.kill();
     commitment.killed();
@@ -149,29 +168,10 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
     else frozen.leaveStopped();
   }
   dumping.letGo('killed');
-  const gone = now_ms();
-  clock.stop();
-  // The frames of archives and streams have theirs.
-  const warning = options.checksums && options.to === undefined ? addChecksums(options.directory) : undefined;
-
-  const { bytes } = writer;
-  return {
-    directory: options.directory,
-    warning,
-    processes: processes.length,
-    threads: frozen.threads.length,
-    freezing_ms: frozen_start - freeze_start,
-    frozen_ms: (options.afterwards === 'run' && committed === undefined ? thawed : gone) - frozen_start,
-    stops: statistics.stops - stopsBefore,
-    phases: clock.phases,
-    ...dumping.memory,
-    image_bytes: [...bytes.values()].reduce((sum, size) => sum + size, 0),
-    files: bytes,
-  };
 }
 
-function living(processes: readonly Process[]): Process[] {
-  return processes.filter(({ state }) => state !== 'zombie');
+function living(processes: readonly Process[]): number[] {
+  return processes.filter(({ state }) => state !== 'zombie').map(({ pid }) => pid);
 }
 
 function commitDutyOf(
@@ -180,9 +180,10 @@ function commitDutyOf(
   guardian: Guardian,
   commitment: Commitment,
 ): Duty {
-  const pids = living(processes).map(({ pid }) => pid);
   const alive = processes.filter(({ state }) => state === 'alive').map(({ pid }) => pid);
-  return commitDuty(pids, commitment, options.afterwards === 'kill', () => (guardian.holds ? [] : alive));
+  return commitDuty(living(processes), commitment, options.afterwards === 'kill', () =>
+    guardian.holds ? [] : alive,
+  );
 }
 
 /** A commit that fails half-way leaves no image, and that before anybody runs on. */
@@ -204,99 +205,6 @@ function refuseAll(items: readonly Refusal[]): void {
   if (items.length > 0) throw new UnsupportedError(items);
 }
 
-/** What is gathered while the tree is frozen; what was made for it outside of the image goes again if there is none. */
-class Dumping implements Disposable {
-  isCommitted = false;
-  readonly context: DumpContext;
-  readonly files: DescriptorCollector;
-  readonly identities: Identities;
-  /** Who can be asked by tapes, while they are borrowed. */
-  loan: Loan | undefined;
-  memory: MemoryReport = { privatePages: 0, sharedPages: 0 };
-  #pending: PendingMemory | undefined;
-  readonly #kept: Kept[] = [];
-  readonly #memfds = new MemfdCollector();
-
-  constructor(
-    writer: ImageWriter,
-    processes: readonly Process[],
-    options: CheckpointOptions,
-    guardian: Guardian,
-    commitment: Commitment,
-  ) {
-    this.identities = new Identities(processes);
-    this.files = new DescriptorCollector(fileKinds, (process) => this.identities.of(process).filesId);
-    this.context = {
-      writer,
-      processes,
-      files: this.files,
-      memfds: this.#memfds,
-      namespaceId: (type, inode) => this.identities.namespaceId(type, inode),
-      options,
-      refuse: (refusal) => {
-        throw new UnsupportedError([refusal], 'changed while it was being frozen and cannot be saved now');
-      },
-      undo: (entries) => {
-        const duty = undoDuty(commitment, (tape, target) =>
-          entries(tape, ({ process, fd }) => tape.call('pidfd_getfd', [target(process.pid), fd, 0], 'any')),
-        );
-        guardian.take(duty);
-        return { [Symbol.dispose]: () => guardian.drop(duty) };
-      },
-      play: (tapes) => playOn(this.loan, tapes),
-      keep: (kept) => {
-        this.#kept.push(kept);
-      },
-      inventory: { dumpCriuRunId: randomUUID(), networkLockMethod: 0, tcpClose: false },
-      retry: (refusal, hold) => {
-        const what = 'cannot be saved just now';
-        throw commitment.isUnderWay
-          ? new UnsupportedError([refusal], what)
-          : new PassingError([refusal], what, hold);
-      },
-    };
-    this.files.begin(this.context);
-  }
-
-  dumpMemory(leaders: ReadonlyMap<Process, Actor>, copies: Copies): void {
-    this.#pending = memory.dump(this.context, leaders, (process) => copies.pidOf(process));
-  }
-
-  finishMemory(): void {
-    if (this.#pending !== undefined) this.memory = this.#pending.finish();
-  }
-
-  /** Everything is written, and the tree will be killed. */
-  commitKept(): void {
-    for (const kept of this.#kept) kept.commit?.();
-  }
-
-  /** What was kept until the tree goes on, or is gone; once, and all of it, whatever becomes of one. */
-  letGo(outcome: 'goes on' | 'killed'): void {
-    const errors: unknown[] = [];
-    for (const kept of this.#kept.splice(0).reverse())
-      try {
-        insist(() => kept.release(outcome));
-      } catch (error) {
-        errors.push(error);
-      }
-    if (errors.length > 0) throw errors[0];
-  }
-
-  [Symbol.dispose](): void {
-    this.#memfds[Symbol.dispose]();
-    this.letGo('goes on');
-    if (!this.isCommitted) this.files.abandon();
-  }
-
-  writeTree(): void {
-    for (const { threads } of this.context.processes) threads.forEach(dumpExtendedRegisters);
-    for (const state of taskStates) state.write?.(this.context);
-    this.files.write();
-    writeTree(this.context.writer, this.context.processes, this.identities);
-  }
-}
-
 function leadersOf(loan: Loan): Map<Process, Actor> {
   const leaders = new Map<Process, Actor>();
   for (const [thread, actor] of loan.actors) if (thread.isLeader) leaders.set(thread.process, actor);
@@ -304,9 +212,11 @@ function leadersOf(loan: Loan): Map<Process, Actor> {
 }
 
 /** The image is complete, and perhaps all there is of the tree: that it has no checksums is no failure of the dump. */
-function addChecksums(directory: string): string | undefined {
+function addChecksums(options: CheckpointOptions): string | undefined {
+  // The frames of archives and streams have theirs.
+  if (!options.checksums || options.to !== undefined) return undefined;
   try {
-    using reader = ImageReader.open(directory);
+    using reader = ImageReader.open(options.directory);
     writeChecksums(reader);
     return undefined;
   } catch (error) {

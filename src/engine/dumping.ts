@@ -1,0 +1,118 @@
+import { randomUUID } from 'node:crypto';
+import type { ImageWriter } from '../image/index.js';
+import type {
+  Actor,
+  DumpContext,
+  Kept,
+  MemoryReport,
+  PendingMemory,
+  Process,
+} from '../resources/contract.js';
+import { DescriptorCollector } from '../resources/file/index.js';
+import { MemfdCollector } from '../resources/memory/index.js';
+import { dumpExtendedRegisters } from '../resources/process/index.js';
+import { insist } from '../tape/insist.js';
+import { playOn } from './ask.js';
+import type { Commitment } from './commitment.js';
+import type { Copies } from './copies.js';
+import { undoDuty } from './duties.js';
+import { PassingError, UnsupportedError } from './errors.js';
+import type { Guardian } from './guardian.js';
+import { Identities } from './identity.js';
+import type { Loan } from './lend.js';
+import type { CheckpointOptions } from './options.js';
+import { fileKinds, memory, taskStates } from './registry.js';
+import { writeTree } from './tree-image.js';
+
+/** What is gathered while the tree is frozen; what was made for it outside of the image goes again if there is none. */
+export class Dumping implements Disposable {
+  isCommitted = false;
+  readonly context: DumpContext;
+  readonly files: DescriptorCollector;
+  readonly identities: Identities;
+  /** Who can be asked by tapes, while they are borrowed. */
+  loan: Loan | undefined;
+  memory: MemoryReport = { privatePages: 0, sharedPages: 0 };
+  #pending: PendingMemory | undefined;
+  readonly #kept: Kept[] = [];
+  readonly #memfds = new MemfdCollector();
+
+  constructor(
+    writer: ImageWriter,
+    processes: readonly Process[],
+    options: CheckpointOptions,
+    guardian: Guardian,
+    commitment: Commitment,
+  ) {
+    this.identities = new Identities(processes);
+    this.files = new DescriptorCollector(fileKinds, (process) => this.identities.of(process).filesId);
+    this.context = {
+      writer,
+      processes,
+      files: this.files,
+      memfds: this.#memfds,
+      namespaceId: (type, inode) => this.identities.namespaceId(type, inode),
+      options,
+      refuse: (refusal) => {
+        throw new UnsupportedError([refusal], 'changed while it was being frozen and cannot be saved now');
+      },
+      undo: (entries) => {
+        const duty = undoDuty(commitment, (tape, target) =>
+          entries(tape, ({ process, fd }) => tape.call('pidfd_getfd', [target(process.pid), fd, 0], 'any')),
+        );
+        guardian.take(duty);
+        return { [Symbol.dispose]: () => guardian.drop(duty) };
+      },
+      play: (tapes) => playOn(this.loan, tapes),
+      keep: (kept) => {
+        this.#kept.push(kept);
+      },
+      inventory: { dumpCriuRunId: randomUUID(), networkLockMethod: 0, tcpClose: false },
+      retry: (refusal, hold) => {
+        const what = 'cannot be saved just now';
+        throw commitment.isUnderWay
+          ? new UnsupportedError([refusal], what)
+          : new PassingError([refusal], what, hold);
+      },
+    };
+    this.files.begin(this.context);
+  }
+
+  dumpMemory(leaders: ReadonlyMap<Process, Actor>, copies: Copies): void {
+    this.#pending = memory.dump(this.context, leaders, (process) => copies.pidOf(process));
+  }
+
+  finishMemory(): void {
+    if (this.#pending !== undefined) this.memory = this.#pending.finish();
+  }
+
+  /** Everything is written, and the tree will be killed. */
+  commitKept(): void {
+    for (const kept of this.#kept) kept.commit?.();
+  }
+
+  /** What was kept until the tree goes on, or is gone; once, and all of it, whatever becomes of one. */
+  letGo(outcome: 'goes on' | 'killed'): void {
+    const errors: unknown[] = [];
+    for (const kept of this.#kept.splice(0).reverse())
+      try {
+        insist(() => kept.release(outcome));
+      } catch (error) {
+        errors.push(error);
+      }
+    if (errors.length > 0) throw errors[0];
+  }
+
+  [Symbol.dispose](): void {
+    this.#memfds[Symbol.dispose]();
+    this.letGo('goes on');
+    if (!this.isCommitted) this.files.abandon();
+  }
+
+  writeTree(): void {
+    for (const { threads } of this.context.processes) threads.forEach(dumpExtendedRegisters);
+    for (const state of taskStates) state.write?.(this.context);
+    this.files.write();
+    writeTree(this.context.writer, this.context.processes, this.identities);
+  }
+}
