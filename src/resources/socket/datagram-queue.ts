@@ -1,14 +1,14 @@
 import { ERRNO } from '../../abi/errno.js';
 import * as S from '../../abi/socket.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
-import { attempt, syscall } from '../../kernel/syscall.js';
+import { attempt } from '../../kernel/syscall.js';
 import { insist } from '../../tape/insist.js';
 import type { Descriptor, DumpContext } from '../contract.js';
 import type { Datagram } from './beside-codec.js';
 import { controlMessages } from './control.js';
 import type { SocketIdentity } from './identify.js';
 import { readSockaddr, sockaddrBytes } from './inet-address.js';
-import { getNumber, numbers } from './option-bytes.js';
+import { getNumber, setNow, setNumber } from './option-bytes.js';
 import { retryUnread } from './unread.js';
 
 /**
@@ -43,25 +43,19 @@ export function peekDatagrams(
   const before = wanted.map(([level, option]): Setting => [level, option, getNumber(fd, level, option) ?? 0]);
   using _undo = context.undo?.((tape, take) => {
     const taken = take(descriptor);
-    for (const [level, option, value] of before)
-      tape.call('setsockopt', [taken, level, option, tape.space(numbers([value])), 4], 'any');
+    for (const [level, option, value] of before) setNumber(tape, taken, level, option, value, true);
   });
   try {
-    for (const setting of wanted) setNow(fd, setting);
+    for (const setting of wanted) setNow(fd, ...setting);
     const datagrams = peekAll(fd) ?? retryUnread(descriptor, 'an unread error', context);
     if (context.options.dropPackets !== true && hidesFirst(fd, datagrams))
       retryUnread(descriptor, 'unread datagrams without bytes that were looked at before', context);
     return datagrams;
   } finally {
     insist(() => {
-      for (const setting of before) setNow(fd, setting);
+      for (const setting of before) setNow(fd, ...setting);
     });
   }
-}
-
-function setNow(fd: number, [level, option, value]: Setting): void {
-  scratch.view.setInt32(0, value, true);
-  syscall('setsockopt', [fd, level, option, scratch.address, 4], `option ${option}`);
 }
 
 const DATAGRAM_MAX = 1 << 17;
@@ -83,7 +77,7 @@ function peekAll(fd: number): Datagram[] | undefined {
 /** Without an offset the first of all is seen however often it was looked at (net/core/datagram.c, skb->peeked). */
 function hidesFirst(fd: number, datagrams: readonly Datagram[]): boolean {
   using memory = new NativeMemory(DATAGRAM_MAX);
-  setNow(fd, [S.SOL_SOCKET, S.SO_PEEK_OFF, -1]);
+  setNow(fd, S.SOL_SOCKET, S.SO_PEEK_OFF, -1);
   const first = peek(fd, memory);
   return first !== undefined && (first === 'error' || first[0]?.data !== datagrams[0]?.data);
 }

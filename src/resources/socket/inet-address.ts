@@ -5,6 +5,7 @@ import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
 import type { Result, Tape } from '../contract.js';
+import { setNumber } from './option-bytes.js';
 
 /**
  * Addresses of sockets of AF_INET and AF_INET6 (ip(7), ipv6(7)), as images have them: the port in the host's order, and
@@ -130,11 +131,8 @@ export function bindInet(
   isRaw = false,
 ): void {
   const free = address.family === S.AF_INET6 && !freebind;
-  const level = isRaw ? [S.SOL_IPV6, S.IPV6_FREEBIND] : [S.SOL_IP, S.IP_FREEBIND];
-  const set = (value: number): void => {
-    const bytes = Uint8Array.of(value, 0, 0, 0);
-    tape.call('setsockopt', [fd, ...level, tape.space(bytes), 4]);
-  };
+  const [level, option] = isRaw ? [S.SOL_IPV6, S.IPV6_FREEBIND] : [S.SOL_IP, S.IP_FREEBIND];
+  const set = (value: number): void => setNumber(tape, fd, level, option, value);
   if (free) set(1);
   const bytes = sockaddrBytes(address);
   tape.call('bind', [fd, tape.space(bytes), bytes.length]);

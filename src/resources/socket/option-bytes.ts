@@ -1,6 +1,6 @@
 import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
-import { attempt } from '../../kernel/syscall.js';
+import { attempt, syscall } from '../../kernel/syscall.js';
 import type { Result, Tape } from '../contract.js';
 import { ABSENT } from './option-batch.js';
 
@@ -30,6 +30,12 @@ function getInto(fd: number, level: number, option: number, length: number): num
   throw new SyscallError('getsockopt', -result, `option ${option} of level ${level}`);
 }
 
+/** On a duplicate, at once. Throws SyscallError. */
+export function setNow(fd: number, level: number, option: number, value: number): void {
+  scratch.view.setInt32(0, value, true);
+  syscall('setsockopt', [fd, level, option, VALUE, 4], `option ${option} of level ${level}`);
+}
+
 /** `mayFail`: for what is only a hint to the kernel, and not to be had everywhere. */
 export function setBytes(
   tape: Tape,
@@ -49,8 +55,9 @@ export function setNumber(
   level: number,
   option: number,
   value: number,
+  mayFail = false,
 ): void {
-  setBytes(tape, fd, level, option, numbers([value]));
+  setBytes(tape, fd, level, option, numbers([value]), mayFail);
 }
 
 /** Numbers of four bytes, one after the other. */

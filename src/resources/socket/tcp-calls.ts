@@ -3,13 +3,12 @@ import * as S from '../../abi/socket.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
-import { getBytes, getNumber } from './option-bytes.js';
+import { getBytes, getNumber, setNow } from './option-bytes.js';
 
 /** Calls on duplicates of TCP sockets of the tree (tcp(7), net/ipv4/tcp.c). */
 
 export function setTcp(fd: number, option: number, value: number): void {
-  scratch.view.setInt32(0, value, true);
-  syscall('setsockopt', [fd, S.SOL_TCP, option, scratch.address, 4], `a TCP socket, option ${option}`);
+  setNow(fd, S.SOL_TCP, option, value);
 }
 
 /** An option that every TCP socket has. */

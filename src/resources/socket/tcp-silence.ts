@@ -8,7 +8,7 @@ import { objectOf } from '../description/described.js';
 import { perDump } from '../description/state.js';
 import { identify } from './identify.js';
 import { lastingTable, lockLastingly, OwnedLock, unlock, unlockOn } from './lock.js';
-import { getNumber, numbers } from './option-bytes.js';
+import { getNumber, setNumber } from './option-bytes.js';
 import { setTcp } from './tcp-calls.js';
 import { TCP, type TcpDiag } from './tcp-diag.js';
 
@@ -134,8 +134,7 @@ function endOf(reuse: number): readonly (readonly [level: number, option: number
 }
 
 function endRepairOn(tape: Tape, fd: Result, reuse: number): void {
-  for (const [level, option, value] of endOf(reuse))
-    tape.call('setsockopt', [fd, level, option, tape.space(numbers([value])), 4], 'any');
+  for (const [level, option, value] of endOf(reuse)) setNumber(tape, fd, level, option, value, true);
   tape.call('close', [fd], 'any');
 }
 

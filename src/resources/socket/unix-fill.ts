@@ -1,10 +1,11 @@
 import { F_SETFL } from '../../abi/fcntl.js';
 import * as S from '../../abi/socket.js';
 import { ImageError } from '../../image/index.js';
-import type { Holder, Space, Tape } from '../contract.js';
+import type { Holder, Space } from '../contract.js';
 import { perRestore } from '../description/state.js';
 import { SETTABLE } from '../description/status-flags.js';
 import { restoreEarlyMore, restoreLateMore } from './more-options.js';
+import { setNumber } from './option-bytes.js';
 import { restoreOptions } from './options.js';
 import { mirrored } from './unix-accept.js';
 import { addressOfSlot, socketAddress } from './unix-bind.js';
@@ -52,13 +53,7 @@ const roomy = perRestore(() => new Set<number>());
 function makeRoom(fd: number, holder: Holder): void {
   if (roomy(holder).has(fd)) return;
   roomy(holder).add(fd);
-  setNumber(fd, S.SO_SNDBUFFORCE, 1 << 29, holder.tape);
-}
-
-function setNumber(fd: number, option: number, value: number, tape: Tape): void {
-  const bytes = new Uint8Array(4);
-  new DataView(bytes.buffer).setInt32(0, value, true);
-  tape.call('setsockopt', [fd, S.SOL_SOCKET, option, tape.space(bytes), 4]);
+  setNumber(holder.tape, fd, S.SOL_SOCKET, S.SO_SNDBUFFORCE, 1 << 29);
 }
 
 function isFromPeer({ from }: QueuedPacket, { peer, extras }: Socket): boolean {
@@ -211,7 +206,7 @@ function settle(socket: Socket, holder: Holder): void {
   const shutdown = shutdownOf(socket);
   if (shutdown !== 0) tape.call('shutdown', [fd, shutdown - 1]);
   if (extras.peekOffset !== undefined && extras.peekOffset >= 0)
-    setNumber(fd, S.SO_PEEK_OFF, extras.peekOffset, tape);
+    setNumber(tape, fd, S.SOL_SOCKET, S.SO_PEEK_OFF, extras.peekOffset);
 }
 
 /** Of two ends of a stream, only what both say: what one does is the other's too, unless it was before they met. */

@@ -2,9 +2,10 @@ import { FIONREAD } from '../../abi/ioctl.js';
 import * as S from '../../abi/socket.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
 import { pollNow } from '../../kernel/poll.js';
-import { attempt, syscall } from '../../kernel/syscall.js';
+import { attempt } from '../../kernel/syscall.js';
 import { insist } from '../../tape/insist.js';
 import type { Descriptor, DumpContext } from '../contract.js';
+import { getNumber, setNow, setNumber } from './option-bytes.js';
 import { closeAll, type Peeked, peek, peekWhole } from './unix-peek.js';
 
 /**
@@ -39,7 +40,7 @@ const POLLERR = 8;
 
 /** `fd` is a duplicate of `descriptor`. */
 export function peekQueue(fd: number, type: number, descriptor: Descriptor, context: DumpContext): Queue {
-  const peekOffset = getNumber(fd, S.SO_PEEK_OFF);
+  const peekOffset = getNumber(fd, S.SOL_SOCKET, S.SO_PEEK_OFF) ?? -1;
   const ready = pollNow(fd, POLLIN);
   const hasError = (ready & POLLERR) !== 0;
   const isStream = type === S.SOCK_STREAM;
@@ -47,18 +48,13 @@ export function peekQueue(fd: number, type: number, descriptor: Descriptor, cont
   if ((ready & POLLIN) === 0 || (bytesIn(fd) === 0 && (isStream || hasError))) return none;
   if (hasError && !isStream)
     return { ...none, problem: 'an error is pending that a look into its queue would take away' };
-  const passes = getNumber(fd, S.SO_PASSCRED);
+  const passes = getNumber(fd, S.SOL_SOCKET, S.SO_PASSCRED) ?? 0;
   using _undo = context.undo?.((tape, take) => {
-    for (const [option, value] of [
-      [S.SO_PEEK_OFF, peekOffset],
-      [S.SO_PASSCRED, passes],
-    ] as const) {
-      const bytes = new Uint8Array(4);
-      new DataView(bytes.buffer).setInt32(0, value, true);
-      tape.call('setsockopt', [take(descriptor), S.SOL_SOCKET, option, tape.space(bytes), 4], 'any');
-    }
+    const taken = take(descriptor);
+    setNumber(tape, taken, S.SOL_SOCKET, S.SO_PEEK_OFF, peekOffset, true);
+    setNumber(tape, taken, S.SOL_SOCKET, S.SO_PASSCRED, passes, true);
   });
-  setNumber(fd, S.SO_PASSCRED, 1);
+  setNow(fd, S.SOL_SOCKET, S.SO_PASSCRED, 1);
   const packets: Packet[] = [];
   try {
     const problem = isStream ? peekStream(fd, packets) : peekPackets(fd, packets);
@@ -68,8 +64,8 @@ export function peekQueue(fd: number, type: number, descriptor: Descriptor, cont
     throw error;
   } finally {
     insist(() => {
-      setNumber(fd, S.SO_PEEK_OFF, peekOffset);
-      setNumber(fd, S.SO_PASSCRED, passes);
+      setNow(fd, S.SOL_SOCKET, S.SO_PEEK_OFF, peekOffset);
+      setNow(fd, S.SOL_SOCKET, S.SO_PASSCRED, passes);
     });
   }
 }
@@ -105,19 +101,19 @@ function peekStream(fd: number, packets: Packet[]): string | undefined {
  * whole when one does not fit into memory that is there.
  */
 function bytesBefore(fd: number, at: number, memory: NativeMemory, length: number): number {
-  setNumber(fd, S.SO_PEEK_OFF, at);
+  setNow(fd, S.SOL_SOCKET, S.SO_PEEK_OFF, at);
   return peekWhole(fd, memory, length);
 }
 
 function peekAt(fd: number, at: number, memory: NativeMemory, length: number): Peeked | 'empty' {
-  setNumber(fd, S.SO_PEEK_OFF, at);
+  setNow(fd, S.SOL_SOCKET, S.SO_PEEK_OFF, at);
   return peek(fd, memory, length);
 }
 
 function peekPackets(fd: number, packets: Packet[]): string | undefined {
   let memory = new NativeMemory(PACKET_MAX);
   try {
-    setNumber(fd, S.SO_PEEK_OFF, 0);
+    setNow(fd, S.SOL_SOCKET, S.SO_PEEK_OFF, 0);
     for (let at = 0; ; ) {
       const found = peek(fd, memory, memory.length);
       // The end of packets reads as an empty one, but nobody sent it (with SO_PASSCRED every packet says who).
@@ -127,7 +123,7 @@ function peekPackets(fd: number, packets: Packet[]): string | undefined {
         const { length } = memory;
         memory[Symbol.dispose]();
         memory = new NativeMemory(length * 4);
-        setNumber(fd, S.SO_PEEK_OFF, at);
+        setNow(fd, S.SOL_SOCKET, S.SO_PEEK_OFF, at);
         continue;
       }
       const { rights, sender, from } = found;
@@ -144,20 +140,9 @@ function peekPackets(fd: number, packets: Packet[]): string | undefined {
  * skb->peeked); without an offset the first packet always is.
  */
 function hiddenIn(fd: number, memory: NativeMemory, packets: readonly Packet[]): string | undefined {
-  setNumber(fd, S.SO_PEEK_OFF, -1);
+  setNow(fd, S.SOL_SOCKET, S.SO_PEEK_OFF, -1);
   const first = peek(fd, memory, memory.length);
   if (first !== 'empty') closeAll(first.rights);
   const isHidden = first !== 'empty' && first.hasSender && first.length !== packets[0]?.bytes.length;
   return isHidden ? 'packets without bytes that were looked at before are in its queue' : undefined;
-}
-
-function getNumber(fd: number, option: number): number {
-  scratch.view.setUint32(8, 4, true);
-  syscall('getsockopt', [fd, S.SOL_SOCKET, option, scratch.address, scratch.address + 8n], 'a Unix socket');
-  return scratch.view.getInt32(0, true);
-}
-
-function setNumber(fd: number, option: number, value: number): void {
-  scratch.view.setInt32(0, value, true);
-  syscall('setsockopt', [fd, S.SOL_SOCKET, option, scratch.address, 4], 'a Unix socket');
 }
