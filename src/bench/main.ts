@@ -1,10 +1,10 @@
-import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { arch, cpus, release, tmpdir, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ArgumentError, type Arguments, parseArguments, USAGE } from './arguments.js';
 import type { Contestant } from './criu.js';
+import { enter } from './enter.js';
 import { type Measured, measure, type Profile, profile } from './rounds.js';
 import { mediansOf, type Outcome, profileOf, tableOf } from './table.js';
 import type { Workload } from './workloads.js';
@@ -22,29 +22,14 @@ const OURS: Contestant = {
 function main(args: readonly string[]): number | Promise<number> {
   try {
     const parsed = parseArguments(args);
-    return process.env[INSIDE] === undefined ? enter(args) : bench(parsed);
+    if (process.env[INSIDE] !== undefined) return bench(parsed);
+    if (process.geteuid?.() !== 0) throw new ArgumentError('the bench needs root');
+    return enter([], INSIDE, fileURLToPath(import.meta.url), args);
   } catch (error) {
     if (!(error instanceof ArgumentError)) throw error;
     process.stderr.write(`${error.message}\n${USAGE}\n`);
     return 2;
   }
-}
-
-/** A plain shell is the namespace's init: it collects orphans. */
-function enter(args: readonly string[]): number {
-  if (process.geteuid?.() !== 0) throw new ArgumentError('the bench needs root');
-  const init = ['sh', '-c', '"$@"; exit $?', 'sh', process.execPath, fileURLToPath(import.meta.url), ...args];
-  const { status, signal, error } = spawnSync(
-    'unshare',
-    ['--pid', '--fork', '--kill-child', '--mount-proc', ...init],
-    {
-      stdio: 'inherit',
-      env: { ...process.env, [INSIDE]: '1' },
-    },
-  );
-  if (error !== undefined) throw error;
-  if (status !== 0) process.stderr.write(`the bench ended with ${signal ?? `status ${status}`}\n`);
-  return status ?? 1;
 }
 
 async function bench(args: Arguments): Promise<number> {
