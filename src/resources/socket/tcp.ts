@@ -39,6 +39,7 @@ import {
 import { TCP, type TcpDiag, tcpDiags } from './tcp-diag.js';
 import { dumpExtra, type TcpExtra, writeExtras } from './tcp-extra.js';
 import { openTcp, settleTcp } from './tcp-restore.js';
+import { checkShared } from './tcp-shared.js';
 import { byInode, isConnected, repairedSocket, silence } from './tcp-silence.js';
 import { readStream, StreamError } from './tcp-stream.js';
 
@@ -63,6 +64,7 @@ export const tcp: FileKind = {
   },
 
   checkAll: checkSockets,
+  checkTree: checkShared,
 
   begin(descriptors, context) {
     const all = tcpDiags();
