@@ -1,5 +1,11 @@
 import { Worker } from 'node:worker_threads';
-import { ImageError } from '../image/index.js';
+import {
+  type ChecksumProblem as Finding,
+  ImageError,
+  ImageReader,
+  readChecksums,
+  verifyChecksums,
+} from '../image/index.js';
 
 /**
  * Contents checked while they are loaded: a thread of its own compares every file of an image with its checksum, and
@@ -9,7 +15,12 @@ const STATE = 0;
 const LENGTH = 1;
 const HEADER_BYTES = 8;
 const TEXT_BYTES = 8192;
-const RUNNING = 0;
+const WAITING = 0;
+const RUNNING = 1;
+const DONE = 2;
+
+/** A thread that has not begun by then, for want of memory or of its program's file, will not be waited for. */
+const PATIENCE_MS = 2000;
 
 /** What the thread is told, and the memory it answers in: state, length of the text, text as JSON. */
 export interface VerifierData {
@@ -18,29 +29,28 @@ export interface VerifierData {
   readonly answer: SharedArrayBuffer;
 }
 
-export interface Finding {
-  readonly file: string;
-  readonly message: string;
-  readonly offset?: number;
-}
-
 export class Verification implements Disposable {
-  readonly #answer = new SharedArrayBuffer(HEADER_BYTES + TEXT_BYTES);
+  readonly #data: VerifierData;
   readonly #worker: Worker;
 
-  constructor(directory: string, trust: boolean) {
-    const data: VerifierData = { directory, trust, answer: this.#answer };
-    this.#worker = new Worker(new URL('./verifier.js', import.meta.url), { workerData: data });
+  /** `program`: what the thread runs. */
+  constructor(directory: string, trust: boolean, program = new URL('./verifier.js', import.meta.url)) {
+    this.#data = { directory, trust, answer: new SharedArrayBuffer(HEADER_BYTES + TEXT_BYTES) };
+    this.#worker = new Worker(program, { workerData: this.#data });
+    // Who waits does the work of a thread that could not be started.
+    this.#worker.on('error', () => undefined);
     this.#worker.unref();
   }
 
   /** Wait for the end. @throws ImageError with the first problem */
   join(): void {
-    const words = new Int32Array(this.#answer);
+    const { answer } = this.#data;
+    const words = new Int32Array(answer);
+    if (Atomics.wait(words, STATE, WAITING, PATIENCE_MS) === 'timed-out') verify(this.#data);
     Atomics.wait(words, STATE, RUNNING);
     const length = words[LENGTH] ?? 0;
     if (length === 0) return;
-    const text = Buffer.from(new Uint8Array(this.#answer, HEADER_BYTES, length)).toString();
+    const text = Buffer.from(new Uint8Array(answer, HEADER_BYTES, length)).toString();
     const { file, message, offset } = JSON.parse(text) as Finding;
     throw new ImageError(file, message, offset === undefined ? {} : { offset });
   }
@@ -50,16 +60,41 @@ export class Verification implements Disposable {
   }
 }
 
-/** For the thread: say what was found, if anything, and that it is through. */
-export function answer(buffer: SharedArrayBuffer, finding: Finding | undefined): void {
-  const words = new Int32Array(buffer);
-  if (finding !== undefined) {
-    const text = Buffer.from(
-      JSON.stringify({ ...finding, message: finding.message.slice(0, TEXT_BYTES / 4) }),
-    );
-    new Uint8Array(buffer, HEADER_BYTES).set(text.subarray(0, TEXT_BYTES));
-    words[LENGTH] = Math.min(text.length, TEXT_BYTES);
-  }
-  Atomics.store(words, STATE, RUNNING + 1);
+/** Look at everything, and leave in `answer` what was found; nothing is done where another thread has begun to. */
+export function verify(data: VerifierData): void {
+  const words = new Int32Array(data.answer);
+  if (Atomics.compareExchange(words, STATE, WAITING, RUNNING) !== WAITING) return;
   Atomics.notify(words, STATE);
+  const finding = findingIn(data);
+  if (finding !== undefined) write(data.answer, finding);
+  Atomics.store(words, STATE, DONE);
+  Atomics.notify(words, STATE);
+}
+
+function findingIn({ directory, trust }: VerifierData): Finding | undefined {
+  try {
+    return firstProblem(directory, trust);
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    return error instanceof ImageError ? findingOf(error) : { file: directory, message };
+  }
+}
+
+function firstProblem(directory: string, trust: boolean): Finding | undefined {
+  using reader = ImageReader.open(directory, { trust });
+  reader.verifyOwn();
+  const sums = readChecksums(reader);
+  return sums === undefined ? undefined : verifyChecksums(reader, sums)[0];
+}
+
+function findingOf({ file, offset, message }: ImageError): Finding {
+  const said = message.slice(message.indexOf(': ') + 2);
+  return offset === undefined ? { file, message: said } : { file, message: said, offset };
+}
+
+function write(buffer: SharedArrayBuffer, finding: Finding): void {
+  const short = { ...finding, message: finding.message.slice(0, TEXT_BYTES / 4) };
+  const text = Buffer.from(JSON.stringify(short)).subarray(0, TEXT_BYTES);
+  new Uint8Array(buffer, HEADER_BYTES).set(text);
+  new Int32Array(buffer)[LENGTH] = text.length;
 }
