@@ -132,7 +132,11 @@ export class ImageReader implements Disposable {
   }
 
   recordsOptional<K extends KindName>(kind: K, ...id: IdArgument<K>): ImageRecord<K>[] | undefined {
-    const name = fileOf(kind, (id as ImageId[])[0] ?? null);
+    return this.recordsOf(kind, fileOf(kind, (id as ImageId[])[0] ?? null));
+  }
+
+  /** As `recordsOptional`, by the name of the file. */
+  recordsOf<K extends KindName>(kind: K, name: string): ImageRecord<K>[] | undefined {
     const known = this.#decoded.get(name);
     if (known !== undefined) return known as ImageRecord<K>[];
     const bytes = this.bytes(name);

@@ -1,6 +1,5 @@
 import { ImageError } from './errors.js';
-import { describeFile } from './inspect.js';
-import { pagemapOfFile } from './kinds.js';
+import { isRawFile, kindOfFile, pagemapOfFile } from './kinds.js';
 import { checkPagemap } from './pagemap.js';
 import { iteratePages, pagesBytes } from './pages.js';
 import type { ImageReader } from './reader.js';
@@ -24,6 +23,7 @@ const TASK_DEAD = 2;
 const VMA_FILE = 0x40 | 0x80 | 0x4000;
 /** Guard regions are no mappings: they lie inside of others and come behind all of them. */
 const VMA_GUARD = 0x10000;
+const PAGES_FILE = /^pages-\d+\.img$/;
 const PROBLEMS_MAX = 1000;
 
 class Verification {
@@ -60,7 +60,9 @@ class Verification {
 export function verifyImage(reader: ImageReader): ImageProblem[] {
   const check = new Verification(reader);
   for (const name of reader.list()) {
-    if (name !== 'parent') check.attempt(() => describeFile(reader, name));
+    const known = kindOfFile(name);
+    if (known !== undefined) check.attempt(() => reader.recordsOf(known.kind, name));
+    else if (isRawFile(name) && !PAGES_FILE.test(name)) check.attempt(() => reader.size(name));
   }
   checkPages(check);
   const tree = check.attempt(() => reader.readOptional('pstree'));
@@ -94,7 +96,7 @@ function checkPages(check: Verification): void {
     });
   }
   for (const name of check.reader.list()) {
-    if (/^pages-\d+\.img$/.test(name) && !used.has(name)) check.report(name, 'belongs to no pagemap');
+    if (PAGES_FILE.test(name) && !used.has(name)) check.report(name, 'belongs to no pagemap');
   }
 }
 
