@@ -1,7 +1,6 @@
 import { ImageError } from './errors.js';
 import { isRawFile, kindOfFile, pagemapOfFile } from './kinds.js';
-import { checkPagemap } from './pagemap.js';
-import { iteratePages, pagesBytes } from './pages.js';
+import { checkPages } from './pages.js';
 import type { ImageReader } from './reader.js';
 import type { core_entry, task_kobj_ids_entry } from './schema/generated/core_pb.js';
 import type { file_entry } from './schema/generated/files_pb.js';
@@ -64,7 +63,7 @@ export function verifyImage(reader: ImageReader): ImageProblem[] {
     if (known !== undefined) check.attempt(() => reader.recordsOf(known.kind, name));
     else if (isRawFile(name) && !PAGES_FILE.test(name)) check.attempt(() => reader.size(name));
   }
-  checkPages(check);
+  checkAllPages(check);
   const tree = check.attempt(() => reader.readOptional('pstree'));
   // A pre-dump is pages only.
   if (tree === undefined) {
@@ -79,7 +78,7 @@ export function verifyImage(reader: ImageReader): ImageProblem[] {
   return check.problems;
 }
 
-function checkPages(check: Verification): void {
+function checkAllPages(check: Verification): void {
   const used = new Set<string>();
   for (const name of check.reader.list()) {
     const owner = pagemapOfFile(name);
@@ -90,9 +89,7 @@ function checkPages(check: Verification): void {
       const pages = `pages-${pagemap.pagesId}.img`;
       if (used.has(pages)) check.report(name, `${pages} belongs to another pagemap as well`);
       used.add(pages);
-      checkPagemap(pagemap, pagesBytes(check.reader, pagemap));
-      // Following every run finds the pages that no parent has.
-      for (const _run of iteratePages(check.reader, owner.id, { shmem: owner.shmem }));
+      checkPages(check.reader, owner.id, { shmem: owner.shmem });
     });
   }
   for (const name of check.reader.list()) {
