@@ -28,9 +28,11 @@ const PROBLEMS_MAX = 1000;
 class Verification {
   readonly problems: ImageProblem[] = [];
   readonly reader: ImageReader;
+  readonly names: readonly string[];
 
   constructor(reader: ImageReader) {
     this.reader = reader;
+    this.names = reader.list();
   }
 
   report(file: string, message: string): void {
@@ -58,7 +60,7 @@ class Verification {
 /** All that is wrong with an image, up to a thousand problems; an empty list when it is sound. */
 export function verifyImage(reader: ImageReader): ImageProblem[] {
   const check = new Verification(reader);
-  for (const name of reader.list()) {
+  for (const name of check.names) {
     const known = kindOfFile(name);
     if (known !== undefined) check.attempt(() => reader.recordsOf(known.kind, name));
     else if (isRawFile(name) && !PAGES_FILE.test(name)) check.attempt(() => reader.size(name));
@@ -80,7 +82,7 @@ export function verifyImage(reader: ImageReader): ImageProblem[] {
 
 function checkAllPages(check: Verification): void {
   const used = new Set<string>();
-  for (const name of check.reader.list()) {
+  for (const name of check.names) {
     const owner = pagemapOfFile(name);
     if (owner === undefined) continue;
     check.attempt(() => {
@@ -92,7 +94,7 @@ function checkAllPages(check: Verification): void {
       checkPages(check.reader, owner.id, { shmem: owner.shmem });
     });
   }
-  for (const name of check.reader.list()) {
+  for (const name of check.names) {
     if (PAGES_FILE.test(name) && !used.has(name)) check.report(name, 'belongs to no pagemap');
   }
 }
@@ -217,6 +219,6 @@ function checkSpace(check: Verification, pid: number, files: Files): void {
       check.report(name, `${at} is of file ${vma.shmid}, which files.img lacks`);
     }
   }
-  if (check.reader.list().includes(`pagemap-${pid}.img`)) return;
+  if (check.names.includes(`pagemap-${pid}.img`)) return;
   check.report(`pagemap-${pid}.img`, 'is missing');
 }
