@@ -1,4 +1,5 @@
 import { create, type DescMessage, fromBinary, type MessageShape, toBinary } from '@bufbuild/protobuf';
+import { decodeMessage } from './decode.js';
 import { ImageError, reason } from './errors.js';
 import {
   type ImageKind,
@@ -111,6 +112,8 @@ export function readMessage<S extends DescMessage>(cursor: ImageCursor, schema: 
   if (length > RECORD_BYTES_MAX)
     throw new ImageError(cursor.file, `a record of ${length} bytes`, { offset: start });
   const bytes = cursor.take(length, `a ${schema.typeName}`);
+  const decoded = decodeMessage(schema, bytes);
+  if (decoded !== undefined) return decoded;
   try {
     const message = fromBinary(schema, bytes);
     const missing = missingField(schema, message);

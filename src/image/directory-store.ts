@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, readSync, type Stats } from 'node:fs';
+import { closeSync, readSync, type Stats } from 'node:fs';
 import { checkTrust, ImageDirectory, readAll } from './directory.js';
 import type { ImageStore, Place } from './store.js';
 
@@ -40,16 +40,16 @@ export class DirectoryStore implements ImageStore {
   }
 
   size(name: string): number | undefined {
-    return this.#with(name, (fd) => fstatSync(fd).size);
+    return this.#with(name, ({ stat }) => stat.size);
   }
 
   read(name: string, limit: number): Uint8Array | undefined {
-    return this.#with(name, (fd) => readAll(this.display(name), fd, limit));
+    return this.#with(name, ({ fd, stat }) => readAll(this.display(name), fd, stat.size, limit));
   }
 
   readAt(name: string, into: Uint8Array, position: number): number {
     return (
-      this.#with(name, (fd) => {
+      this.#with(name, ({ fd }) => {
         let done = 0;
         while (done < into.length) {
           const count = readSync(fd, into, done, into.length - done, position + done);
@@ -62,13 +62,17 @@ export class DirectoryStore implements ImageStore {
   }
 
   open(name: string): number | undefined {
-    const fd = this.#directory.openFile(name);
-    if (fd === undefined) return undefined;
+    return this.#open(name)?.fd;
+  }
+
+  #open(name: string): { readonly fd: number; readonly stat: Stats } | undefined {
+    const file = this.#directory.openFile(name);
+    if (file === undefined || this.#trust) return file;
     try {
-      if (!this.#trust) checkTrust(this.display(name), fstatSync(fd));
-      return fd;
+      checkTrust(this.display(name), file.stat);
+      return file;
     } catch (error) {
-      closeSync(fd);
+      closeSync(file.fd);
       throw error;
     }
   }
@@ -81,13 +85,13 @@ export class DirectoryStore implements ImageStore {
     return [{ at: offset, length }];
   }
 
-  #with<T>(name: string, use: (fd: number) => T): T | undefined {
-    const fd = this.open(name);
-    if (fd === undefined) return undefined;
+  #with<T>(name: string, use: (file: { readonly fd: number; readonly stat: Stats }) => T): T | undefined {
+    const file = this.#open(name);
+    if (file === undefined) return undefined;
     try {
-      return use(fd);
+      return use(file);
     } finally {
-      closeSync(fd);
+      closeSync(file.fd);
     }
   }
 

@@ -89,7 +89,7 @@ export class DirectoryTarget implements ImageTarget {
     for (const [name, file] of this.#files) {
       if (file.sync()) continue;
       // A write error is reported to the first fsync after it, through whichever descriptor.
-      const fd = this.#directory.openFile(name);
+      const fd = this.#directory.openFile(name)?.fd;
       if (fd === undefined) throw new ImageError(this.#directory.display(name), 'has disappeared');
       try {
         fsyncSync(fd);

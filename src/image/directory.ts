@@ -82,8 +82,8 @@ export class ImageDirectory implements Disposable {
     return fstatSync(this.#fd);
   }
 
-  /** A descriptor for reading, of a regular file only; undefined when there is none. */
-  openFile(name: string): number | undefined {
+  /** A descriptor for reading, of a regular file only, and what fstat(2) says of it; undefined when there is none. */
+  openFile(name: string): { readonly fd: number; readonly stat: Stats } | undefined {
     const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
     let fd: number;
     try {
@@ -93,7 +93,8 @@ export class ImageDirectory implements Disposable {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
       throw new ImageError(this.display(name), `cannot be opened: ${reason(error)}`, { cause: error });
     }
-    if (fstatSync(fd).isFile()) return fd;
+    const stat = fstatSync(fd);
+    if (stat.isFile()) return { fd, stat };
     closeSync(fd);
     throw new ImageError(this.display(name), 'is not a regular file');
   }
@@ -160,9 +161,8 @@ export function checkTrust(file: string, stat: Stats, advice = ''): void {
   }
 }
 
-/** The whole of an open file, which must not be longer than `limit` bytes. */
-export function readAll(file: string, fd: number, limit: number): Uint8Array {
-  const { size } = fstatSync(fd);
+/** The `size` bytes of an open file, which must not be longer than `limit` bytes. */
+export function readAll(file: string, fd: number, size: number, limit: number): Uint8Array {
   if (size > limit) throw new ImageError(file, `is ${size} bytes long, more than the ${limit} allowed`);
   const bytes = Buffer.allocUnsafeSlow(size);
   let done = 0;

@@ -185,23 +185,8 @@ export function fileOf(name: KindName, id: ImageId | null): string {
   return file(id);
 }
 
-const ID_PATTERN: Partial<Record<KindName, { pattern: string; base: 10 | 16 }>> = {
-  'ghost-file': { pattern: '[0-9a-f]+', base: 16 },
-  'tcp-stream': { pattern: '[0-9a-f]+', base: 16 },
-};
-
-interface KindMatcher {
-  readonly kind: KindName;
-  readonly pattern: RegExp;
-  readonly base: 10 | 16;
-}
-
-const MATCHERS: readonly KindMatcher[] = (Object.keys(KINDS) as KindName[])
-  .filter((kind) => typeof KINDS[kind].file === 'function')
-  .map((kind) => {
-    const { pattern, base } = ID_PATTERN[kind] ?? { pattern: '[0-9]+', base: 10 };
-    return { kind, pattern: new RegExp(`^${kind}-(${pattern})\\.img$`), base };
-  });
+/** Kinds whose ids are written in hexadecimal. */
+const HEXADECIMAL: ReadonlySet<string> = new Set<KindName>(['ghost-file', 'tcp-stream']);
 
 const SINGLE_FILES: ReadonlyMap<string, KindName> = new Map(
   (Object.keys(KINDS) as KindName[]).flatMap((kind): [string, KindName][] => {
@@ -210,17 +195,22 @@ const SINGLE_FILES: ReadonlyMap<string, KindName> = new Map(
   }),
 );
 
+const PER_ID_FILE = /^(.+)-([0-9a-f]+)\.img$/;
+
 /** Which kind a file's name belongs to, and its id; undefined for raw files, pagemaps and strangers. */
 export function kindOfFile(file: string): { kind: KindName; id: ImageId | null } | undefined {
-  const kind = SINGLE_FILES.get(file);
-  if (kind !== undefined) return { kind, id: null };
-  for (const matcher of MATCHERS) {
-    const digits = matcher.pattern.exec(file)?.[1];
-    if (digits === undefined) continue;
-    const id = BigInt(matcher.base === 16 ? `0x${digits}` : digits);
-    return { kind: matcher.kind, id: id <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(id) : id };
-  }
-  return undefined;
+  const single = SINGLE_FILES.get(file);
+  if (single !== undefined) return { kind: single, id: null };
+  const [, kind = '', digits = ''] = PER_ID_FILE.exec(file) ?? [];
+  if (!isPerIdKind(kind)) return undefined;
+  const isHexadecimal = HEXADECIMAL.has(kind);
+  if (!isHexadecimal && /[a-f]/.test(digits)) return undefined;
+  const id = BigInt(isHexadecimal ? `0x${digits}` : digits);
+  return { kind, id: id <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(id) : id };
+}
+
+function isPerIdKind(kind: string): kind is PerIdKind {
+  return Object.hasOwn(KINDS, kind) && typeof KINDS[kind as KindName].file === 'function';
 }
 
 const RAW_FILE =

@@ -34,6 +34,9 @@ interface PagesOptions {
   readonly shmem?: boolean;
 }
 
+/** Checked once, and kept as long as their pagemaps are. */
+const layers = new WeakMap<Pagemap, Layer>();
+
 /** A pagemap of one image of the chain, with the offset of each run's contents. */
 class Layer {
   readonly reader: ImageReader;
@@ -60,8 +63,19 @@ class Layer {
   static load(reader: ImageReader, id: ImageId, options: PagesOptions): Layer | undefined {
     const pagemap = reader.pagemap(id, options);
     if (pagemap === undefined) return undefined;
+    const known = layers.get(pagemap);
+    if (known !== undefined) return known;
     checkPagemap(pagemap, pagesBytes(reader, pagemap));
-    return new Layer(reader, pagemap, id, options);
+    const layer = new Layer(reader, pagemap, id, options);
+    layers.set(pagemap, layer);
+    return layer;
+  }
+
+  /** Follows what is said to be in a parent. @throws ImageError for a page that no parent has */
+  follow(): void {
+    for (const { flags, vaddr, nrPages } of this.pagemap.entries)
+      if ((flags & PE_PARENT) !== 0)
+        for (const _run of this.runs(vaddr, vaddr + BigInt(nrPages) * BigInt(PAGE_BYTES)));
   }
 
   /** The runs between two addresses, the parents' put in place. */
@@ -152,4 +166,9 @@ export function* iteratePages(
   options: PagesOptions = {},
 ): Generator<PageRun> {
   yield* Layer.load(reader, id, options)?.runs(0n, 1n << 64n) ?? [];
+}
+
+/** Checks a pagemap, and that its parents have what it says is there. @throws ImageError */
+export function checkPages(reader: ImageReader, id: ImageId, options: PagesOptions = {}): void {
+  Layer.load(reader, id, options)?.follow();
 }

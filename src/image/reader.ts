@@ -41,6 +41,8 @@ export class ImageReader implements Disposable {
   #parent: ImageReader | undefined;
   /** What was decoded, but for large files: the whole image is checked first, and then read. */
   readonly #decoded = new Map<string, unknown>();
+  /** Small pagemaps. */
+  readonly #pagemaps = new Map<string, Pagemap>();
   /** The pagemap read last: it is looked at several times in a row, and can be large. */
   #recent: { readonly name: string; readonly pagemap: Pagemap } | undefined;
 
@@ -132,7 +134,11 @@ export class ImageReader implements Disposable {
   }
 
   recordsOptional<K extends KindName>(kind: K, ...id: IdArgument<K>): ImageRecord<K>[] | undefined {
-    const name = fileOf(kind, (id as ImageId[])[0] ?? null);
+    return this.recordsOf(kind, fileOf(kind, (id as ImageId[])[0] ?? null));
+  }
+
+  /** As `recordsOptional`, by the name of the file. */
+  recordsOf<K extends KindName>(kind: K, name: string): ImageRecord<K>[] | undefined {
     const known = this.#decoded.get(name);
     if (known !== undefined) return known as ImageRecord<K>[];
     const bytes = this.bytes(name);
@@ -205,11 +211,13 @@ export class ImageReader implements Disposable {
   /** Which pages of a process (or, with `shmem`, of a shared mapping) the image has; undefined without a pagemap. */
   pagemap(id: ImageId, options: { shmem?: boolean } = {}): Pagemap | undefined {
     const name = `pagemap-${options.shmem ? 'shmem-' : ''}${id}.img`;
-    if (this.#recent?.name === name) return this.#recent.pagemap;
+    const known = this.#recent?.name === name ? this.#recent.pagemap : this.#pagemaps.get(name);
+    if (known !== undefined) return known;
     const bytes = this.bytes(name);
     if (bytes === undefined) return undefined;
     const pagemap = decodePagemap(bytes, this.#store.display(name));
     this.#recent = { name, pagemap };
+    if (bytes.length <= MEMORY_BYTES / 8) this.#pagemaps.set(name, pagemap);
     return pagemap;
   }
 

@@ -1,8 +1,6 @@
 import { ImageError } from './errors.js';
-import { describeFile } from './inspect.js';
-import { pagemapOfFile } from './kinds.js';
-import { checkPagemap } from './pagemap.js';
-import { iteratePages, pagesBytes } from './pages.js';
+import { isRawFile, kindOfFile, pagemapOfFile } from './kinds.js';
+import { checkPages } from './pages.js';
 import type { ImageReader } from './reader.js';
 import type { core_entry, task_kobj_ids_entry } from './schema/generated/core_pb.js';
 import type { file_entry } from './schema/generated/files_pb.js';
@@ -24,14 +22,17 @@ const TASK_DEAD = 2;
 const VMA_FILE = 0x40 | 0x80 | 0x4000;
 /** Guard regions are no mappings: they lie inside of others and come behind all of them. */
 const VMA_GUARD = 0x10000;
+const PAGES_FILE = /^pages-\d+\.img$/;
 const PROBLEMS_MAX = 1000;
 
 class Verification {
   readonly problems: ImageProblem[] = [];
   readonly reader: ImageReader;
+  readonly names: readonly string[];
 
   constructor(reader: ImageReader) {
     this.reader = reader;
+    this.names = reader.list();
   }
 
   report(file: string, message: string): void {
@@ -59,10 +60,12 @@ class Verification {
 /** All that is wrong with an image, up to a thousand problems; an empty list when it is sound. */
 export function verifyImage(reader: ImageReader): ImageProblem[] {
   const check = new Verification(reader);
-  for (const name of reader.list()) {
-    if (name !== 'parent') check.attempt(() => describeFile(reader, name));
+  for (const name of check.names) {
+    const known = kindOfFile(name);
+    if (known !== undefined) check.attempt(() => reader.recordsOf(known.kind, name));
+    else if (isRawFile(name) && !PAGES_FILE.test(name)) check.attempt(() => reader.size(name));
   }
-  checkPages(check);
+  checkAllPages(check);
   const tree = check.attempt(() => reader.readOptional('pstree'));
   // A pre-dump is pages only.
   if (tree === undefined) {
@@ -77,9 +80,9 @@ export function verifyImage(reader: ImageReader): ImageProblem[] {
   return check.problems;
 }
 
-function checkPages(check: Verification): void {
+function checkAllPages(check: Verification): void {
   const used = new Set<string>();
-  for (const name of check.reader.list()) {
+  for (const name of check.names) {
     const owner = pagemapOfFile(name);
     if (owner === undefined) continue;
     check.attempt(() => {
@@ -88,13 +91,11 @@ function checkPages(check: Verification): void {
       const pages = `pages-${pagemap.pagesId}.img`;
       if (used.has(pages)) check.report(name, `${pages} belongs to another pagemap as well`);
       used.add(pages);
-      checkPagemap(pagemap, pagesBytes(check.reader, pagemap));
-      // Following every run finds the pages that no parent has.
-      for (const _run of iteratePages(check.reader, owner.id, { shmem: owner.shmem }));
+      checkPages(check.reader, owner.id, { shmem: owner.shmem });
     });
   }
-  for (const name of check.reader.list()) {
-    if (/^pages-\d+\.img$/.test(name) && !used.has(name)) check.report(name, 'belongs to no pagemap');
+  for (const name of check.names) {
+    if (PAGES_FILE.test(name) && !used.has(name)) check.report(name, 'belongs to no pagemap');
   }
 }
 
@@ -218,6 +219,6 @@ function checkSpace(check: Verification, pid: number, files: Files): void {
       check.report(name, `${at} is of file ${vma.shmid}, which files.img lacks`);
     }
   }
-  if (check.reader.list().includes(`pagemap-${pid}.img`)) return;
+  if (check.names.includes(`pagemap-${pid}.img`)) return;
   check.report(`pagemap-${pid}.img`, 'is missing');
 }

@@ -247,8 +247,11 @@ export class Engine implements Disposable, AsyncDisposable {
   }
 }
 
-/** V8 lets its young generation grow to 48 MiB before it looks what of it is garbage; 3 are enough, and no slower. */
-const SMALL = ['--max-semi-space-size=1'];
+/**
+ * V8 lets its young generation grow to 48 MiB before it looks what of it is garbage; 3 are enough, and no slower. Nor are
+ * helpers worth waiting for then, least of all in a frozen window.
+ */
+const SMALL = ['--max-semi-space-size=1', '--single-threaded-gc'];
 const WORKER = fileURLToPath(new URL('./worker.js', import.meta.url));
 
 function cancelledBy(signal: AbortSignal): CancelledError {

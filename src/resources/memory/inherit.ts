@@ -1,8 +1,7 @@
-import { closeSync, readSync } from 'node:fs';
 import { MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE } from '../../abi/mman.js';
-import type { ImageReader } from '../../image/reader.js';
 import type { vma_entry } from '../../image/schema/index.js';
 import type { ProcessImage } from '../contract.js';
+import { differing } from './differing.js';
 import { spanOfEntry } from './image-memory.js';
 import { partOf, type Run, runsOfProcess } from './runs.js';
 import type { Span } from './scan.js';
@@ -79,15 +78,10 @@ export function cut(runs: readonly Run[], spans: readonly Span[]): Run[] {
     for (let at = from; at < runs.length; at++) {
       const run = runs[at];
       if (run === undefined || run.start >= span.end) break;
-      parts.push(part(run, Math.max(run.start, span.start), Math.min(run.end, span.end)));
+      parts.push(partOf(run, Math.max(run.start, span.start), Math.min(run.end, span.end)));
     }
   }
   return parts;
-}
-
-function part(run: Run, start: number, end: number): Run {
-  if (start === run.start && end === run.end) return run;
-  return partOf(run, start, end);
 }
 
 /** The parts of ascending runs that lie in none of ascending spans. */
@@ -100,7 +94,7 @@ export function outside(runs: readonly Run[], spans: readonly Span[]): Run[] {
     for (let at = from; start < run.end; at++) {
       const span = spans[at];
       const end = Math.min(span?.start ?? run.end, run.end);
-      if (end > start) parts.push(part(run, start, end));
+      if (end > start) parts.push(partOf(run, start, end));
       start = Math.max(start, span?.end ?? run.end);
     }
   }
@@ -118,66 +112,14 @@ export interface Difference {
 /** Both lists are ascending; `parent` is of what is kept alone. */
 export function compare(child: readonly Run[], parent: readonly Run[]): Difference {
   if (parent.length === 0) return { load: child, drop: [] };
-  using contents = new Contents();
   const load = outside(child, parent);
   const theirs = cut(parent, child);
   // Cut by each other, both have the same parts.
   cut(child, parent).forEach((run, index) => {
     const other = theirs[index];
     if (other?.start !== run.start || other.end !== run.end) throw new Error('runs that do not match');
-    load.push(...contents.differing(run, other));
+    load.push(...differing(run, other));
   });
   load.sort((a, b) => a.start - b.start);
   return { load, drop: outside(parent, child) };
-}
-
-const CHUNK = 1 << 20;
-const PAGE = 4096;
-
-/** Pages files of one comparison, opened as they are needed. */
-class Contents implements Disposable {
-  readonly #fds = new Map<ImageReader, Map<number, number>>();
-  readonly #left = Buffer.allocUnsafeSlow(CHUNK);
-  readonly #right = Buffer.allocUnsafeSlow(CHUNK);
-
-  /** The parts of `run` whose pages differ from those of `other`, which has the same addresses. */
-  *differing(run: Run, other: Run): Generator<Run> {
-    let differs: number | undefined;
-    for (let at = run.start; at < run.end; at += CHUNK) {
-      const length = Math.min(CHUNK, run.end - at);
-      const left = this.#read(run, at, this.#left.subarray(0, length));
-      const right = this.#read(other, at, this.#right.subarray(0, length));
-      const isEqual = left.equals(right);
-      for (let page = 0; page < length; page += isEqual ? length : PAGE) {
-        const same = isEqual || left.compare(right, page, page + PAGE, page, page + PAGE) === 0;
-        if (same && differs !== undefined) yield part(run, differs, at + page);
-        if (same) differs = undefined;
-        else differs ??= at + page;
-      }
-    }
-    if (differs !== undefined) yield part(run, differs, run.end);
-  }
-
-  #read(run: Run, at: number, into: Buffer): Buffer {
-    const fd = this.#open(run);
-    for (let done = 0; done < into.length; ) {
-      const count = readSync(fd, into, done, into.length - done, run.offset + at - run.start + done);
-      if (count === 0) throw new Error(`pages-${run.pagesId}.img of ${run.reader.directory} ends too early`);
-      done += count;
-    }
-    return into;
-  }
-
-  #open({ reader, pagesId }: Run): number {
-    const open = this.#fds.get(reader) ?? new Map<number, number>();
-    this.#fds.set(reader, open);
-    const fd = open.get(pagesId) ?? reader.openPages(pagesId);
-    open.set(pagesId, fd);
-    return fd;
-  }
-
-  [Symbol.dispose](): void {
-    for (const open of this.#fds.values()) for (const fd of open.values()) closeSync(fd);
-    this.#fds.clear();
-  }
 }

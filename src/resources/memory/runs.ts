@@ -76,9 +76,11 @@ class ColumnRun implements Run {
   }
 }
 
-/** A part of a run. */
-export function partOf({ reader, pagesId, start: from, offset }: Run, start: number, end: number): Run {
-  return { start, end, reader, pagesId, offset: offset + start - from };
+/** A part of a run, or all of it. */
+export function partOf(run: Run, start: number, end: number): Run {
+  const { reader, pagesId, offset } = run;
+  if (start === run.start && end === run.end) return run;
+  return { start, end, reader, pagesId, offset: offset + start - run.start };
 }
 
 function readRuns(reader: ImageReader, id: ImageId, options: { shmem?: boolean }): Run[] {

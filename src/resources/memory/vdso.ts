@@ -76,7 +76,15 @@ function imageBytes(image: ProcessImage, vdso: vma_entry): Buffer {
   return bytes;
 }
 
+let ownBytes: Uint8Array | undefined;
+
+/** The running kernel's vDSO. */
 function kernelBytes(): Uint8Array {
+  ownBytes ??= readOwn();
+  return ownBytes;
+}
+
+function readOwn(): Uint8Array {
   const own = readMaps(process.pid).find(({ path }) => path === '[vdso]');
   if (own === undefined) throw new Error('this process has no vDSO');
   return readRemote(process.pid, own.start, Number(own.end - own.start));

@@ -166,8 +166,11 @@ function capset(tape: Tape, effective: bigint, permitted: bigint, inheritable: b
   tape.call('capset', [tape.space(header), tape.space(data)], 0);
 }
 
+let knownLast: number | undefined;
+
 function lastCapability(): number {
-  return Number(readFileSync('/proc/sys/kernel/cap_last_cap', 'utf8'));
+  knownLast ??= Number(readFileSync('/proc/sys/kernel/cap_last_cap', 'utf8'));
+  return knownLast;
 }
 
 const dumpables = new WeakMap<object, Map<number, number>>();
