@@ -170,20 +170,19 @@ def session(name, master, slave, only=True):
   child(without)
   fcntl.ioctl(slave, 0x540e, 0)
   def gave_up():
-    fcntl.ioctl(slave, 0x5422); forever()
+    fcntl.ioctl(slave, 0x5422); tell(name, 'gave up'); forever()
   child(gave_up)
   def foreground(): os.setpgid(0, 0); told(name + ' foreground'); tell(name, 'ready'); forever()
   f = child(foreground)
   until(lambda: os.getpgid(f) == f)
-  def background(): os.setpgid(0, 0); told(name + ' background'); forever()
+  def background(): os.setpgid(0, 0); told(name + ' background'); tell(name, 'behind'); forever()
   child(background)
   signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
   os.tcsetpgrp(slave, f)
   signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTTOU])
   t = os.open('/dev/tty', os.O_RDWR)
   os.close(slave) if only else None
-  until(lambda: True)
-  forever()
+  tell(name, 'settled'); forever()
 m1, s1 = os.openpty(); m2, s2 = os.openpty(); m3, s3 = os.openpty()
 child(lambda: session('first', m1, s1))
 child(lambda: session('second', m2, s2, False))
@@ -202,8 +201,8 @@ def hang_up(*_): os.close(m1)
 signal.signal(signal.SIGUSR1, interrupt); signal.signal(signal.SIGUSR2, hang_up)
 tell('root'); 
 out = '/proc/self/fd/1'
-until(lambda: all(w in open(out).read() for w in ('first ready', 'second ready', 'third ready', 'first early', 'second early')))
-time.sleep(0.3)
+said = [who + ' ' + what for who in ('first', 'second') for what in ('ready', 'early', 'gave up', 'behind', 'settled')] + ['third ready']
+until(lambda: all(w in open(out).read() for w in said))
 tell('all ready'); forever()
 `;
 

@@ -60,7 +60,7 @@ stopped = child(wait_forever)
 os.kill(stopped, signal.SIGSTOP)
 os.waitid(os.P_PID, stopped, os.WSTOPPED)
 for _ in range(3): threading.Thread(target=lambda: time.sleep(10000), daemon=True).start()
-time.sleep(0.1)
+for ended in (zombie, killed): os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)
 
 def report(*_):
   tell('zombie', os.waitpid(zombie, 0)[1], 'killed', os.waitpid(killed, 0)[1])

@@ -212,7 +212,13 @@ def hear(pattern):
     if match: text = text[match.end():]; return match
     text += os.read(m, 4096)
 say('stty -echo; echo be""gin'); hear(b'begin')
-say('sleep 100001 & sleep 100002'); time.sleep(0.3); os.write(m, b'\\x1a'); hear(b'Stopped')
+say('sleep 100001 & sleep 100002')
+def leads(pid):
+  # Not the shell, nor the child of it that does not run sleep yet, and has its signals still.
+  try: return open('/proc/%d/comm' % pid).read() == 'sleep\\n'
+  except OSError: return False
+while not leads(os.tcgetpgrp(m)): time.sleep(0.01)
+os.write(m, b'\\x1a'); hear(b'Stopped')
 n = 1
 while True:
   say('stty size; jobs; echo beat=%d' % n)
