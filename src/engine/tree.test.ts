@@ -20,21 +20,24 @@ def child(body):
     try: body()
     finally: os._exit(0)
   return pid
-def wait_forever():
-  while True: signal.pause()
 def tell(*words): os.write(1, (' '.join(map(str, words)) + chr(10)).encode())
+def until(what):
+  while not what(): time.sleep(0.005)
+def pause_forever():
+  while True: signal.pause()
+def wait_forever(): tell('at rest'); pause_forever()
 
 sleeper = child(wait_forever)
 leader = child(lambda: (os.setsid(), wait_forever()))
 group = child(lambda: (os.setpgid(0, 0), wait_forever()))
-time.sleep(0.05)
+until(lambda: os.getpgid(group) == group)
 member = child(lambda: (os.setpgid(0, group), wait_forever()))
 # A group whose leader has died.
 def orphaned_group():
-  first = child(lambda: (os.setpgid(0, 0), wait_forever()))
-  time.sleep(0.05)
-  child(lambda: (os.setpgid(0, first), wait_forever()))
-  time.sleep(0.05)
+  first = child(lambda: (os.setpgid(0, 0), pause_forever()))
+  until(lambda: os.getpgid(first) == first)
+  member = child(lambda: (os.setpgid(0, first), wait_forever()))
+  until(lambda: os.getpgid(member) == first)
   os.kill(first, 9)
   os.waitpid(first, 0)
   wait_forever()
@@ -52,14 +55,16 @@ def dying_session():
   os.setsid()
   child(wait_forever)
 child(dying_session)
-while os.waitpid(-1, os.WNOHANG)[0] == 0: time.sleep(0.01)
+until(lambda: os.waitpid(-1, os.WNOHANG)[0] != 0)
 zombie = child(lambda: os._exit(7))
-killed = child(wait_forever)
+killed = child(pause_forever)
 os.kill(killed, 9)
-stopped = child(wait_forever)
+stopped = child(pause_forever)
 os.kill(stopped, signal.SIGSTOP)
 os.waitid(os.P_PID, stopped, os.WSTOPPED)
 for _ in range(3): threading.Thread(target=lambda: time.sleep(10000), daemon=True).start()
+AT_REST = ['sleeper', 'leader', 'group', 'member', 'member of a dead leader', 'its parent', 'late session', 'child before', 'child after', 'of a dead session']
+until(lambda: open('/proc/self/fd/1').read().count('at rest') == len(AT_REST))
 for ended in (zombie, killed): os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)
 
 def report(*_):
