@@ -40,6 +40,14 @@ export function fatalCall(thread: Thread, calls: Iterable<SyscallName | undefine
   return others.find((call) => call !== undefined && judge(filters, call) === 'fatal');
 }
 
+/** Would this frozen thread, and what it bears, make all of these calls if we died now? */
+export function makes(thread: Thread, calls: readonly SyscallName[]): boolean {
+  const { seccomp } = thread.status;
+  if (seccomp === SECCOMP_MODE_DISABLED) return true;
+  const filters = seccomp === SECCOMP_MODE_FILTER ? filtersOf(thread.tid) : undefined;
+  return filters !== undefined && calls.every((call) => judge(filters, call) === 'made');
+}
+
 function filtersOf(tid: number): Uint8Array[] | undefined {
   const filters: Uint8Array[] = [];
   try {

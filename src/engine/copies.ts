@@ -25,7 +25,7 @@ import { type BranchResult, type Played, type Space, Tape } from '../tape/tape.j
  *
  * A direct child would leave the program a zombie to wait for. So a middle task (CLONE_VM | CLONE_VFORK: the program
  * sleeps until it is gone) makes the copy and ends, and is reaped on the same tape; the copy is adopted by init. Both are
- * born traced (CLONE_PTRACE), so the copy stands still before its first instruction. Without us it exits.
+ * born traced (CLONE_PTRACE), so the copy stands still before its first instruction. Without us both exit.
  */
 interface Request {
   readonly process: Process;
@@ -40,6 +40,9 @@ interface Round {
   readonly middles: Set<number>;
   met: { readonly tid: number; readonly status: WaitStatus } | undefined;
 }
+
+/** Calls that are to be made on the tape of a process once it has a child, whatever becomes of us. */
+export const CALLS_AFTER_BIRTH = ['exit_group', 'waitid', 'prctl'] as const;
 
 const __WALL = 0x4000_0000;
 const WEXITED = 4;

@@ -6,7 +6,8 @@ import { findGadgets, findSpin, type Gadgets } from '../tape/gadgets.js';
 import { freeRange } from '../tape/gap.js';
 import type { Actor } from '../tape/play.js';
 import type { Tape } from '../tape/tape.js';
-import { fatalCall, isConfined } from './confined.js';
+import { fatalCall, isConfined, makes } from './confined.js';
+import { CALLS_AFTER_BIRTH } from './copies.js';
 import { UnsupportedError } from './errors.js';
 import { FreezeError } from './freeze.js';
 import type { Duty, Guardian } from './guardian.js';
@@ -84,9 +85,16 @@ export class Loan implements Disposable {
     ]);
   }
 
-  /** Of these, those that can make children on their tapes: they have to collect them themselves if we die. */
+  /**
+   * Of these, those that can make children on their tapes. If we die, the children have to end themselves, and their parents
+   * to collect them. A child whose filters refuse it its end would go home as a second process of the program.
+   */
   parents<T>(leaders: ReadonlyMap<Process, T>): Map<Process, T> {
-    return new Map([...leaders].filter(([process]) => !this.#helpless.has(process)));
+    return new Map(
+      [...leaders].filter(
+        ([process]) => !this.#helpless.has(process) && makes(process.leader, CALLS_AFTER_BIRTH),
+      ),
+    );
   }
 
   /** Before a tape is played: is it harmless under the thread's filters, should we die? */

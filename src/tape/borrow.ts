@@ -168,21 +168,39 @@ function attemptHome(one: Borrowed): void {
   retreat(() => home(one));
 }
 
-/** Once more, from wherever it is, for one that does not go home by itself. */
+/**
+ * Home from wherever it is. By its chain it would find there by itself when let go, but not where something holds it then:
+ * a stop of its process, or seccomp. No tape is under way: they have been waited for.
+ */
 function attemptRescue(one: Borrowed): void {
   const { tid } = one.lender;
-  if (one.chain.spin === undefined) return;
   retreat(() => {
-    if (!isStopped(tid)) {
-      ptrace.interrupt(tid);
-      waitFor(tid);
-    }
+    // From a stop at a call it makes the call first.
+    const isInStop = isStopped(tid);
+    ptrace.interrupt(tid);
+    if (isInStop) ptrace.resume(tid);
+    waitForEvent(one.lender);
     leave(one);
-    ptrace.resume(tid);
-    waitForSpin(one);
+    const barrier = new Barrier<Borrowed>();
+    makeCall(barrier, [one]);
+    barrier.throwFirst();
     home(one);
   });
 }
+
+/** Whatever stops it before that is passed over. Throws for one that sleeps where no stop reaches it. */
+function waitForEvent({ tid, name }: Lender): void {
+  const deadline = Date.now() + RESCUE_MS;
+  for (;;) {
+    const status = waitFor(tid, false);
+    if (isEventStop(status)) return;
+    if (status.kind === 'none' && Date.now() < deadline) sleep_us(100);
+    else if (isSyscallStop(status) || isPassing(tid, status)) ptrace.resume(tid);
+    else throw new LostTaskError(`${name}: ${describeStatus(status)}`);
+  }
+}
+
+const RESCUE_MS = 2000;
 
 function isStopped(tid: number): boolean {
   try {

@@ -5,6 +5,7 @@ import { NO_SYSCALL, type Registers } from '../kernel/registers.js';
 import { readRemote, writeRemote } from '../kernel/remote.js';
 import { describeStatus, type WaitStatus, waitFor } from '../kernel/wait.js';
 import { Barrier } from './barrier.js';
+import { insist } from './insist.js';
 import * as L from './layout.js';
 import { printEntry, printResult } from './print.js';
 import { rememberStop, SIGSTOP } from './stops.js';
@@ -172,8 +173,12 @@ function cue(actor: Actor, tape: Tape): void {
   });
 }
 
+/** Whoever was set going has to be waited for: nothing can be done to it before it stands still. */
 function waitForEnd(actor: Actor, title: string): void {
-  while (!atEnd(actor, waitFor(actor.tid), title));
+  for (;;) {
+    const status = insist(() => waitFor(actor.tid));
+    if (insist(() => atEnd(actor, status, title))) return;
+  }
 }
 
 /**

@@ -1,5 +1,6 @@
 import { HOLDINGS } from './fault-holding.js';
-import type { Fault, FaultOrder, Victim } from './fault-order.js';
+import type { Fault, FaultAnswer, FaultOrder, Victim } from './fault-order.js';
+import { Journal, type Selection } from './fault-places.js';
 import type { Confinement, SubjectOptions } from './fault-subject.js';
 import { DumpTrials, RestoreTrials, type Trial } from './fault-trial.js';
 
@@ -24,6 +25,12 @@ export interface CampaignResult {
   readonly runs: number;
   /** Trials after which there was a valid image (dump), or a tree (restore). */
   readonly done: number;
+  /** Trials that did not come to the call at which the fault was to be. */
+  readonly missed: number;
+  /** With those of earlier runs with the same state. */
+  readonly known: number;
+  /** Kernel calls of a trial without a fault. */
+  readonly calls: number;
   readonly harmed: readonly Trial[];
 }
 
@@ -32,7 +39,7 @@ const SIGKILL = 9;
 const QUICK_MS = 3000;
 const ALL_QUICK_MS = 55_000;
 /** Random instants of a full run; as many times fewer as calls are left out. */
-export const INSTANTS = 300;
+const INSTANTS = 300;
 
 function campaign(
   what: Campaign['what'],
@@ -168,60 +175,139 @@ export class TrialSets implements AsyncDisposable {
   }
 }
 
-/** `stride` 1 is every call; undefined makes the short run. `say` hears of every trial that did harm. */
+/** `selection` undefined makes the short run. `say` hears of every trial that did harm. */
 export async function runCampaign(
   sets: TrialSets,
   campaign: Campaign,
-  stride: number | undefined,
+  selection: Selection | undefined,
   say: (line: string) => void,
 ): Promise<CampaignResult> {
   const harmed: Trial[] = [];
   let runs = 0;
   let done = 0;
+  let missed = 0;
   const count = (trial: Trial): void => {
     runs++;
     if (trial.done) done++;
+    if (isMissed(trial)) missed++;
     if (trial.harm.length === 0) return;
     harmed.push(trial);
-    say(`${campaign.name}: ${JSON.stringify(trial.fault)}: ${trial.harm.slice(0, 5).join('; ')}`);
+    say(explainHarm(campaign, trial));
   };
   const undisturbed = await sets.undisturbed(campaign);
   count(undisturbed);
   const { answer } = undisturbed;
   if (answer === undefined || answer.error !== undefined)
     throw new Error(answer?.error ?? 'it does not answer');
+  if (selection !== undefined) say(`${campaign.name}: ${answer.phases.join(', ')}, end ${answer.calls}`);
   const trials = await sets.of(campaign);
-  const deadline = stride === undefined ? sets.deadlineOf(campaign) : Number.POSITIVE_INFINITY;
-  for (const fault of faultsOf(campaign, stride, answer.calls, answer.duration_us)) {
-    count(await trials.run(campaign, fault));
+  const deadline = selection?.deadline ?? sets.deadlineOf(campaign);
+  const journal = new Journal(selection?.state, campaign.name);
+  const faults =
+    selection === undefined ? sample(campaign, answer) : all(campaign, selection, answer, journal);
+  for (const fault of faults) {
+    const trial = await trials.run(campaign, fault);
+    count(trial);
+    journal.add(keyOf(fault), trial.harm);
     if (Date.now() > deadline) break;
   }
-  return { campaign, runs, done, harmed };
+  return { campaign, runs, done, missed, known: journal.size, calls: answer.calls, harmed };
 }
 
-function* faultsOf(
-  campaign: Campaign,
-  stride: number | undefined,
-  calls: number,
-  duration_us: number,
-): Generator<Fault> {
-  const { fault, victim, signal, quick, from } = campaign;
-  if (fault === 'instant') {
-    const count = stride === undefined ? quick : Math.ceil(INSTANTS / stride);
-    for (let index = 0; index < count; index++)
-      yield { kind: 'kill at', victim, signal, after_us: Math.floor(Math.random() * duration_us) };
-    return;
-  }
-  const start = stride === undefined ? Math.floor(calls * from) : 0;
-  const step = stride ?? Math.max(1, (calls - start) / quick);
-  const places: number[] = [];
-  for (let at = start; at < calls; at += step) places.push(Math.floor(at));
-  if (stride === undefined) shuffle(places);
-  for (const at of places)
-    yield fault === 'throw' ? { kind: 'throw', at } : { kind: 'kill', victim, at, signal };
+/** A fault that was to be done at a call which this trial did not come to: the number of calls is not always the same. */
+function isMissed({ fault, answer }: Trial): boolean {
+  return (
+    (fault.kind === 'kill' || fault.kind === 'throw') && answer !== undefined && answer.call === undefined
+  );
+}
+
+/** What happened, and a command which does it again. */
+export function explainHarm({ name, fault: kind }: Campaign, { fault, phase, answer, harm }: Trial): string {
+  const lines = [`${name}: ${JSON.stringify(fault)}`, `  at: ${answer?.call ?? ''} ${phase}`];
+  for (const line of harm.slice(0, 12)) lines.push(`  ${line.slice(0, 300)}`);
+  if (harm.length > 12) lines.push(`  and ${harm.length - 12} lines more`);
+  const place = kind === 'instant' ? '' : ` STASIS_FAULT_AT='${phase.split(/ (?=\S+$)/)[0]}'`;
+  const only = `^${name.replaceAll(/[^a-z0-9 ,:]/gi, '.')}$`;
+  lines.push(
+    `  again: STASIS_FAULTS=full STASIS_FAULT_ONLY='${only}'${place} STASIS_FAULT_REPEAT=20 npm test -- engine/faults`,
+  );
+  return lines.join('\n');
+}
+
+function faultAt({ fault, victim, signal }: Campaign, place: { at: number; phase?: string }): Fault {
+  return fault === 'throw' ? { kind: 'throw', ...place } : { kind: 'kill', victim, signal, ...place };
+}
+
+function instantOf({ victim, signal }: Campaign, duration_us: number): Fault {
+  return { kind: 'kill at', victim, signal, after_us: Math.floor(Math.random() * duration_us) };
+}
+
+/** One instant is as good as another. */
+function keyOf(fault: Fault): string {
+  if (fault.kind !== 'kill' && fault.kind !== 'throw') return fault.kind;
+  return `${fault.phase ?? ''}+${fault.at}`;
 }
 
 /** A sample that is cut short is one of all places. */
+function* sample(campaign: Campaign, { calls, duration_us }: FaultAnswer): Generator<Fault> {
+  const { fault, quick, from } = campaign;
+  if (fault === 'instant') {
+    for (let index = 0; index < quick; index++) yield instantOf(campaign, duration_us);
+    return;
+  }
+  const start = Math.floor(calls * from);
+  const step = Math.max(1, (calls - start) / quick);
+  const places: number[] = [];
+  for (let at = start; at < calls; at += step) places.push(Math.floor(at));
+  shuffle(places);
+  for (const at of places) yield faultAt(campaign, { at });
+}
+
+/** What is selected, and was not done yet. */
+function* all(
+  campaign: Campaign,
+  selection: Selection,
+  answer: FaultAnswer,
+  journal: Journal,
+): Generator<Fault> {
+  const { stride, repeat, shard } = selection;
+  if (campaign.fault === 'instant') {
+    const count = Math.ceil(INSTANTS / stride / shard.count) * repeat;
+    while (journal.times('kill at') < count) yield instantOf(campaign, answer.duration_us);
+    return;
+  }
+  const mine = placesOf(selection, answer).filter((_, index) => index % shard.count === shard.index);
+  for (let round = 1; round <= repeat; round++)
+    for (const place of mine) {
+      const fault = faultAt(campaign, place);
+      if (journal.times(keyOf(fault)) < round) yield fault;
+    }
+}
+
+function placesOf(
+  { range, stride }: Selection,
+  { calls, phases }: FaultAnswer,
+): { at: number; phase?: string }[] {
+  const places: { at: number; phase?: string }[] = [];
+  if (range?.phase === undefined) {
+    const last = Math.min(range?.to ?? calls, calls - 1);
+    for (let at = range?.from ?? 0; at <= last; at += stride) places.push({ at });
+    return places;
+  }
+  const { phase, from, to } = range;
+  const length = lengthOf(phase, phases, calls);
+  for (let at = from; at <= Math.min(to, length - 1); at += stride) places.push({ at, phase });
+  return places;
+}
+
+/** How many calls a phase makes; `phases` says with which number each begins. */
+function lengthOf(phase: string, phases: readonly string[], calls: number): number {
+  const starts = phases.map((text) => Number(text.slice(text.lastIndexOf(' ') + 1)));
+  const index = phases.findIndex((text) => text.slice(0, text.lastIndexOf(' ')) === phase);
+  if (index < 0) return 0;
+  return (starts[index + 1] ?? calls) - (starts[index] ?? 0);
+}
+
 function shuffle(places: number[]): void {
   for (let index = places.length - 1; index > 0; index--) {
     const other = Math.floor(Math.random() * (index + 1));

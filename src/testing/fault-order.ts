@@ -20,7 +20,7 @@ export interface FaultOrder {
   /** The program's counters are copied here while everybody stands still, just before the commit. */
   readonly stateFile: string | undefined;
   readonly frozenStateFile: string | undefined;
-  /** Says which phase has been reached. */
+  /** Says which phase has been reached, and where in it the fault was done. */
   readonly phaseFile: string | undefined;
 }
 
@@ -29,9 +29,15 @@ export type Victim = 'controller' | 'copy' | number;
 
 export type Fault =
   | { readonly kind: 'none' }
-  /** Before the `at`-th kernel call since the first touch (0 the first). */
-  | { readonly kind: 'kill'; readonly victim: Victim; readonly at: number; readonly signal: number }
-  | { readonly kind: 'throw'; readonly at: number }
+  /** Before the `at`-th kernel call since the first touch (0 the first), or since the beginning of `phase`. */
+  | {
+      readonly kind: 'kill';
+      readonly victim: Victim;
+      readonly at: number;
+      readonly phase?: string;
+      readonly signal: number;
+    }
+  | { readonly kind: 'throw'; readonly at: number; readonly phase?: string }
   | { readonly kind: 'throw in phase'; readonly phase: string }
   /** So many microseconds after the first touch. */
   | { readonly kind: 'kill at'; readonly victim: Victim; readonly after_us: number; readonly signal: number };
@@ -55,6 +61,9 @@ class Work {
   readonly #touched: () => void;
   readonly #phases: string[] = [];
   #calls = 0;
+  #phaseName = '';
+  /** The number of its first call. */
+  #phaseStart = 0;
   #isTouched = false;
   #start = 0n;
   #met: string | undefined;
@@ -88,17 +97,29 @@ class Work {
     if (this.#sameWaits > MOST_WAITS) return;
     const { fault } = this.#order;
     const at = this.#calls++;
-    if (this.#met !== undefined || (fault.kind !== 'kill' && fault.kind !== 'throw') || at !== fault.at)
-      return;
+    if (this.#met !== undefined || (fault.kind !== 'kill' && fault.kind !== 'throw')) return;
+    if (fault.phase === undefined ? at !== fault.at : !this.#isAt(fault.phase, at - fault.at)) return;
     this.#met = name;
+    this.#notePhase(`${this.#phaseName}+${at - this.#phaseStart} ${name}`);
     if (fault.kind === 'throw') throw new Error(`injected before ${name}`);
     const pid = victimOf(process.pid, fault.victim, this.#order.pid);
     if (pid !== undefined) call('kill', pid, fault.signal);
   }
 
+  #isAt(phase: string, start: number): boolean {
+    return this.#phaseName === phase && this.#phaseStart === start;
+  }
+
+  #notePhase(text: string): void {
+    const { phaseFile } = this.#order;
+    if (phaseFile !== undefined) writeFileSync(phaseFile, text);
+  }
+
   #phase(name: string): void {
-    const { what, phaseFile, fault } = this.#order;
-    if (phaseFile !== undefined) writeFileSync(phaseFile, name);
+    const { what, fault } = this.#order;
+    this.#notePhase(name);
+    this.#phaseName = name;
+    this.#phaseStart = this.#calls;
     this.#phases.push(`${name} ${this.#calls}`);
     if (name === FIRST_TOUCH[what]) {
       this.#isTouched = true;

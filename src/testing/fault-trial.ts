@@ -16,7 +16,7 @@ export interface Trial {
   readonly answer: FaultAnswer | undefined;
   /** Was there a valid image afterwards (dump), or a tree (restore)? */
   readonly done: boolean;
-  /** The phase it came to. */
+  /** The phase it came to, and the call in it at which the fault was done. */
   readonly phase: string;
   /** What should not be; empty when all is well. */
   readonly harm: readonly string[];
@@ -100,7 +100,7 @@ export class DumpTrials implements AsyncDisposable {
     if (answer !== undefined && !isOver) harm.push(...contradictions(answer, done));
     await runner[Symbol.asyncDispose]();
     if (done && afterwards === 'run') harm.push(...(await this.#unharmed(subject, runner)));
-    const phase = existsSync(phaseFile) ? readFileSync(phaseFile, 'utf8') : '';
+    const phase = phaseIn(phaseFile);
     const { interrupted } = subject.state;
     if (interrupted > 0 && !(answer === undefined && this.#mayInterrupt(phase)))
       harm.push(`epoll_wait returned EINTR ${interrupted} times`);
@@ -117,7 +117,7 @@ export class DumpTrials implements AsyncDisposable {
    */
   #mayInterrupt(phase: string): boolean {
     const { confinement } = this.#options;
-    return phase === 'freeze' || confinement === 'harsh' || confinement === 'strict';
+    return /^freeze\b/.test(phase) || confinement === 'harsh' || confinement === 'strict';
   }
 
   /** What a dump leaves outside of its image, for the restore; takes it away. */
@@ -210,6 +210,11 @@ function contradictions(answer: FaultAnswer, done: boolean): string[] {
   return [];
 }
 
+/** What the runner noted there. */
+function phaseIn(file: string): string {
+  return existsSync(file) ? readFileSync(file, 'utf8') : '';
+}
+
 /** A snapshot that is the same twice in a row. */
 async function settled(pid: number): Promise<Snapshot> {
   let before = snapshotTree(pid);
@@ -262,12 +267,15 @@ export class RestoreTrials implements AsyncDisposable {
 
   async run(fault: Fault): Promise<Trial> {
     const subject = this.#subject;
+    const phaseFile = join(subject.directory, 'phase');
+    rmSync(phaseFile, { force: true });
     const runner = this.#pool.take();
     subject.absolve();
     const harm: string[] = [];
     let answer: FaultAnswer | undefined;
     try {
-      answer = await runner.obey(orderFor('restore', subject.pid, this.#directory, fault));
+      const order = orderFor('restore', subject.pid, this.#directory, fault);
+      answer = await runner.obey({ ...order, phaseFile });
     } catch (error) {
       harm.push(String(error));
       runner.kill();
@@ -281,7 +289,7 @@ export class RestoreTrials implements AsyncDisposable {
     await runner[Symbol.asyncDispose]();
     await this.#empty(runner, harm);
     if (fingerprint(this.#directory) !== this.#image) harm.push('the image has changed');
-    return { fault, answer, done, phase: '', harm };
+    return { fault, answer, done, phase: phaseIn(phaseFile), harm };
   }
 
   /** Answers whether the tree is there; anything between all and nothing is harm. */
