@@ -32,12 +32,12 @@ export function isConfined(thread: Thread): boolean {
 }
 
 /** A call on a tape that would end a thread which is not held to be confined; undefined if all is well. */
-export function fatalCall(thread: Thread, calls: Iterable<SyscallName | undefined>): SyscallName | undefined {
+export function fatalCall(thread: Thread, calls: readonly SyscallName[]): SyscallName | undefined {
   if (thread.status.seccomp !== SECCOMP_MODE_FILTER) return undefined;
-  const others = [...new Set(calls)].filter((call) => call !== undefined && !ON_TAPES.includes(call));
+  const others = [...new Set(calls)].filter((call) => !ON_TAPES.includes(call));
   if (others.length === 0) return undefined;
   const filters = filtersOf(thread.tid) ?? [];
-  return others.find((call) => call !== undefined && judge(filters, call) === 'fatal');
+  return others.find((call) => judge(filters, call) === 'fatal');
 }
 
 /** Would this frozen thread, and what it bears, make all of these calls if we died now? */

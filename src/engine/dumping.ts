@@ -11,7 +11,7 @@ import type {
 import { DescriptorCollector } from '../resources/file/index.js';
 import { MemfdCollector } from '../resources/memory/index.js';
 import { dumpExtendedRegisters } from '../resources/process/index.js';
-import { insist } from '../tape/insist.js';
+import { insistOnAll } from '../tape/insist.js';
 import { playOn } from './ask.js';
 import type { Commitment } from './commitment.js';
 import type { Copies } from './copies.js';
@@ -93,14 +93,8 @@ export class Dumping implements Disposable {
 
   /** What was kept until the tree goes on, or is gone; once, and all of it, whatever becomes of one. */
   letGo(outcome: 'goes on' | 'killed'): void {
-    const errors: unknown[] = [];
-    for (const kept of this.#kept.splice(0).reverse())
-      try {
-        insist(() => kept.release(outcome));
-      } catch (error) {
-        errors.push(error);
-      }
-    if (errors.length > 0) throw errors[0];
+    const kept = this.#kept.splice(0).reverse();
+    insistOnAll(kept.map((each) => () => each.release(outcome)));
   }
 
   [Symbol.dispose](): void {

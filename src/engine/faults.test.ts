@@ -58,6 +58,21 @@ else {
     }
   });
 
+  test('a process under filters that refuse a copy its end', SHORT, async () => {
+    await sets.end();
+    await using trials = new DumpTrials({ confinement: 'mild', small: true });
+    const { answer } = await trials.run('run', { kind: 'none' });
+    const startOf = (phase: string): number =>
+      Number(answer?.phases.find((text) => text.startsWith(`${phase} `))?.slice(phase.length));
+    // Copies are made at the end of this phase.
+    const calls = startOf('files') - startOf('ask');
+    for (let at = calls - 48; at < calls; at += 4) {
+      const fault = { kind: 'kill', victim: 'controller', phase: 'ask', at, signal: 9 } as const;
+      const { harm } = await trials.run('run', fault);
+      assert.deepEqual({ at, harm }, { at, harm: [] });
+    }
+  });
+
   test('a disk that is full', SHORT, async () => {
     using mount = new Mounted(DISK);
     await using trials = new DumpTrials({ confinement: 'none', small: true });

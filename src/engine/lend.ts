@@ -97,13 +97,15 @@ export class Loan implements Disposable {
     );
   }
 
-  /** Before a tape is played: is it harmless under the thread's filters, should we die? */
+  /**
+   * Before a tape is played: is it harmless under the thread's filters, should we die? One with a tail has something to
+   * put back, and has to be played to its end.
+   */
   vet(thread: Thread, tape: Tape): void {
-    if (this.#helpless.has(thread.process)) return;
-    const call = fatalCall(
-      thread,
-      tape.entries.map((entry) => entry.call),
-    );
+    const isHelpless = this.#helpless.has(thread.process);
+    if (tape.hasTail && (isHelpless || !makes(thread, tape.calls))) refuseToPlay(thread, tape);
+    if (isHelpless) return;
+    const call = fatalCall(thread, tape.calls);
     if (call !== undefined)
       throw new FreezeError(`${tape.title}: the seccomp filters would not survive ${call}`);
   }
@@ -120,6 +122,18 @@ export class Loan implements Disposable {
   [Symbol.dispose](): void {
     this.abandon();
   }
+}
+
+function refuseToPlay(thread: Thread, tape: Tape): never {
+  throw new UnsupportedError([
+    {
+      task: nameOf(thread),
+      object: tape.title,
+      reason:
+        'it would have to take something out and put it back, and could be kept from that by a stop or by its seccomp filters if this process were killed now',
+      help: 'let it go on (SIGCONT) if it is stopped',
+    },
+  ]);
 }
 
 /** What has stopped a process; the freeze saw it. */

@@ -342,7 +342,7 @@ export interface Holder {
   state<T>(owner: object, initial: () => T): T;
 }
 
-/** Acts of this process around a restore; `end` is called once however it goes, if there is a `begin` even when that threw. */
+/** Acts of this process around a restore; `end` is called however it goes, even when `begin` threw, and again when it throws. */
 export interface RestoreActs {
   /** Before the holder's first tape. A throw ends the restore. */
   begin?(): void;

@@ -3,11 +3,15 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { PTRACE_O_TRACESYSGOOD } from '../abi/ptrace.js';
+import { hook } from '../kernel/ffi.js';
 import { readMaps } from '../kernel/procfs/maps.js';
+import { readStatus } from '../kernel/procfs/status.js';
 import * as ptrace from '../kernel/ptrace.js';
+import { attempt } from '../kernel/syscall.js';
 import { isEventStop, waitFor } from '../kernel/wait.js';
 import { Subject } from '../testing/subject.js';
-import { type Borrowed, borrow, giveBack } from './borrow.js';
+import { type Borrowed, borrow, giveBack, type Lender } from './borrow.js';
 import { findGadgets } from './gadgets.js';
 import { playOne } from './play.js';
 import { Tape } from './tape.js';
@@ -25,27 +29,34 @@ print('done', result, ctypes.get_errno(), time.monotonic() - start >= 1, flush=T
 time.sleep(1000)
 `;
 
-function borrowOne(pid: number): Borrowed {
+function stop(pid: number): void {
+  ptrace.seize(pid, PTRACE_O_TRACESYSGOOD);
+  ptrace.interrupt(pid);
+  assert.ok(isEventStop(waitFor(pid)));
+}
+
+/** Of one that is stopped. */
+function lenderOf(pid: number): Lender {
   const maps = readMaps(pid);
   const gadgets = findGadgets(pid, maps);
   assert.ok(gadgets);
-  ptrace.seize(pid, 0);
-  ptrace.interrupt(pid);
-  assert.ok(isEventStop(waitFor(pid)));
-  const [borrowed] = borrow([
-    {
-      tid: pid,
-      inside: { pid, tid: pid },
-      name: 'subject',
-      registers: ptrace.getRegisters(pid),
-      mask: ptrace.getSignalMask(pid),
-      xstate: ptrace.getXstate(pid),
-      gadgets,
-      workspace: { address: 0x1000_0000_0000n, size: 65536 },
-      chain: maps.find(({ path }) => path === '[stack]')?.start ?? 0n,
-      stopSignal: 23,
-    },
-  ]);
+  return {
+    tid: pid,
+    inside: { pid, tid: pid },
+    name: 'subject',
+    registers: ptrace.getRegisters(pid),
+    mask: ptrace.getSignalMask(pid),
+    xstate: ptrace.getXstate(pid),
+    gadgets,
+    workspace: { address: 0x1000_0000_0000n, size: 65536 },
+    chain: maps.find(({ path }) => path === '[stack]')?.start ?? 0n,
+    stopSignal: 23,
+  };
+}
+
+function borrowOne(pid: number): Borrowed {
+  stop(pid);
+  const [borrowed] = borrow([lenderOf(pid)]);
   assert.ok(borrowed);
   return borrowed;
 }
@@ -100,3 +111,48 @@ test('a borrowed thread whose borrower is killed finds its way home', async () =
     assert.deepEqual(traces(subject.pid), before, where);
   }
 });
+
+/** Does `action`, with an exception before its `at`-th kernel call; answers whether it came to that. */
+function failAt(at: number, action: () => void): boolean {
+  let calls = 0;
+  hook.beforeCall = () => {
+    if (calls++ === at) throw new Error('injected');
+  };
+  try {
+    action();
+  } catch (error) {
+    assert.match(String(error), /injected/);
+  } finally {
+    hook.beforeCall = undefined;
+  }
+  return calls > at;
+}
+
+for (const state of ['running', 'stopped'])
+  test(`a ${state} thread is home again wherever its borrower fails, before it is let go`, async () => {
+    using subject = Subject.python("print('ready', flush=True)\nimport time\ntime.sleep(1000)");
+    const { pid } = subject;
+    await subject.expect(/ready/);
+    if (state === 'stopped') {
+      attempt('kill', [pid, SIGSTOP]);
+      while (readStatus(pid).state !== 'T');
+    }
+    const before = traces(pid);
+    const lent: Borrowed[] = [];
+    const steps = { borrow: (lender: Lender) => lent.push(...borrow([lender])), give: () => giveBack(lent) };
+    for (const failing of ['borrow', 'give'] as const)
+      for (let at = 0, isOver = false; !isOver; at++) {
+        stop(pid);
+        const lender = lenderOf(pid);
+        const registers = ptrace.getRegisters(pid);
+        if (failing === 'give') steps.borrow(lender);
+        isOver = !failAt(at, () => steps[failing](lender));
+        if (failing === 'borrow' && lent.length > 0) steps.give();
+        lent.length = 0;
+        const found = [ptrace.getRegisters(pid), ptrace.getSignalMask(pid), traces(pid)];
+        assert.deepEqual(found, [registers, lender.mask, before], `${failing}, call ${at}`);
+        ptrace.detach(pid);
+      }
+  });
+
+const SIGSTOP = 19;

@@ -188,15 +188,17 @@ function attemptRescue(one: Borrowed): void {
   });
 }
 
-/** Whatever stops it before that is passed over. Throws for one that sleeps where no stop reaches it. */
+/** Whatever stops it before that is passed over; each stop cancels an interrupt (kernel/signal.c ptrace_stop). Throws for one that sleeps where no stop reaches it. */
 function waitForEvent({ tid, name }: Lender): void {
   const deadline = Date.now() + RESCUE_MS;
   for (;;) {
     const status = waitFor(tid, false);
     if (isEventStop(status)) return;
     if (status.kind === 'none' && Date.now() < deadline) sleep_us(100);
-    else if (isSyscallStop(status) || isPassing(tid, status)) ptrace.resume(tid);
-    else throw new LostTaskError(`${name}: ${describeStatus(status)}`);
+    else if (isSyscallStop(status) || isPassing(tid, status)) {
+      ptrace.interrupt(tid);
+      ptrace.resume(tid);
+    } else throw new LostTaskError(`${name}: ${describeStatus(status)}`);
   }
 }
 

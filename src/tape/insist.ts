@@ -9,3 +9,15 @@ export function insist<T>(action: () => T): T {
     return action();
   }
 }
+
+/** All of them, whatever becomes of one; throws what was thrown first. */
+export function insistOnAll(actions: Iterable<() => void>): void {
+  const errors: unknown[] = [];
+  for (const action of actions)
+    try {
+      insist(action);
+    } catch (error) {
+      errors.push(error);
+    }
+  if (errors.length > 0) throw errors[0];
+}

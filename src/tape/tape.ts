@@ -51,6 +51,16 @@ export class Tape {
     return this.#entries;
   }
 
+  /** Every system call on it but those of branches. */
+  get calls(): SyscallName[] {
+    const entries = [...this.#entries, ...this.#cleanups];
+    return entries.flatMap(({ call }) => (call === undefined ? [] : [call]));
+  }
+
+  get hasTail(): boolean {
+    return this.#cleanups.length > 0;
+  }
+
   /** Bytes of all spaces. */
   get dataLength(): number {
     return this.#length;

@@ -12,7 +12,7 @@ import { describeStatus, isEventStop, noteThreads, waitFor, waitForLeader } from
 import { LOOP_SYSCALL } from '../../machine/x86_64.js';
 import { loadRegisters, maskOf } from '../../resources/process/index.js';
 import { maskFor } from '../../tape/borrow.js';
-import { insist } from '../../tape/insist.js';
+import { insistOnAll } from '../../tape/insist.js';
 import { type Actor, LostTaskError, type Play, play, TapeError } from '../../tape/play.js';
 import { endStem, sliceOf, startStem } from '../../tape/stem.js';
 import { SIGSTOP, takeStop } from '../../tape/stops.js';
@@ -328,15 +328,16 @@ export class Performance implements Disposable {
 
   /** Ends whatever was started, if it was not released. */
   [Symbol.dispose](): void {
+    const ends = this.#plan.holder.acts.splice(0).map((acts) => () => acts.end?.());
+    insistOnAll([() => this.#endAll(), () => this.#forget(), ...ends]);
+  }
+
+  #endAll(): void {
     const leaders = new Set(this.#plan.family.persons.map(({ pid }) => pid));
-    insist(() => {
-      for (const tid of this.#started) attempt('kill', [tid, SIGKILL]);
-      for (const tid of this.#started) takeStop(tid);
-      for (const tid of this.#started) if (!leaders.has(tid)) waitOut(tid);
-      for (const tid of this.#started) if (leaders.has(tid)) waitOut(tid);
-    });
-    this.#forget();
-    for (const acts of this.#plan.holder.acts.splice(0)) acts.end?.();
+    for (const tid of this.#started) attempt('kill', [tid, SIGKILL]);
+    for (const tid of this.#started) takeStop(tid);
+    for (const tid of this.#started) if (!leaders.has(tid)) waitOut(tid);
+    for (const tid of this.#started) if (leaders.has(tid)) waitOut(tid);
   }
 }
 

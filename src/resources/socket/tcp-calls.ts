@@ -62,15 +62,19 @@ export const POLLRDHUP = 0x2000;
 const SLACK = 1 << 17;
 
 /** Memory for a look at a queue, as much as the largest so far needed. What was seen is there until the next look. */
-export class Room {
+export class Room implements Disposable {
   #memory: NativeMemory | undefined;
 
   reserve(length: number): NativeMemory {
     if (this.#memory !== undefined && this.#memory.length >= length) return this.#memory;
-    this.#memory?.[Symbol.dispose]();
-    this.#memory = undefined;
+    this[Symbol.dispose]();
     this.#memory = new NativeMemory(length);
     return this.#memory;
+  }
+
+  [Symbol.dispose](): void {
+    this.#memory?.[Symbol.dispose]();
+    this.#memory = undefined;
   }
 }
 

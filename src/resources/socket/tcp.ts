@@ -190,7 +190,8 @@ function ownShutdown(state: number, diag: TcpDiag | undefined): number {
 function dumpRemains(fd: number, inode: number, local: InetAddress, context: DumpContext): Partial<TcpExtra> {
   // It was still connected when repair mode began, which asks which queue is meant.
   if (repairedSocket(inode, context) !== undefined) setTcp(fd, S.TCP_REPAIR_QUEUE, S.TCP_RECV_QUEUE);
-  const bytes = peekQueue(fd, sizeBy(fd, SIOCINQ), new Room());
+  using room = new Room();
+  const bytes = peekQueue(fd, sizeBy(fd, SIOCINQ), room);
   if (bytes.length > 0) {
     const message = createMessage('tcp-stream', {
       inqLen: bytes.length,
