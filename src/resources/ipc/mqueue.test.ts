@@ -7,6 +7,7 @@ import { refusalsOf } from '../../engine/check.js';
 import { dump } from '../../engine/dump.js';
 import { restore } from '../../engine/restore.js';
 import { scratch } from '../../kernel/memory.js';
+import { readStat } from '../../kernel/procfs/stat.js';
 import { readTree } from '../../kernel/procfs/tree.js';
 import { attempt } from '../../kernel/syscall.js';
 import { untilGone } from '../../testing/gone.js';
@@ -136,6 +137,36 @@ test('a queue that was changed is in the way', async () => {
   assert.ok(!existsSync(`/proc/${subject.pid}`));
   unlink(name);
 });
+
+const SIGSTOP = 19;
+const SIGCONT = 18;
+
+/** A filter that answers mq_timedsend(2) with EPERM. */
+const FILTER = `
+import struct
+code = [struct.pack('HBBI', 0x20, 0, 0, 0), struct.pack('HBBI', 0x15, 0, 1, 242), struct.pack('HBBI', 6, 0, 0, 0x50001), struct.pack('HBBI', 6, 0, 0, 0x7fff0000)]
+text = ctypes.create_string_buffer(b''.join(code))
+ok(rt.prctl(38, 1, 0, 0, 0)); ok(rt.prctl(22, 2, ctypes.create_string_buffer(struct.pack('HxxxxxxQ', 4, ctypes.addressof(text)))))
+`;
+
+for (const [who, code, signal, pattern] of [
+  ['stopped', '\n', SIGSTOP, /messages.*stopped process/],
+  ['under filters that let it put nothing back', FILTER, 0, /take something out and put it back/],
+] as const)
+  test(`messages of who is ${who} are not taken out`, async () => {
+    using subject = Subject.python(
+      `${PRELUDE}q = mq(NAME, os.O_RDWR | os.O_CREAT); send(q, b'x')${code}signal.signal(signal.SIGUSR1, lambda *_: tell('left', attributes(q)[3]))${WAIT}`,
+    );
+    const [, name = ''] = await subject.expect(/name (\S+) ready/);
+    attempt('kill', [subject.pid, signal]);
+    while (signal === SIGSTOP && readStat(subject.pid).state !== 'T');
+    const request = { ...CHECKPOINT, pid: subject.pid, directory: join(subject.directory, 'image') };
+    assert.throws(() => dump(request), pattern);
+    attempt('kill', [subject.pid, SIGCONT]);
+    subject.signal(10);
+    await subject.expect(/left 1/);
+    unlink(name);
+  });
 
 test('registrations and messages that others could miss are refused', async () => {
   using subject = Subject.python(`${PRELUDE}

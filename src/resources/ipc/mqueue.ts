@@ -102,6 +102,14 @@ function checkQueue(descriptor: Descriptor, status: Status, refuse: Refuse): voi
     refuse(
       refusalOf(descriptor, `it holds ${curmsgs} messages of up to ${msgsize} bytes, which is too much`),
     );
+  if (descriptor.process.state === 'stopped')
+    refuse(
+      refusalOf(
+        descriptor,
+        'it holds messages, which have to be taken out to be read and put back, and a stopped process that is let go half-way would not do that',
+        'let it go on (SIGCONT)',
+      ),
+    );
   const outsider = outsiderOf(descriptor);
   if (outsider !== undefined)
     refuse(
