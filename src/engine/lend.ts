@@ -38,7 +38,9 @@ export class Loan implements Disposable {
     const threads = living.flatMap((process) => process.threads);
     const planned = living.map((process) => {
       const confined = process.threads.some(isConfined);
-      return { process, confined, threads: lendersOf(process, confined).map(planBorrow) };
+      const lenders = lendersOf(process, confined);
+      const isHelpless = confined || process.state === 'stopped';
+      return { process, confined, threads: (isHelpless ? lenders : hosted(lenders)).map(planBorrow) };
     });
     for (const each of planned) this.#provide(each.process, each.threads, each.confined);
     this.#borrowed = borrowAs(planned.flatMap((each) => each.threads));
@@ -140,6 +142,14 @@ function lendersOf(process: Process, confined: boolean): Lender[] {
       `${nameOf(process)} is under seccomp filters, and has no code in which it could wait`,
     );
   return lenders.map((lender) => ({ ...lender, spin }));
+}
+
+/** The first, which is the leader, has the workspaces of all; those who are taken home by the guardian keep their own. */
+function hosted(lenders: readonly Lender[]): Lender[] {
+  const [host, ...guests] = lenders;
+  if (host === undefined || guests.length === 0) return [...lenders];
+  const hosts = { address: host.workspace.address, size: host.workspace.size * lenders.length };
+  return [{ ...host, hosts }, ...guests.map((guest) => ({ ...guest, guestOf: host.tid }))];
 }
 
 function lenderOf(

@@ -29,7 +29,16 @@ import { rewound, SIGFRAME_SIZE, sigframe, xstateRoom } from './sigframe.js';
  * unmaps the workspace, and one with its own registers, mask and extended state. The first injected call, the mmap
  * of the workspace, is made by a gadget that returns into the chain; the tape's tail ends in the same gadget. So if
  * this process dies at any instant, the thread finds its way home by itself and leaves nothing behind.
+ *
+ * Guests of a host need no stop for their workspaces. Everybody's way home unmaps what is its own; the host's unmaps all
+ * of it as long as (and as soon as) no guest can be in there: before the first has been let in, and after the last has
+ * been put on the gadget again. Whoever finds its own gone already unmaps nothing.
  */
+
+export interface Range {
+  readonly address: bigint;
+  readonly size: number;
+}
 
 /** What the dump has to know of a thread before it can be borrowed. */
 export interface Lender {
@@ -46,7 +55,14 @@ export interface Lender {
   readonly xstate: Uint8Array;
   readonly gadgets: Gadgets;
   /** A free range of addresses; the workspace will be there. */
-  readonly workspace: { readonly address: bigint; readonly size: number };
+  readonly workspace: Range;
+  /**
+   * Of a process's threads, one can be the host of the others: it maps (and unmaps) this, with the workspaces of all,
+   * and they need no call of their own for that. Not where threads wait in a `spin`.
+   */
+  readonly hosts?: Range;
+  /** Thread id of the host that has the workspace. */
+  readonly guestOf?: number;
   /**
    * Start of `chainRoom` or more bytes of its stack that nobody uses, nor what lies below them: a handler may run on it
    * between the change of the registers and that of the mask.
@@ -71,6 +87,11 @@ export interface Borrowed {
 
 const ALIGN = 64n;
 
+/** What it maps and unmaps. */
+function rangeOf({ workspace, hosts }: Lender): Range {
+  return hosts ?? workspace;
+}
+
 /** Bytes of stack a chain takes for an extended state of this size. */
 export function chainRoom(xstate: Uint8Array): number {
   return 2 * (SIGFRAME_SIZE + 64) + xstateRoom(xstate) + 64 + 16;
@@ -87,7 +108,8 @@ interface Chain {
 }
 
 function buildChain(lender: Lender): Chain {
-  const { gadgets, registers, mask, workspace } = lender;
+  const { gadgets, registers, mask } = lender;
+  const all = rangeOf(lender);
   // The frame that is needed last lies highest: a handler that runs on the chain overwrites only what lies below it.
   const unmapFirst = (lender.chain + ALIGN - 1n) & ~(ALIGN - 1n);
   const home = (unmapFirst + BigInt(SIGFRAME_SIZE) + ALIGN - 1n) & ~(ALIGN - 1n);
@@ -103,8 +125,8 @@ function buildChain(lender: Lender): Chain {
       ip: gadgets.syscall,
       sp: home,
       ax: BigInt(SYSCALL_X86_64.munmap),
-      di: workspace.address,
-      si: BigInt(workspace.size),
+      di: all.address,
+      si: BigInt(all.size),
       orig_ax: NO_SYSCALL,
     },
     mask: ALL_SIGNALS,
@@ -135,24 +157,38 @@ export function borrow(lenders: readonly Lender[]): Borrowed[] {
 /** As `borrow`, of what was planned: whoever is to undo it for us has to know of it before it is begun. */
 export function borrowAs(borrowed: Borrowed[]): Borrowed[] {
   const barrier = new Barrier<Borrowed>();
-  barrier.pass(borrowed, prepare);
-  const ready = borrowed.filter((one) => !barrier.isLost(one));
+  const hosts = borrowed.filter(({ lender }) => lender.guestOf === undefined);
+  barrier.pass(hosts, prepare);
+  const ready = hosts.filter((one) => !barrier.isLost(one));
   // Whoever could not be prepared has not been resumed, and needs no more than its registers.
-  for (const one of borrowed) if (barrier.isLost(one)) attemptHome(one);
+  for (const one of hosts) if (barrier.isLost(one)) attemptHome(one);
   makeCall(barrier, ready);
   const arrived = ready.filter((one) => !barrier.isLost(one));
   const refused = new Set<Borrowed>();
   barrier.pass(arrived, (one) => settle(one, refused));
+  // Whoever arrived has a workspace, but those who were refused one, and are home already.
+  const lent = arrived.filter((one) => !refused.has(one));
   try {
     barrier.throwFirst();
+    const guests = borrowed.filter(({ lender }) => lender.guestOf !== undefined);
+    barrier.pass(guests, (one) => {
+      join(one);
+      lent.push(one);
+    });
+    for (const one of guests) if (barrier.isLost(one)) attemptHome(one);
+    barrier.throwFirst();
+    barrier.pass(hosts.filter(isHost), (one) => leave(one, one.lender.workspace));
+    barrier.throwFirst();
   } catch (error) {
-    // Whoever arrived has a workspace, but those who were refused one, and are home already.
-    const lent = arrived.filter((one) => !refused.has(one));
     for (const one of ready) if (!arrived.includes(one)) attemptRescue(one);
     retreat(() => giveBack(lent));
     throw error;
   }
   return borrowed;
+}
+
+function isHost({ lender }: Borrowed): boolean {
+  return lender.hosts !== undefined;
 }
 
 /** On the way back from a failure: what fails too is left to the chain, on which the task goes home when let go. */
@@ -177,7 +213,7 @@ function attemptRescue(one: Borrowed): void {
       ptrace.interrupt(tid);
       waitFor(tid);
     }
-    leave(one);
+    leave(one, one.lender.workspace);
     ptrace.resume(tid);
     waitForSpin(one);
     home(one);
@@ -222,7 +258,8 @@ export function planBorrow(lender: Lender): Borrowed {
 }
 
 function prepare({ lender, chain }: Borrowed): void {
-  const { workspace, gadgets } = lender;
+  const { gadgets } = lender;
+  const all = rangeOf(lender);
   writeRemote(lender.tid, chain.unmapFirst, chain.bytes);
   // SAFETY: the chain is in place before the registers change, and the registers before the mask.
   ptrace.setRegisters(lender.tid, {
@@ -230,8 +267,8 @@ function prepare({ lender, chain }: Borrowed): void {
     ip: gadgets.syscall,
     sp: chain.spin ?? chain.unmapFirst,
     ax: BigInt(SYSCALL_X86_64.mmap),
-    di: workspace.address,
-    si: BigInt(workspace.size),
+    di: all.address,
+    si: BigInt(all.size),
     dx: BigInt(PROT_RWX),
     r10: BigInt(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE),
     r8: NO_SYSCALL,
@@ -239,6 +276,16 @@ function prepare({ lender, chain }: Borrowed): void {
     orig_ax: NO_SYSCALL,
   });
   ptrace.setSignalMask(lender.tid, maskFor(lender.stopSignal));
+}
+
+/** A guest's workspace is there: it only has to know its way home. */
+function join(one: Borrowed): void {
+  const { lender, chain } = one;
+  writeRemote(lender.tid, chain.unmapFirst, chain.bytes);
+  // SAFETY: as in `prepare`.
+  leave(one, lender.workspace);
+  ptrace.setSignalMask(lender.tid, maskFor(lender.stopSignal));
+  writeRemote(lender.tid, lender.workspace.address, LOOP);
 }
 
 /** Everybody makes the call that its registers say, and stops. */
@@ -285,7 +332,7 @@ function waitForCall({ lender }: Borrowed): void {
 function settle(one: Borrowed, refused: Set<Borrowed>): void {
   const { lender } = one;
   const { ax } = ptrace.getRegisters(lender.tid);
-  if (ax !== lender.workspace.address) {
+  if (ax !== rangeOf(lender).address) {
     refused.add(one);
     attemptHome(one);
     throw new SyscallError('mmap', Number(-BigInt.asIntN(64, ax)), `workspace in ${lender.name}`);
@@ -301,22 +348,33 @@ function settle(one: Borrowed, refused: Set<Borrowed>): void {
  */
 export function giveBack(borrowed: readonly Borrowed[]): void {
   const barrier = new Barrier<Borrowed>();
-  barrier.pass(borrowed, leave);
-  makeCall(barrier, borrowed);
-  barrier.pass(borrowed, home);
+  const guests = borrowed.filter(({ lender }) => lender.guestOf !== undefined);
+  const hosts = borrowed.filter(({ lender }) => lender.guestOf === undefined);
+  barrier.pass(guests, (one) => leave(one, one.lender.workspace));
+  // A guest that is lost may still be in its workspace: then everybody there unmaps no more than the own.
+  const crowded = new Set(guests.filter((one) => barrier.isLost(one)).map(({ lender }) => lender.guestOf));
+  const isCrowded = ({ lender }: Borrowed): boolean => crowded.has(lender.guestOf ?? lender.tid);
+  barrier.pass(hosts, (one) => leave(one, isCrowded(one) ? one.lender.workspace : rangeOf(one.lender)));
+  barrier.pass(
+    guests.filter((one) => !isCrowded(one)),
+    home,
+  );
+  const calling = [...hosts, ...guests.filter(isCrowded)];
+  makeCall(barrier, calling);
+  barrier.pass(calling, home);
   for (const one of borrowed) if (barrier.isLost(one)) attemptRescue(one);
   barrier.throwFirst();
 }
 
-function leave({ lender, chain }: Borrowed): void {
+function leave({ lender, chain }: Borrowed, { address, size }: Range): void {
   // SAFETY: the same gadget and chain as on the orphan's way.
   ptrace.setRegisters(lender.tid, {
     ...lender.registers,
     ip: lender.gadgets.syscall,
     sp: chain.spin ?? chain.home,
     ax: BigInt(SYSCALL_X86_64.munmap),
-    di: lender.workspace.address,
-    si: BigInt(lender.workspace.size),
+    di: address,
+    si: BigInt(size),
     orig_ax: NO_SYSCALL,
   });
 }
