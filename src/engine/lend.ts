@@ -132,8 +132,9 @@ function lendersOf(process: Process, confined: boolean): Lender[] {
   const size = BigInt(WORKSPACE_SIZE);
   const start = freeRange(maps, size * BigInt(threads.length));
   if (start === undefined) throw new FreezeError(`${nameOf(process)} has no room for a workspace`);
+  const stack = maps.find(({ path }) => path === '[stack]');
   const lenders = threads.map((thread, index) =>
-    lenderOf(thread, maps, gadgets, start + size * BigInt(index), index),
+    lenderOf(thread, { maps, stack }, gadgets, start + size * BigInt(index), index),
   );
   if (!confined) return lenders;
   const spin = findSpin(process.pid, maps);
@@ -152,13 +153,12 @@ function hosted(lenders: readonly Lender[]): Lender[] {
   return [{ ...host, hosts }, ...guests.map((guest) => ({ ...guest, guestOf: host.tid }))];
 }
 
-function lenderOf(
-  thread: Thread,
-  maps: readonly Mapping[],
-  gadgets: Gadgets,
-  at: bigint,
-  index: number,
-): Lender {
+interface Space {
+  readonly maps: readonly Mapping[];
+  readonly stack: Mapping | undefined;
+}
+
+function lenderOf(thread: Thread, space: Space, gadgets: Gadgets, at: bigint, index: number): Lender {
   const { frozen } = thread;
   if (frozen === undefined) throw new Error(`${nameOf(thread)} is not frozen`);
   return {
@@ -171,7 +171,7 @@ function lenderOf(
     xstate: frozen.xstate,
     gadgets,
     workspace: { address: at, size: WORKSPACE_SIZE },
-    chain: chainFor(thread, maps, BigInt(chainRoom(frozen.xstate)), index),
+    chain: chainFor(thread, space, BigInt(chainRoom(frozen.xstate)), index),
     stopSignal: stopSignalFor(thread),
   };
 }
@@ -184,9 +184,8 @@ const HANDLER_ROOM = 16n * 1024n;
  * pthread stack is used below its red zone (such a stack has its TCB, to which fs points, at its top); anybody else
  * gets a place of its own at the low end of [stack].
  */
-function chainFor(thread: Thread, maps: readonly Mapping[], room: bigint, index: number): bigint {
+function chainFor(thread: Thread, { maps, stack }: Space, room: bigint, index: number): bigint {
   const registers = thread.frozen?.registers;
-  const stack = maps.find((mapping) => mapping.path === '[stack]');
   if (registers !== undefined && !thread.isLeader) {
     const { sp, fs_base } = registers;
     const own = mappingAt(maps, sp);

@@ -68,9 +68,21 @@ export function getRegisters(tid: number): Registers {
   return decodeRegisters(memory.view);
 }
 
-/** SAFETY: the caller answers for where `registers.ip` leads and what it finds there. */
-export function setRegisters(tid: number, registers: Registers): void {
-  encodeRegisters(registers, memory.view);
+/** What a thread's registers are changed from, again and again, while it is borrowed. */
+const encoded = new WeakMap<Registers, Uint8Array>();
+
+/**
+ * Set all registers: `registers`, but for `changes`. The former are not changed by anybody later.
+ * SAFETY: the caller answers for where the new `ip` leads and what it finds there.
+ */
+export function setRegisters(tid: number, registers: Registers, changes: Partial<Registers> = {}): void {
+  const known = encoded.get(registers);
+  if (known !== undefined) memory.bytes.set(known);
+  else {
+    encodeRegisters(registers, memory.view);
+    encoded.set(registers, memory.bytes.slice(0, REGISTERS_SIZE));
+  }
+  encodeRegisters(changes, memory.view);
   regset(P.PTRACE_SETREGSET, tid, P.NT_PRSTATUS, REGISTERS_SIZE, 'PTRACE_SETREGSET');
 }
 

@@ -109,17 +109,33 @@ interface Chain {
 
 function buildChain(lender: Lender): Chain {
   const { gadgets, registers, mask } = lender;
-  const all = rangeOf(lender);
-  // The frame that is needed last lies highest: a handler that runs on the chain overwrites only what lies below it.
-  const unmapFirst = (lender.chain + ALIGN - 1n) & ~(ALIGN - 1n);
-  const home = (unmapFirst + BigInt(SIGFRAME_SIZE) + ALIGN - 1n) & ~(ALIGN - 1n);
+  const unmapFirst = align(lender.chain);
+  // A guest never has to make its way home out of a call that maps something.
+  const first =
+    lender.guestOf === undefined ? unmapFrame(unmapFirst, lender) : { home: unmapFirst, bytes: undefined };
+  const { home } = first;
   const homeFrame = sigframe(home, gadgets.sigreturn, {
     registers: lender.home ?? rewound(registers),
     mask,
     xstate: lender.xstate,
   });
-  // All signals stay blocked while the workspace goes; the frame of home puts the mask back.
-  const unmapFrame = sigframe(unmapFirst, gadgets.sigreturn, {
+  const end = Number(home - unmapFirst) + ((homeFrame.length + 7) & ~7);
+  const bytes = new Uint8Array(end + 8);
+  if (first.bytes !== undefined) bytes.set(first.bytes);
+  bytes.set(homeFrame, Number(home - unmapFirst));
+  new DataView(bytes.buffer).setBigUint64(end, lender.spin ?? 0n, true);
+  return { unmapFirst, home, spin: lender.spin === undefined ? undefined : unmapFirst + BigInt(end), bytes };
+}
+
+/**
+ * All signals stay blocked while the workspace goes; the frame of home puts the mask back. That is needed last and lies
+ * highest: a handler that runs on the chain overwrites only what lies below it.
+ */
+function unmapFrame(at: bigint, lender: Lender): { home: bigint; bytes: Uint8Array } {
+  const { gadgets, registers } = lender;
+  const all = rangeOf(lender);
+  const home = align(at + BigInt(SIGFRAME_SIZE));
+  const bytes = sigframe(at, gadgets.sigreturn, {
     registers: {
       ...registers,
       ip: gadgets.syscall,
@@ -131,12 +147,11 @@ function buildChain(lender: Lender): Chain {
     },
     mask: ALL_SIGNALS,
   });
-  const end = Number(home - unmapFirst) + ((homeFrame.length + 7) & ~7);
-  const bytes = new Uint8Array(end + 8);
-  bytes.set(unmapFrame);
-  bytes.set(homeFrame, Number(home - unmapFirst));
-  new DataView(bytes.buffer).setBigUint64(end, lender.spin ?? 0n, true);
-  return { unmapFirst, home, spin: lender.spin === undefined ? undefined : unmapFirst + BigInt(end), bytes };
+  return { home, bytes };
+}
+
+function align(address: bigint): bigint {
+  return (address + ALIGN - 1n) & ~(ALIGN - 1n);
 }
 
 const ALL_SIGNALS = 0xffff_ffff_ffff_ffffn;
@@ -262,8 +277,7 @@ function prepare({ lender, chain }: Borrowed): void {
   const all = rangeOf(lender);
   writeRemote(lender.tid, chain.unmapFirst, chain.bytes);
   // SAFETY: the chain is in place before the registers change, and the registers before the mask.
-  ptrace.setRegisters(lender.tid, {
-    ...lender.registers,
+  ptrace.setRegisters(lender.tid, lender.registers, {
     ip: gadgets.syscall,
     sp: chain.spin ?? chain.unmapFirst,
     ax: BigInt(SYSCALL_X86_64.mmap),
@@ -368,8 +382,7 @@ export function giveBack(borrowed: readonly Borrowed[]): void {
 
 function leave({ lender, chain }: Borrowed, { address, size }: Range): void {
   // SAFETY: the same gadget and chain as on the orphan's way.
-  ptrace.setRegisters(lender.tid, {
-    ...lender.registers,
+  ptrace.setRegisters(lender.tid, lender.registers, {
     ip: lender.gadgets.syscall,
     sp: chain.spin ?? chain.home,
     ax: BigInt(SYSCALL_X86_64.munmap),

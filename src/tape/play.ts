@@ -162,8 +162,7 @@ function cue(actor: Actor, tape: Tape): void {
   writeRemote(actor.tid, slice.address, bytes);
   // SAFETY: slice.code holds LOOP, the header and entries were just written; the actor's owner keeps the original
   // registers and puts them back.
-  ptrace.setRegisters(actor.tid, {
-    ...actor.base,
+  ptrace.setRegisters(actor.tid, actor.base, {
     ip: slice.code,
     bx: slice.address + BigInt(L.HEADER_SIZE),
     r13: slice.address,

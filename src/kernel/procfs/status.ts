@@ -206,7 +206,8 @@ class Lines implements Status {
   }
   #optional(key: string, base: 8 | 10 = 10): number | undefined {
     const text = this.#value(key);
-    return text === undefined ? undefined : toNumber(text, this.#place(key), base);
+    if (text === undefined) return undefined;
+    return base === 10 && DECIMAL.test(text) ? Number(text) : toNumber(text, this.#place(key), base);
   }
   #flag(key: string): boolean | undefined {
     const value = this.#optional(key);
