@@ -1,6 +1,6 @@
 import * as P from '../abi/ptrace.js';
 import { SyscallError } from './errors.js';
-import { NativeMemory } from './memory.js';
+import { NativeMemory, zeroed } from './memory.js';
 import { decodeRegisters, encodeRegisters, REGISTERS_SIZE, type Registers } from './registers.js';
 import { attempt } from './syscall.js';
 
@@ -89,7 +89,9 @@ export function setRegisters(tid: number, registers: Registers, changes: Partial
 /** The whole xsave area, standard format; the XCR0 mask lies at offset 464 (sw_reserved). */
 export function getXstate(tid: number): Uint8Array {
   const length = regset(P.PTRACE_GETREGSET, tid, P.NT_X86_XSTATE, XSTATE_MAX, 'PTRACE_GETREGSET xstate');
-  return memory.bytes.slice(0, length);
+  const xstate = zeroed(length);
+  xstate.set(memory.bytes.subarray(0, length));
+  return xstate;
 }
 
 export function setXstate(tid: number, xstate: Uint8Array): void {

@@ -9,6 +9,7 @@ import {
 } from '../abi/mman.js';
 import { SYSCALL_X86_64 } from '../abi/syscalls.js';
 import { SyscallError } from '../kernel/errors.js';
+import { zeroed } from '../kernel/memory.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { NO_SYSCALL, type Registers } from '../kernel/registers.js';
 import { readRemote, writeRemote } from '../kernel/remote.js';
@@ -120,10 +121,11 @@ function buildChain(lender: Lender): Chain {
     xstate: lender.xstate,
   });
   const end = Number(home - unmapFirst) + ((homeFrame.length + 7) & ~7);
-  const bytes = new Uint8Array(end + 8);
+  const bytes = zeroed(end + 8);
   if (first.bytes !== undefined) bytes.set(first.bytes);
   bytes.set(homeFrame, Number(home - unmapFirst));
-  new DataView(bytes.buffer).setBigUint64(end, lender.spin ?? 0n, true);
+  if (lender.spin !== undefined)
+    new DataView(bytes.buffer, bytes.byteOffset).setBigUint64(end, lender.spin, true);
   return { unmapFirst, home, spin: lender.spin === undefined ? undefined : unmapFirst + BigInt(end), bytes };
 }
 
