@@ -1,3 +1,4 @@
+import { PTRACE_O_TRACESYSGOOD } from '../abi/ptrace.js';
 import { hook } from '../kernel/ffi.js';
 import { readMaps } from '../kernel/procfs/maps.js';
 import { listTids } from '../kernel/procfs/tree.js';
@@ -23,7 +24,8 @@ const stack = maps.find(({ path }) => path === '[stack]')?.start ?? 0n;
 const others = listTids(pid).filter((tid) => tid !== pid);
 const tids = [pid, ...others];
 for (const tid of tids) {
-  ptrace.seize(tid, 0);
+  // Otherwise our death at a system call of theirs would be a SIGTRAP to them.
+  ptrace.seize(tid, PTRACE_O_TRACESYSGOOD);
   ptrace.interrupt(tid);
 }
 for (const tid of tids) waitFor(tid);
