@@ -190,6 +190,7 @@ export const signalBit = (signal: number): bigint => 1n << BigInt(signal - 1);
 /** The signals of a mask, ascending. */
 export function signalsOf(mask: bigint): number[] {
   const signals: number[] = [];
+  if (mask === 0n) return signals;
   for (let signal = 1; signal <= SIGRTMAX; signal++) {
     if ((mask & signalBit(signal)) !== 0n) signals.push(signal);
   }

@@ -8,6 +8,7 @@ import {
 } from '../abi/ptrace.js';
 import { SyscallError } from '../kernel/errors.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
+import { KeptFiles } from '../kernel/procfs/read.js';
 import { readStat, readState } from '../kernel/procfs/stat.js';
 import { readStatus } from '../kernel/procfs/status.js';
 import * as ptrace from '../kernel/ptrace.js';
@@ -25,7 +26,7 @@ import { type FrozenThread, nameOf, type Process, type Thread } from '../resourc
 import { Barrier } from '../tape/barrier.js';
 import { insist } from '../tape/insist.js';
 import { hasMetStop, SIGSTOP, takeStop } from '../tape/stops.js';
-import { look, type Sighting, sightings } from './look.js';
+import { look, openFor, type Sighting, sightings } from './look.js';
 import { frozenThread, record, type Stopped, shortenWait, tryToCure } from './stopped.js';
 import { monotonic_ns, noteWaits, type WaitNotes } from './waits.js';
 
@@ -42,9 +43,12 @@ export class Frozen implements Disposable {
   readonly #pinned = new Set<Thread>();
   readonly #stopping = new Set<Thread>();
 
-  private constructor(processes: readonly Process[], tids: Set<number>) {
+  readonly #files: KeptFiles;
+
+  private constructor(processes: readonly Process[], tids: Set<number>, files: KeptFiles) {
     this.processes = processes;
     this.#tids = tids;
+    this.#files = files;
     for (const { pid, threads } of processes) noteThreads(pid, threads.length > 1);
   }
 
@@ -53,6 +57,7 @@ export class Frozen implements Disposable {
     const deadline = Date.now() + timeout_ms;
     const held = new Set<number>();
     const stops: Stops = { signals: new Map(), states: new Map(), waits: new Map() };
+    let files: KeptFiles | undefined;
     try {
       for (let isFirst = true; ; isFirst = false) {
         // At first it is only asked who there is. When nobody is new any more, all has been read of everybody.
@@ -61,10 +66,13 @@ export class Frozen implements Disposable {
         const fresh = seen.filter(({ tid }) => !held.has(tid));
         if (fresh.length === 0 && !isFirst) {
           for (const thread of processes.flatMap(living)) thread.frozen = stateOf(thread, stops);
-          return new Frozen(processes, held);
+          return new Frozen(processes, held, files ?? new KeptFiles());
         }
         const asleep = uninterruptible(fresh);
-        if (isFirst) stops.waits = noteWaits(seen);
+        if (isFirst) {
+          stops.waits = noteWaits(seen);
+          files = openFor(seen);
+        }
         if (asleep === undefined) stopAll(fresh, held, deadline, stops);
         else if (Date.now() > deadline) throw new FreezeError(explainSleep(asleep));
         else {
@@ -77,6 +85,7 @@ export class Frozen implements Disposable {
       }
     } catch (error) {
       insist(() => letAllGo(held, true));
+      files?.[Symbol.dispose]();
       throw error;
     }
   }
@@ -103,6 +112,7 @@ export class Frozen implements Disposable {
   /** Their numbers will be others', or their own again after a restore. */
   #forget(): void {
     this.#held = false;
+    this.#files[Symbol.dispose]();
     for (const tid of this.#tids) takeStop(tid);
     for (const { pid } of this.processes) noteThreads(pid, false);
   }

@@ -1,7 +1,8 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { type Mapping, mappingAt, readMaps } from '../kernel/procfs/maps.js';
 import { nameOf, type Process, type Refuse, type Thread } from '../resources/contract.js';
-import { type Borrowed, borrowAs, chainRoom, giveBack, type Lender, planBorrow } from '../tape/borrow.js';
+import { type Borrowed, borrowAs, giveBack, planBorrow } from '../tape/borrow.js';
+import { chainRoom, type Lender, type Range } from '../tape/chain.js';
 import { findGadgets, findSpin, type Gadgets } from '../tape/gadgets.js';
 import { freeRange } from '../tape/gap.js';
 import type { Actor } from '../tape/play.js';
@@ -149,42 +150,61 @@ function lendersOf(process: Process, confined: boolean): Lender[] {
     throw new FreezeError(
       `Cannot make ${nameOf(process)} play tapes: no executable mapping of it holds a system call and a signal return`,
     );
-  const size = BigInt(WORKSPACE_SIZE);
-  const start = freeRange(maps, size * BigInt(threads.length));
-  if (start === undefined) throw new FreezeError(`${nameOf(process)} has no room for a workspace`);
-  const lenders = threads.map((thread, index) =>
-    lenderOf(thread, maps, gadgets, start + size * BigInt(index), index),
-  );
-  if (!confined) return lenders;
-  const spin = findSpin(process.pid, maps);
-  if (spin === undefined)
+  const size = WORKSPACE_SIZE * threads.length;
+  const address = freeRange(maps, BigInt(size));
+  if (address === undefined) throw new FreezeError(`${nameOf(process)} has no room for a workspace`);
+  const spin = confined ? findSpin(process.pid, maps) : undefined;
+  if (confined && spin === undefined)
     throw new FreezeError(
       `${nameOf(process)} is under seccomp filters, and has no code in which it could wait`,
     );
-  return lenders.map((lender) => ({ ...lender, spin }));
+  const space: Space = {
+    maps,
+    gadgets,
+    stack: maps.find(({ path }) => path === '[stack]'),
+    range: { address, size },
+    spin,
+    // Those who are taken home by the guardian have workspaces of their own.
+    host: confined || process.state === 'stopped' || threads.length === 1 ? undefined : process.pid,
+    mayStop: stopSignalsOf(process),
+  };
+  return threads.map((thread, index) => lenderOf(thread, space, index));
 }
 
-function lenderOf(
-  thread: Thread,
-  maps: readonly Mapping[],
-  gadgets: Gadgets,
-  at: bigint,
-  index: number,
-): Lender {
-  const { frozen } = thread;
+/** What the threads of a process have in common. */
+interface Space {
+  readonly maps: readonly Mapping[];
+  readonly gadgets: Gadgets;
+  readonly stack: Mapping | undefined;
+  /** All workspaces. */
+  readonly range: Range;
+  readonly spin: bigint | undefined;
+  /** Who maps and unmaps them all. */
+  readonly host: number | undefined;
+  readonly mayStop: readonly number[];
+}
+
+function lenderOf(thread: Thread, space: Space, index: number): Lender {
+  const { frozen, tid } = thread;
+  const { gadgets, range, spin, host } = space;
   if (frozen === undefined) throw new Error(`${nameOf(thread)} is not frozen`);
+  const part = host === undefined ? {} : host === tid ? { hosts: range } : { guestOf: host };
   return {
-    tid: thread.tid,
+    tid,
     inside: { pid: thread.process.insidePid, tid: thread.insideTid },
-    name: nameOf(thread),
+    get name() {
+      return nameOf(thread);
+    },
     registers: frozen.registers,
     home: frozen.home,
     mask: frozen.mask,
     xstate: frozen.xstate,
     gadgets,
-    workspace: { address: at, size: WORKSPACE_SIZE },
-    chain: chainFor(thread, maps, BigInt(chainRoom(frozen.xstate)), index),
-    stopSignal: stopSignalFor(thread),
+    workspace: { address: range.address + BigInt(WORKSPACE_SIZE * index), size: WORKSPACE_SIZE },
+    chain: chainFor(thread, space, BigInt(chainRoom(frozen.xstate)), index),
+    stopSignal: stopSignalFor(thread, space.mayStop),
+    ...(spin === undefined ? {} : { spin }),
+    ...part,
   };
 }
 
@@ -196,9 +216,8 @@ const HANDLER_ROOM = 16n * 1024n;
  * pthread stack is used below its red zone (such a stack has its TCB, to which fs points, at its top); anybody else
  * gets a place of its own at the low end of [stack].
  */
-function chainFor(thread: Thread, maps: readonly Mapping[], room: bigint, index: number): bigint {
+function chainFor(thread: Thread, { maps, stack }: Space, room: bigint, index: number): bigint {
   const registers = thread.frozen?.registers;
-  const stack = maps.find((mapping) => mapping.path === '[stack]');
   if (registers !== undefined && !thread.isLeader) {
     const { sp, fs_base } = registers;
     const own = mappingAt(maps, sp);
@@ -249,10 +268,18 @@ export function checkLoan(process: Process, refuse: Refuse): void {
     refuse({ task, object: 'stack', reason: 'it has no [stack] mapping, where its way back would be kept' });
 }
 
+const isIn = (mask: bigint) => (signal: number) => (mask & (1n << BigInt(signal - 1))) !== 0n;
+
+/** Those that are not pending for the process; of these, the ones that nobody catches come first. */
+function stopSignalsOf({ leader }: Process): readonly number[] {
+  const { sigCgt, shdPnd } = leader.status;
+  const free = STOP_SIGNALS.filter((signal) => !isIn(shdPnd)(signal));
+  const isCaught = isIn(sigCgt);
+  return [...free.filter((signal) => !isCaught(signal)), ...free.filter(isCaught)];
+}
+
 /** Who catches all of them, as a Go program does, is made to stop by one that is not pending. */
-function stopSignalFor(thread: Thread): number {
-  const { sigCgt, sigPnd, shdPnd } = thread.status;
-  const isIn = (mask: bigint) => (signal: number) => (mask & (1n << BigInt(signal - 1))) !== 0n;
-  const free = STOP_SIGNALS.filter((signal) => !isIn(sigPnd | shdPnd)(signal));
-  return free.find((signal) => !isIn(sigCgt)(signal)) ?? free[0] ?? 23;
+function stopSignalFor(thread: Thread, mayStop: readonly number[]): number {
+  const { sigPnd } = thread.status;
+  return mayStop.find((signal) => !isIn(sigPnd)(signal)) ?? mayStop[0] ?? 23;
 }

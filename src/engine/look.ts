@@ -1,4 +1,5 @@
 import { unlessVanished } from '../kernel/procfs/error.js';
+import { KeptFiles, taskPath } from '../kernel/procfs/read.js';
 import { readStat, readState } from '../kernel/procfs/stat.js';
 import { readStatus, type Status } from '../kernel/procfs/status.js';
 import { readTree, type TreeProcess } from '../kernel/procfs/tree.js';
@@ -26,6 +27,20 @@ export function sightings(root: number): Sighting[] {
     });
     return first === undefined || first.tid !== pid || ZOMBIE.has(first.state) ? [] : [first, ...others];
   });
+}
+
+/** Beyond so many threads files are opened as they are read. */
+const KEPT_MAX = 2000;
+
+/** What `look` will read of these threads, opened before they are stopped. */
+export function openFor(threads: readonly Sighting[]): KeptFiles {
+  const files = new KeptFiles();
+  for (const { pid, tid } of threads.slice(0, KEPT_MAX)) {
+    files.keep(taskPath(pid, 'children', { tid }));
+    files.keep(pid === tid ? taskPath(pid, 'status') : taskPath(pid, 'status', { tid }));
+    if (pid === tid) files.keep(taskPath(pid, 'stat'));
+  }
+  return files;
 }
 
 /**

@@ -70,7 +70,7 @@ export class ImageDirectory implements Disposable {
 
   /** The path a person knows the file by. */
   display(name: string): string {
-    return path.join(this.path, name);
+    return `${this.path}/${name}`;
   }
 
   list(): string[] {

@@ -37,3 +37,25 @@ export function scratchString(text: string, offset = 0): bigint {
   scratch.bytes.set(bytes, offset);
   return scratch.address + BigInt(offset);
 }
+
+const CHUNK_SIZE = 1 << 20;
+/** A longer one would waste too much of a chunk. */
+const PIECE_MAX = 1 << 14;
+const PIECE_ALIGN = 64;
+let chunk = new ArrayBuffer(0);
+let used = 0;
+
+/**
+ * Zeroed bytes, whose address stays. A buffer of its own costs V8 more than most of what is done with a few kilobytes, and
+ * there are several for each thread: so they are pieces of a larger one.
+ */
+export function zeroed(length: number): Uint8Array<ArrayBuffer> {
+  if (length > PIECE_MAX) return new Uint8Array(length);
+  if (used + length > chunk.byteLength) {
+    chunk = new ArrayBuffer(CHUNK_SIZE);
+    used = 0;
+  }
+  const bytes = new Uint8Array(chunk, used, length);
+  used += Math.ceil(length / PIECE_ALIGN) * PIECE_ALIGN;
+  return bytes;
+}

@@ -1,6 +1,6 @@
 import * as P from '../abi/ptrace.js';
 import { SyscallError } from './errors.js';
-import { NativeMemory } from './memory.js';
+import { NativeMemory, zeroed } from './memory.js';
 import { decodeRegisters, encodeRegisters, REGISTERS_SIZE, type Registers } from './registers.js';
 import { attempt } from './syscall.js';
 
@@ -68,16 +68,30 @@ export function getRegisters(tid: number): Registers {
   return decodeRegisters(memory.view);
 }
 
-/** SAFETY: the caller answers for where `registers.ip` leads and what it finds there. */
-export function setRegisters(tid: number, registers: Registers): void {
-  encodeRegisters(registers, memory.view);
+/** What a thread's registers are changed from, again and again, while it is borrowed. */
+const encoded = new WeakMap<Registers, Uint8Array>();
+
+/**
+ * Set all registers: `registers`, but for `changes`. The former are not changed by anybody later.
+ * SAFETY: the caller answers for where the new `ip` leads and what it finds there.
+ */
+export function setRegisters(tid: number, registers: Registers, changes: Partial<Registers> = {}): void {
+  const known = encoded.get(registers);
+  if (known !== undefined) memory.bytes.set(known);
+  else {
+    encodeRegisters(registers, memory.view);
+    encoded.set(registers, memory.bytes.slice(0, REGISTERS_SIZE));
+  }
+  encodeRegisters(changes, memory.view);
   regset(P.PTRACE_SETREGSET, tid, P.NT_PRSTATUS, REGISTERS_SIZE, 'PTRACE_SETREGSET');
 }
 
 /** The whole xsave area, standard format; the XCR0 mask lies at offset 464 (sw_reserved). */
 export function getXstate(tid: number): Uint8Array {
   const length = regset(P.PTRACE_GETREGSET, tid, P.NT_X86_XSTATE, XSTATE_MAX, 'PTRACE_GETREGSET xstate');
-  return memory.bytes.slice(0, length);
+  const xstate = zeroed(length);
+  xstate.set(memory.bytes.subarray(0, length));
+  return xstate;
 }
 
 export function setXstate(tid: number, xstate: Uint8Array): void {

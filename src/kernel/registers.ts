@@ -14,16 +14,21 @@ export const REGISTERS_SIZE = REGISTER_NAMES.length * 8;
 /** orig_ax of a task that is in no system call. */
 export const NO_SYSCALL = 0xffff_ffff_ffff_ffffn;
 
+/** Where each register lies in the struct. */
+const OFFSETS = Object.fromEntries(REGISTER_NAMES.map((name, index) => [name, index * 8])) as Record<
+  RegisterName,
+  number
+>;
+
 export function decodeRegisters(view: DataView, offset = 0): Registers {
   const registers = {} as Registers;
-  REGISTER_NAMES.forEach((name, index) => {
-    registers[name] = view.getBigUint64(offset + index * 8, true);
-  });
+  for (const name of REGISTER_NAMES) registers[name] = view.getBigUint64(offset + OFFSETS[name], true);
   return registers;
 }
 
-export function encodeRegisters(registers: Registers, view: DataView, offset = 0): void {
-  REGISTER_NAMES.forEach((name, index) => {
-    view.setBigUint64(offset + index * 8, BigInt.asUintN(64, registers[name]), true);
-  });
+export function encodeRegisters(registers: Partial<Registers>, view: DataView, offset = 0): void {
+  for (const name in registers) {
+    const at = offset + OFFSETS[name as RegisterName];
+    view.setBigUint64(at, BigInt.asUintN(64, registers[name as RegisterName] ?? 0n), true);
+  }
 }

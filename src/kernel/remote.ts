@@ -1,6 +1,6 @@
 import { SyscallError } from './errors.js';
 import { addressOf } from './ffi.js';
-import { NativeMemory } from './memory.js';
+import { NativeMemory, zeroed } from './memory.js';
 import { attempt } from './syscall.js';
 
 /** A piece of another process's memory: `address` there, `length` in bytes. */
@@ -41,7 +41,7 @@ function whole(result: number, length: number, name: string, pid: number, addres
 
 /** Read `length` bytes at `address` of process `pid` (process_vm_readv(2)); all or an error. */
 export function readRemote(pid: number, address: bigint, length: number): Uint8Array {
-  const bytes = new Uint8Array(new ArrayBuffer(Math.max(length, 64)), 0, length);
+  const bytes = zeroed(length);
   if (length === 0) return bytes;
   const result = transfer('process_vm_readv', pid, addressOf(bytes), length, [{ address, length }]);
   whole(result, length, 'process_vm_readv', pid, address);
@@ -59,7 +59,7 @@ export function writeRemote(pid: number, address: bigint, bytes: Uint8Array): vo
 }
 
 function padded(bytes: Uint8Array): Uint8Array {
-  const copy = new Uint8Array(new ArrayBuffer(64), 0, bytes.length);
+  const copy = zeroed(bytes.length);
   copy.set(bytes);
   return copy;
 }

@@ -248,10 +248,10 @@ export class Engine implements Disposable, AsyncDisposable {
 }
 
 /**
- * V8 lets its young generation grow to 48 MiB before it looks what of it is garbage; 3 are enough, and no slower. Nor are
+ * V8 lets its young generation grow to 48 MiB before it looks what of it is garbage; 6 are enough, and no slower. Nor are
  * helpers worth waiting for then, least of all in a frozen window.
  */
-const SMALL = ['--max-semi-space-size=1', '--single-threaded-gc'];
+const SMALL = ['--max-semi-space-size=2', '--min-semi-space-size=2', '--single-threaded-gc'];
 const WORKER = fileURLToPath(new URL('./worker.js', import.meta.url));
 
 function cancelledBy(signal: AbortSignal): CancelledError {

@@ -11,7 +11,8 @@ import * as ptrace from '../kernel/ptrace.js';
 import { attempt } from '../kernel/syscall.js';
 import { isEventStop, waitFor } from '../kernel/wait.js';
 import { Subject } from '../testing/subject.js';
-import { type Borrowed, borrow, giveBack, type Lender } from './borrow.js';
+import { type Borrowed, borrow, giveBack } from './borrow.js';
+import type { Lender } from './chain.js';
 import { findGadgets } from './gadgets.js';
 import { playOne } from './play.js';
 import { Tape } from './tape.js';
@@ -156,3 +157,37 @@ for (const state of ['running', 'stopped'])
   });
 
 const SIGSTOP = 19;
+
+const THREADS = `
+import threading, time
+counts = [0] * 4
+def count(index):
+  while True:
+    time.sleep(0.001)
+    counts[index] += 1
+for index in range(4): threading.Thread(target=count, args=(index,), daemon=True).start()
+print('ready', flush=True)
+laps = 0
+while True:
+  time.sleep(0.001)
+  if min(counts) > 100 * laps:
+    laps += 1
+    print('lap', laps, flush=True)
+`;
+
+test('guests and their host find their ways home from wherever their borrower is killed', async () => {
+  using subject = Subject.python(THREADS);
+  await subject.expect(/ready/);
+  const before = traces(subject.pid);
+  const thief = fileURLToPath(new URL('../testing/die-borrowing.js', import.meta.url));
+  const leaving = Array.from({ length: 30 }, (_, calls) => ['leaving', String(calls)]);
+  for (const where of [['mapped'], ['playing'], ['played'], ...leaving]) {
+    const { signal, stderr } = spawnSync(process.execPath, [thief, `${subject.pid}`, ...where], {
+      encoding: 'utf8',
+    });
+    assert.equal(signal, 'SIGKILL', stderr);
+    const laps = subject.output.length;
+    await subject.expect(new RegExp(`[^]{${laps},}lap`));
+    assert.deepEqual(traces(subject.pid), before, where.join(' '));
+  }
+});

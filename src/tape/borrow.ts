@@ -10,17 +10,16 @@ import {
 import { SYSCALL_X86_64 } from '../abi/syscalls.js';
 import { SyscallError } from '../kernel/errors.js';
 import * as ptrace from '../kernel/ptrace.js';
-import { NO_SYSCALL, type Registers } from '../kernel/registers.js';
+import { NO_SYSCALL } from '../kernel/registers.js';
 import { readRemote, writeRemote } from '../kernel/remote.js';
 import { sleep_us } from '../kernel/syscall.js';
 import { describeStatus, isEventStop, isSyscallStop, waitFor } from '../kernel/wait.js';
 import { LOOP } from '../machine/x86_64.js';
 import { Barrier } from './barrier.js';
-import type { Gadgets } from './gadgets.js';
+import { buildChain, type Chain, type Lender, type Range, rangeOf } from './chain.js';
 import { insist } from './insist.js';
 import { CODE_SIZE } from './layout.js';
 import { type Actor, isPassing, LostTaskError } from './play.js';
-import { rewound, SIGFRAME_SIZE, sigframe, xstateRoom } from './sigframe.js';
 
 /**
  * Borrowing: making a live thread play tapes and giving it back as it was, whatever becomes of us.
@@ -29,37 +28,11 @@ import { rewound, SIGFRAME_SIZE, sigframe, xstateRoom } from './sigframe.js';
  * unmaps the workspace, and one with its own registers, mask and extended state. The first injected call, the mmap
  * of the workspace, is made by a gadget that returns into the chain; the tape's tail ends in the same gadget. So if
  * this process dies at any instant, the thread finds its way home by itself and leaves nothing behind.
+ *
+ * Guests of a host need no stop for their workspaces. Everybody's way home unmaps what is its own; the host's unmaps all
+ * of it as long as (and as soon as) no guest can be in there: before the first has been let in, and after the last has
+ * been put on the gadget again. Whoever finds its own gone already unmaps nothing.
  */
-
-/** What the dump has to know of a thread before it can be borrowed. */
-export interface Lender {
-  readonly tid: number;
-  readonly inside: { readonly pid: number; readonly tid: number };
-  readonly name: string;
-  readonly registers: Registers;
-  /**
-   * With which it goes on if we die: as `registers`, but an interrupted system call is made again from its beginning,
-   * since rt_sigreturn(2) destroys what the kernel remembers of it. By default one with a restart block ends with EINTR.
-   */
-  readonly home?: Registers;
-  readonly mask: bigint;
-  readonly xstate: Uint8Array;
-  readonly gadgets: Gadgets;
-  /** A free range of addresses; the workspace will be there. */
-  readonly workspace: { readonly address: bigint; readonly size: number };
-  /**
-   * Start of `chainRoom` or more bytes of its stack that nobody uses, nor what lies below them: a handler may run on it
-   * between the change of the registers and that of the mask.
-   */
-  readonly chain: bigint;
-  readonly stopSignal: number;
-  /**
-   * For a thread that must not be stopped at system calls, a `jmp` to itself for it to wait in. Whoever is stopped by
-   * PTRACE_SYSCALL at the entry to a call makes that call when its tracer dies, and no longer under a suspended seccomp.
-   * If we die the thread stays there: somebody has to take it home.
-   */
-  readonly spin?: bigint;
-}
 
 export interface Borrowed {
   readonly lender: Lender;
@@ -67,54 +40,6 @@ export interface Borrowed {
   readonly chain: Chain;
   /** What lay where the chain is now. */
   readonly underChain: Uint8Array;
-}
-
-const ALIGN = 64n;
-
-/** Bytes of stack a chain takes for an extended state of this size. */
-export function chainRoom(xstate: Uint8Array): number {
-  return 2 * (SIGFRAME_SIZE + 64) + xstateRoom(xstate) + 64 + 16;
-}
-
-interface Chain {
-  /** Where it begins, and stack pointer for a `ret` that first unmaps the workspace. */
-  readonly unmapFirst: bigint;
-  /** Stack pointer for a `ret` straight home. */
-  readonly home: bigint;
-  /** Stack pointer for a `ret` to the lender's `spin`. */
-  readonly spin: bigint | undefined;
-  readonly bytes: Uint8Array;
-}
-
-function buildChain(lender: Lender): Chain {
-  const { gadgets, registers, mask, workspace } = lender;
-  // The frame that is needed last lies highest: a handler that runs on the chain overwrites only what lies below it.
-  const unmapFirst = (lender.chain + ALIGN - 1n) & ~(ALIGN - 1n);
-  const home = (unmapFirst + BigInt(SIGFRAME_SIZE) + ALIGN - 1n) & ~(ALIGN - 1n);
-  const homeFrame = sigframe(home, gadgets.sigreturn, {
-    registers: lender.home ?? rewound(registers),
-    mask,
-    xstate: lender.xstate,
-  });
-  // All signals stay blocked while the workspace goes; the frame of home puts the mask back.
-  const unmapFrame = sigframe(unmapFirst, gadgets.sigreturn, {
-    registers: {
-      ...registers,
-      ip: gadgets.syscall,
-      sp: home,
-      ax: BigInt(SYSCALL_X86_64.munmap),
-      di: workspace.address,
-      si: BigInt(workspace.size),
-      orig_ax: NO_SYSCALL,
-    },
-    mask: ALL_SIGNALS,
-  });
-  const end = Number(home - unmapFirst) + ((homeFrame.length + 7) & ~7);
-  const bytes = new Uint8Array(end + 8);
-  bytes.set(unmapFrame);
-  bytes.set(homeFrame, Number(home - unmapFirst));
-  new DataView(bytes.buffer).setBigUint64(end, lender.spin ?? 0n, true);
-  return { unmapFirst, home, spin: lender.spin === undefined ? undefined : unmapFirst + BigInt(end), bytes };
 }
 
 const ALL_SIGNALS = 0xffff_ffff_ffff_ffffn;
@@ -135,24 +60,39 @@ export function borrow(lenders: readonly Lender[]): Borrowed[] {
 /** As `borrow`, of what was planned: whoever is to undo it for us has to know of it before it is begun. */
 export function borrowAs(borrowed: Borrowed[]): Borrowed[] {
   const barrier = new Barrier<Borrowed>();
-  barrier.pass(borrowed, prepare);
-  const ready = borrowed.filter((one) => !barrier.isLost(one));
+  const hosts = borrowed.filter(({ lender }) => lender.guestOf === undefined);
+  barrier.pass(hosts, prepare);
+  const ready = hosts.filter((one) => !barrier.isLost(one));
   // Whoever could not be prepared has not been resumed, and needs no more than its registers.
-  for (const one of borrowed) if (barrier.isLost(one)) attemptHome(one);
+  for (const one of hosts) if (barrier.isLost(one)) attemptHome(one);
   makeCall(barrier, ready);
   const arrived = ready.filter((one) => !barrier.isLost(one));
   const refused = new Set<Borrowed>();
   barrier.pass(arrived, (one) => settle(one, refused));
+  // Whoever arrived has a workspace, but those who were refused one, and are home already.
+  const lent = arrived.filter((one) => !refused.has(one));
   try {
     barrier.throwFirst();
+    const guests = borrowed.filter(({ lender }) => lender.guestOf !== undefined);
+    barrier.pass(guests, (one) => {
+      join(one);
+      lent.push(one);
+    });
+    for (const one of guests) if (barrier.isLost(one)) attemptHome(one);
+    barrier.throwFirst();
+    barrier.pass(hosts.filter(isHost), (one) => leave(one, one.lender.workspace));
+    barrier.throwFirst();
   } catch (error) {
-    // Whoever arrived has a workspace, but those who were refused one, and are home already.
-    const lent = arrived.filter((one) => !refused.has(one));
-    for (const one of ready) if (!arrived.includes(one)) attemptRescue(one);
+    // No guest has been let in to them.
+    for (const one of ready) if (!arrived.includes(one)) attemptRescue(one, rangeOf(one.lender));
     retreat(() => giveBack(lent));
     throw error;
   }
   return borrowed;
+}
+
+function isHost({ lender }: Borrowed): boolean {
+  return lender.hosts !== undefined;
 }
 
 /** On the way back from a failure: what fails too is left to the chain, on which the task goes home when let go. */
@@ -170,9 +110,9 @@ function attemptHome(one: Borrowed): void {
 
 /**
  * Home from wherever it is. By its chain it would find there by itself when let go, but not where something holds it then:
- * a stop of its process, or seccomp. No tape is under way: they have been waited for.
+ * a stop of its process, or seccomp. No tape is under way: they have been waited for. `range` goes on the way.
  */
-function attemptRescue(one: Borrowed): void {
+function attemptRescue(one: Borrowed, range: Range): void {
   const { tid } = one.lender;
   retreat(() => {
     // From a stop at a call it makes the call first.
@@ -180,7 +120,7 @@ function attemptRescue(one: Borrowed): void {
     ptrace.interrupt(tid);
     if (isInStop) ptrace.resume(tid);
     waitForEvent(one.lender);
-    leave(one);
+    leave(one, range);
     const barrier = new Barrier<Borrowed>();
     makeCall(barrier, [one]);
     barrier.throwFirst();
@@ -222,7 +162,9 @@ export function planBorrow(lender: Lender): Borrowed {
   const actor: Actor = {
     tid: lender.tid,
     inside: lender.inside,
-    name: lender.name,
+    get name() {
+      return lender.name;
+    },
     stopSignal: lender.stopSignal,
     base: lender.registers,
     slice: {
@@ -242,16 +184,16 @@ export function planBorrow(lender: Lender): Borrowed {
 }
 
 function prepare({ lender, chain }: Borrowed): void {
-  const { workspace, gadgets } = lender;
+  const { gadgets } = lender;
+  const all = rangeOf(lender);
   writeRemote(lender.tid, chain.unmapFirst, chain.bytes);
   // SAFETY: the chain is in place before the registers change, and the registers before the mask.
-  ptrace.setRegisters(lender.tid, {
-    ...lender.registers,
+  ptrace.setRegisters(lender.tid, lender.registers, {
     ip: gadgets.syscall,
     sp: chain.spin ?? chain.unmapFirst,
     ax: BigInt(SYSCALL_X86_64.mmap),
-    di: workspace.address,
-    si: BigInt(workspace.size),
+    di: all.address,
+    si: BigInt(all.size),
     dx: BigInt(PROT_RWX),
     r10: BigInt(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE),
     r8: NO_SYSCALL,
@@ -259,6 +201,16 @@ function prepare({ lender, chain }: Borrowed): void {
     orig_ax: NO_SYSCALL,
   });
   ptrace.setSignalMask(lender.tid, maskFor(lender.stopSignal));
+}
+
+/** A guest's workspace is there: it only has to know its way home. */
+function join(one: Borrowed): void {
+  const { lender, chain } = one;
+  writeRemote(lender.tid, chain.unmapFirst, chain.bytes);
+  // SAFETY: as in `prepare`.
+  leave(one, lender.workspace);
+  ptrace.setSignalMask(lender.tid, maskFor(lender.stopSignal));
+  writeRemote(lender.tid, lender.workspace.address, LOOP);
 }
 
 /** Everybody makes the call that its registers say, and stops. */
@@ -305,7 +257,7 @@ function waitForCall({ lender }: Borrowed): void {
 function settle(one: Borrowed, refused: Set<Borrowed>): void {
   const { lender } = one;
   const { ax } = ptrace.getRegisters(lender.tid);
-  if (ax !== lender.workspace.address) {
+  if (ax !== rangeOf(lender).address) {
     refused.add(one);
     attemptHome(one);
     throw new SyscallError('mmap', Number(-BigInt.asIntN(64, ax)), `workspace in ${lender.name}`);
@@ -321,22 +273,33 @@ function settle(one: Borrowed, refused: Set<Borrowed>): void {
  */
 export function giveBack(borrowed: readonly Borrowed[]): void {
   const barrier = new Barrier<Borrowed>();
-  barrier.pass(borrowed, leave);
-  makeCall(barrier, borrowed);
-  barrier.pass(borrowed, home);
-  for (const one of borrowed) if (barrier.isLost(one)) attemptRescue(one);
+  const guests = borrowed.filter(({ lender }) => lender.guestOf !== undefined);
+  const hosts = borrowed.filter(({ lender }) => lender.guestOf === undefined);
+  barrier.pass(guests, (one) => leave(one, one.lender.workspace));
+  // A guest that is lost may still be in its workspace: then everybody there unmaps no more than the own.
+  const crowded = new Set(guests.filter((one) => barrier.isLost(one)).map(({ lender }) => lender.guestOf));
+  const isCrowded = ({ lender }: Borrowed): boolean => crowded.has(lender.guestOf ?? lender.tid);
+  const rangeFor = (one: Borrowed): Range => (isCrowded(one) ? one.lender.workspace : rangeOf(one.lender));
+  barrier.pass(hosts, (one) => leave(one, rangeFor(one)));
+  barrier.pass(
+    guests.filter((one) => !isCrowded(one)),
+    home,
+  );
+  const calling = [...hosts, ...guests.filter(isCrowded)];
+  makeCall(barrier, calling);
+  barrier.pass(calling, home);
+  for (const one of borrowed) if (barrier.isLost(one)) attemptRescue(one, rangeFor(one));
   barrier.throwFirst();
 }
 
-function leave({ lender, chain }: Borrowed): void {
+function leave({ lender, chain }: Borrowed, { address, size }: Range): void {
   // SAFETY: the same gadget and chain as on the orphan's way.
-  ptrace.setRegisters(lender.tid, {
-    ...lender.registers,
+  ptrace.setRegisters(lender.tid, lender.registers, {
     ip: lender.gadgets.syscall,
     sp: chain.spin ?? chain.home,
     ax: BigInt(SYSCALL_X86_64.munmap),
-    di: lender.workspace.address,
-    si: BigInt(lender.workspace.size),
+    di: address,
+    si: BigInt(size),
     orig_ax: NO_SYSCALL,
   });
 }

@@ -159,12 +159,11 @@ function cue(actor: Actor, tape: Tape): void {
       `${actor.name}: ${tape.title} takes ${tape.size} bytes, the slice has ${slice.size}`,
     );
   const bytes = tape.assemble(slice.address, actor.leave === undefined ? 'exit' : 'leave');
-  header(actor, tape, new DataView(bytes.buffer));
+  header(actor, tape, new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength));
   writeRemote(actor.tid, slice.address, bytes);
   // SAFETY: slice.code holds LOOP, the header and entries were just written; the actor's owner keeps the original
   // registers and puts them back.
-  ptrace.setRegisters(actor.tid, {
-    ...actor.base,
+  ptrace.setRegisters(actor.tid, actor.base, {
     ip: slice.code,
     bx: slice.address + BigInt(L.HEADER_SIZE),
     r13: slice.address,

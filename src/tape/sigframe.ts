@@ -1,3 +1,4 @@
+import { zeroed } from '../kernel/memory.js';
 import { NO_SYSCALL, type Registers } from '../kernel/registers.js';
 
 /**
@@ -45,8 +46,8 @@ export function xstateRoom(xstate: Uint8Array): number {
  */
 export function sigframe(address: bigint, restorer: bigint, state: SigframeState): Uint8Array {
   const size = SIGFRAME_SIZE + (state.xstate === undefined ? 0 : xstateRoom(state.xstate));
-  const bytes = new Uint8Array(size);
-  const view = new DataView(bytes.buffer);
+  const bytes = zeroed(size);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   view.setBigUint64(0, restorer, true);
   view.setBigUint64(UC_FLAGS, UC_FLAGS_ALL, true);
   view.setInt32(UC_STACK_FLAGS, SS_FLAGS_LEAVE_ALONE, true);

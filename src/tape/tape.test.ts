@@ -4,11 +4,15 @@ import { ENTRY, HEADER_SIZE } from './layout.js';
 import { printTape } from './print.js';
 import { deferred, Tape } from './tape.js';
 
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
 test('a result is linked by the address of its cell, marked in the flags', () => {
   const tape = new Tape('t');
   const fd = tape.call('openat', [-100, tape.string('/x'), 0, 0]);
   tape.call('close', [fd]);
-  const view = new DataView(tape.assemble(0x1000n).buffer);
+  const view = viewOf(tape.assemble(0x1000n));
   const second = HEADER_SIZE + 80;
   assert.equal(
     view.getBigUint64(second + ENTRY.arguments, true),
@@ -22,7 +26,7 @@ test('expectations become flags and an expected value', () => {
   tape.call('getpid', []);
   tape.call('getpid', [], 'any');
   tape.call('getpid', [], -2);
-  const view = new DataView(tape.assemble(0n).buffer);
+  const view = viewOf(tape.assemble(0n));
   const flags = [0, 1, 2].map((i) => view.getBigUint64(HEADER_SIZE + i * 80 + ENTRY.flags, true));
   assert.deepEqual(flags, [0n, 0x100n, 0x200n]);
   assert.equal(view.getBigInt64(HEADER_SIZE + 160 + ENTRY.expected, true), -2n);
@@ -35,7 +39,7 @@ test('spaces keep their bytes, and pointers into them are written on assembly', 
   tape.pointer(vector, 0, data);
   tape.call('writev', [1, vector, 1]);
   const bytes = tape.assemble(0x4000n);
-  const view = new DataView(bytes.buffer);
+  const view = viewOf(bytes);
   const dataAt = tape.size - tape.dataLength;
   assert.deepEqual([...bytes.subarray(dataAt, dataAt + 3)], [1, 2, 3]);
   assert.equal(view.getBigUint64(dataAt + vector.offset, true), 0x4000n + BigInt(dataAt));

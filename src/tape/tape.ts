@@ -1,4 +1,5 @@
 import { SYSCALL_X86_64, type SyscallName } from '../abi/syscalls.js';
+import { zeroed } from '../kernel/memory.js';
 import * as L from './layout.js';
 import type {
   Branch,
@@ -244,8 +245,9 @@ export class Tape {
     const isKnown = this.#draft?.last === last && this.#draft.isFixed;
     const draft = isKnown && this.#draft !== undefined ? this.#draft : this.#assembleDraft(last);
     this.#draft = draft;
-    const bytes = draft.bytes.slice();
-    const view = new DataView(bytes.buffer);
+    const bytes = zeroed(draft.bytes.length);
+    bytes.set(draft.bytes);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     // Addresses are below 2^47, and sums of them with offsets no less exact as numbers.
     const start = Number(base);
     const { places, offsets } = draft;

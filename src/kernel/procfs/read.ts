@@ -6,7 +6,7 @@ import { Buffer } from 'node:buffer';
 import { readdirSync } from 'node:fs';
 import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../../abi/fcntl.js';
 import { NativeMemory } from '../memory.js';
-import { syscall } from '../syscall.js';
+import { syscall, attempt as tryCall } from '../syscall.js';
 import { decodeBytes, encodeBytes } from './bytes.js';
 import { ProcfsError } from './error.js';
 
@@ -36,6 +36,9 @@ function put(path: string): bigint {
 
 /** Reads into the shared memory; what is returned is good until the next read. */
 function slurp(path: string): Buffer {
+  const open = kept.get(path);
+  const again = open === undefined ? undefined : readOpen(open);
+  if (again !== undefined) return again;
   const fd = attempt(path, 'cannot open', () =>
     syscall('openat', [AT_FDCWD, put(path), O_RDONLY | O_CLOEXEC, 0]),
   );
@@ -55,6 +58,46 @@ function slurp(path: string): Buffer {
   } finally {
     syscall('close', [fd]);
   }
+}
+
+/** By path. */
+const kept = new Map<string, number>();
+
+/**
+ * Files that will be read again when there is no time to open them, which is most of the work. They stay those of the
+ * tasks that had them; where these have ended, the path is opened as ever.
+ */
+export class KeptFiles implements Disposable {
+  readonly #paths: string[] = [];
+
+  /** Files that cannot be opened are left to whoever reads them. */
+  keep(path: string): void {
+    const fd = tryCall('openat', [AT_FDCWD, put(path), O_RDONLY | O_CLOEXEC, 0]);
+    if (fd < 0) return;
+    kept.set(path, fd);
+    this.#paths.push(path);
+  }
+
+  [Symbol.dispose](): void {
+    for (const path of this.#paths.splice(0)) {
+      const fd = kept.get(path);
+      kept.delete(path);
+      if (fd !== undefined) tryCall('close', [fd]);
+    }
+  }
+}
+
+/** The whole of an open file; undefined where it must be opened anew, for it is longer than expected, or of a task that has ended. */
+function readOpen(fd: number): Buffer | undefined {
+  const room = memory.length - PATH_ROOM;
+  for (let length = 0; length < room; ) {
+    const at = memory.address + BigInt(PATH_ROOM + length);
+    const count = tryCall('pread64', [fd, at, room - length, length]);
+    if (count < 0) return undefined;
+    if (count === 0) return Buffer.from(memory.bytes.buffer, PATH_ROOM, length);
+    length += count;
+  }
+  return undefined;
 }
 
 function grow(): void {

@@ -206,7 +206,8 @@ class Lines implements Status {
   }
   #optional(key: string, base: 8 | 10 = 10): number | undefined {
     const text = this.#value(key);
-    return text === undefined ? undefined : toNumber(text, this.#place(key), base);
+    if (text === undefined) return undefined;
+    return base === 10 && DECIMAL.test(text) ? Number(text) : toNumber(text, this.#place(key), base);
   }
   #flag(key: string): boolean | undefined {
     const value = this.#optional(key);
@@ -219,6 +220,7 @@ class Lines implements Status {
   }
   #mask(key: string): bigint {
     const text = this.#value(key);
+    if (text === NOTHING) return 0n;
     return text !== undefined && MASK.test(text) ? BigInt(`0x${text}`) : toBigInt(text, this.#place(key), 16);
   }
   #ids(key: string): Ids {
@@ -235,6 +237,9 @@ class Lines implements Status {
     return { real, effective, saved, fs };
   }
 }
+
+/** The mask of nearly all. */
+const NOTHING = '0000000000000000';
 
 /** Only newline and backslash are escaped in Name (fs/proc/array.c proc_task_name). */
 function unescapeName(name: string): string {

@@ -96,7 +96,7 @@ export const credentials: TaskState = {
     const { creds } = threadCore(task.core);
     if (creds === undefined) return;
     restoreIds(tape, creds);
-    restoreCapabilities(tape, creds, task.name);
+    restoreCapabilities(tape, creds, task);
     if (creds.noNewPrivs !== 0) tape.call('prctl', [PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0], 0);
     if (!task.isLeader) restoreDumpable(task, tape);
   },
@@ -124,7 +124,7 @@ function restoreIds(tape: Tape, creds: creds_entry): void {
  * that shrinks; ambient ones need their permitted and inheritable bits, and a securebit may forbid them; dropping
  * from the bounding set and setting securebits take CAP_SETPCAP, which goes last.
  */
-function restoreCapabilities(tape: Tape, creds: creds_entry, task: string): void {
+function restoreCapabilities(tape: Tape, creds: creds_entry, task: RestoreTask): void {
   const permitted = setOf(creds.capPrm);
   const effective = setOf(creds.capEff);
   const inheritable = setOf(creds.capInh);
@@ -132,24 +132,32 @@ function restoreCapabilities(tape: Tape, creds: creds_entry, task: string): void
   const last = lastCapability();
   if (permitted >> BigInt(last + 1) !== 0n)
     throw new Error(
-      `${task} has capabilities above ${last}, which this kernel does not know; a newer kernel would help`,
+      `${task.name} has capabilities above ${last}, which this kernel does not know; a newer kernel would help`,
     );
   const working = 1n << BigInt(CAP_SETPCAP);
   capset(tape, effective | working, permitted | working, inheritable);
   tape.call('prctl', [PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0], 0);
-  for (let cap = 0; cap <= last; cap++)
-    if ((ambient >> BigInt(cap)) & 1n)
-      tape.call('prctl', [PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0], 0);
-  restoreBounding(tape, setOf(creds.capBnd), last);
+  for (const cap of membersOf(ambient, last))
+    tape.call('prctl', [PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0], 0);
+  restoreBounding(tape, setOf(creds.capBnd), last, task);
   tape.call('prctl', [PR_SET_SECUREBITS, creds.secbits, 0, 0, 0], 0);
   capset(tape, effective, permitted, inheritable);
 }
 
-function restoreBounding(tape: Tape, bounding: bigint, last: number): void {
-  for (let cap = 0; cap <= last; cap++) {
-    if ((bounding >> BigInt(cap)) & 1n) tape.call('prctl', [PR_CAPBSET_READ, cap, 0, 0, 0], 1);
-    else tape.call('prctl', [PR_CAPBSET_DROP, cap, 0, 0, 0], 0);
-  }
+/** Threads are the leader's clones and have what it had: what it finds in its set they need not look for again. */
+function restoreBounding(tape: Tape, bounding: bigint, last: number, task: RestoreTask): void {
+  const found = task.isLeader ? 0n : setOf(threadCore(task.leaderCore).creds?.capBnd ?? []);
+  for (const cap of membersOf(bounding & ~found, last))
+    tape.call('prctl', [PR_CAPBSET_READ, cap, 0, 0, 0], 1);
+  for (const cap of membersOf(~bounding, last)) tape.call('prctl', [PR_CAPBSET_DROP, cap, 0, 0, 0], 0);
+}
+
+/** Capabilities of a set, up to the last that there is. */
+function membersOf(set: bigint, last: number): number[] {
+  const members: number[] = [];
+  let rest = set & ((1n << BigInt(last + 1)) - 1n);
+  for (let cap = 0; rest !== 0n; cap++, rest >>= 1n) if ((rest & 1n) !== 0n) members.push(cap);
+  return members;
 }
 
 /** struct __user_cap_header_struct, and two of __user_cap_data_struct (effective, permitted, inheritable). */

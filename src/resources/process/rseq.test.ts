@@ -39,7 +39,7 @@ if (!isInside()) {
   test('a thread frozen in a critical section goes on at its abort handler', () => {
     using subject = new Subject(PROGRAM);
     const [start = 0n, abort = 0n, counter = 0n] = subject.said().split(' ').map(BigInt);
-    const count = () => new DataView(readRemote(subject.pid, counter, 8).buffer).getBigUint64(0, true);
+    const count = () => Buffer.from(readRemote(subject.pid, counter, 8)).readBigUInt64LE();
     let aborted = 0;
     for (let i = 0; i < 20; i++) {
       const found = freezeProcess(subject.pid);

@@ -117,7 +117,8 @@ function lessElapsed(
 const TIMESPEC_SIZE = 16;
 
 function timespecAt(tid: number, address: bigint): bigint {
-  const view = new DataView(readRemote(tid, address, TIMESPEC_SIZE).buffer);
+  const { buffer, byteOffset } = readRemote(tid, address, TIMESPEC_SIZE);
+  const view = new DataView(buffer, byteOffset);
   return view.getBigInt64(0, true) * NS_PER_S + view.getBigInt64(8, true);
 }
 
