@@ -1,7 +1,9 @@
 import { writeChecksums } from '../image/checksums.js';
 import { ImageWriter } from '../image/index.js';
 import { ImageReader } from '../image/reader.js';
+import { readLocks } from '../kernel/procfs/locks.js';
 import { sleep_us } from '../kernel/syscall.js';
+import { Urgency } from '../kernel/urgency.js';
 import { statistics } from '../kernel/wait.js';
 import type { Actor, Process, Refusal } from '../resources/contract.js';
 import { ask } from './ask.js';
@@ -54,8 +56,12 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
 
   using guardian = Guardian.start();
 
+  // What the kernel waits for before it answers is over then, when it is asked again while all stand still.
+  readLocks();
+
   clock.start('freeze');
   writer.hold();
+  using urgency = new Urgency();
   const freeze_start = now_ms();
   using frozen = Frozen.freeze(options.pid, options.timeout_ms);
   const frozen_start = now_ms();
@@ -84,7 +90,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
 
   // All that is left to write is in our hands, and memory in the copies.
   const isThawed = options.afterwards === 'run' && options.hooks.committed === undefined;
-  if (isThawed) goOn(dumping, frozen);
+  if (isThawed) goOn(dumping, frozen, urgency);
   const thawed = now_ms();
 
   clock.start('write');
@@ -123,9 +129,10 @@ function prepare(options: CheckpointOptions, clock: PhaseClock): void {
   rehearse(dump, options);
 }
 
-function goOn(dumping: Dumping, frozen: Frozen): void {
+function goOn(dumping: Dumping, frozen: Frozen, urgency: Urgency): void {
   dumping.letGo('goes on');
   frozen.thaw();
+  urgency[Symbol.dispose]();
 }
 
 interface Complete {

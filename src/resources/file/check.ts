@@ -1,6 +1,7 @@
 import { KCMP_FILES } from '../../abi/process.js';
 import { readDescriptors } from '../../kernel/procfs/descriptors.js';
 import { unlessVanished } from '../../kernel/procfs/error.js';
+import { readLocks } from '../../kernel/procfs/locks.js';
 import { attempt } from '../../kernel/syscall.js';
 import {
   type Descriptor,
@@ -38,7 +39,7 @@ export function checkFiles(
       }
     }
   }
-  findUnseenLocks(processes, [...found.values()].flat(), refuse, options);
+  findUnseenLocks(processes, [...found.values()].flat(), readLocks(), refuse, options);
   // What is in flight may be the other end of anything; it is looked at in the freeze, and these questions asked again.
   if (isAnythingInFlight(found)) return;
   for (const [kind, descriptors] of found) kind.checkAll?.(descriptors, refuse, options);

@@ -2,6 +2,7 @@ import { FD_CLOEXEC, O_CLOEXEC, O_PATH } from '../../abi/fcntl.js';
 import { createMessage, type fdinfo_entry } from '../../image/index.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import { readDescriptor, readDescriptors, statAt } from '../../kernel/procfs/descriptors.js';
+import { type FileLock, readLocks } from '../../kernel/procfs/locks.js';
 import { readLink } from '../../kernel/procfs/read.js';
 import type {
   Descriptor,
@@ -38,6 +39,7 @@ export class DescriptorCollector implements FileCollector {
   readonly #begun = new Set<FileKind>();
   readonly #byKind = new Map<FileKind, Descriptor[]>();
   #context: DumpContext | undefined;
+  #locks: readonly FileLock[] = [];
   #lastId = 0;
 
   /** Processes with the same `filesIdOf` share their descriptor table. */
@@ -48,6 +50,7 @@ export class DescriptorCollector implements FileCollector {
 
   begin(context: DumpContext): void {
     this.#context = context;
+    this.#locks = readLocks();
   }
 
   get context(): DumpContext {
@@ -72,7 +75,7 @@ export class DescriptorCollector implements FileCollector {
       if (process.state !== 'zombie')
         this.context.writer.write('fs', process.insidePid, [dumpFs(process, this)]);
     for (const kind of this.#kinds) kind.gather?.(this.context);
-    gatherLocks(this.context);
+    gatherLocks(this.#locks, this.context);
   }
 
   /** Every table by its id, and one process that has it. */

@@ -73,10 +73,16 @@ interface Gathered {
 
 const gathered = perDump<Gathered>(() => ({ entries: [], mapped: new Map() }));
 
-/** Frozen: every lock once, under a process and a descriptor through which it can be taken again. */
-export function gatherLocks(context: DumpContext): void {
+/** Frozen: every lock (`all`: those of the host) once, under a process and a descriptor through which it can be taken again. */
+export function gatherLocks(all: readonly FileLock[], context: DumpContext): void {
   const descriptors = context.files.found.map(({ descriptor }) => descriptor);
-  gathered(context).mapped = findUnseenLocks(context.processes, descriptors, context.refuse, context.options);
+  gathered(context).mapped = findUnseenLocks(
+    context.processes,
+    descriptors,
+    all,
+    context.refuse,
+    context.options,
+  );
   const entries = new Map<string, file_lock_entry>();
   const holders = holdersOf(context);
   for (const { descriptor, id } of context.files.found)
