@@ -1,4 +1,4 @@
-import { AT_FDCWD, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS } from '../abi/fcntl.js';
+import { AT_FDCWD, AT_SYMLINK_NOFOLLOW, S_IFMT, STATX_BASIC_STATS } from '../abi/fcntl.js';
 import { NativeMemory } from './memory.js';
 import { attempt } from './syscall.js';
 
@@ -21,14 +21,14 @@ export interface FileStat {
 }
 
 /** struct statx (include/uapi/linux/stat.h). */
-const STATX_SIZE = 256;
+export const STATX_BYTES = 256;
 const AT = {
   nlink: 16, uid: 20, gid: 24, mode: 28, ino: 32, size: 40, blocks: 48, atime: 64, mtime: 112,
-  rdev_major: 128, rdev_minor: 132, dev_major: 136, dev_minor: 140,
+  rdev_major: 128, rdev_minor: 132, dev_major: 136, dev_minor: 140, mnt_id: 144,
 } as const; // biome-ignore format: a struct's layout
 
 const PATH_ROOM = 8192;
-const memory = new NativeMemory(PATH_ROOM + STATX_SIZE);
+const memory = new NativeMemory(PATH_ROOM + STATX_BYTES);
 
 /**
  * statx(2) of a path of bytes without their NUL, `follow`ing a symbolic link at its end or not. Answers −errno where
@@ -41,7 +41,42 @@ export function statPath(path: Uint8Array, follow: boolean): FileStat | number {
   const flags = follow ? 0 : AT_SYMLINK_NOFOLLOW;
   const to = memory.address + BigInt(PATH_ROOM);
   const result = attempt('statx', [AT_FDCWD, memory.address, flags, STATX_BASIC_STATS, to]);
-  return result < 0 ? result : new Statx(memory.bytes.slice(PATH_ROOM, PATH_ROOM + STATX_SIZE));
+  return result < 0 ? result : new Statx(memory.bytes.slice(PATH_ROOM, PATH_ROOM + STATX_BYTES));
+}
+
+/** What a call of statx(2) wrote, which may be overwritten then. */
+export function statFrom(bytes: Uint8Array): FileStat {
+  return new Statx(bytes.slice(0, STATX_BYTES));
+}
+
+/** Which file of which type it is; to be found again in what statx(2) wrote, without ado. */
+export class FileIdentity {
+  readonly #ino: readonly [low: number, high: number];
+  readonly #dev: readonly [major: number, minor: number];
+  readonly #type: number;
+
+  constructor({ ino, dev, mode }: FileStat) {
+    this.#ino = [Number(ino & 0xffff_ffffn), Number(ino >> 32n)];
+    const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & 0xffff_f000n);
+    const minor = (dev & 0xffn) | ((dev >> 12n) & 0xffff_ff00n);
+    this.#dev = [Number(major), Number(minor)];
+    this.#type = Number(mode) & S_IFMT;
+  }
+
+  isThatOf(statx: DataView): boolean {
+    return (
+      statx.getUint32(AT.ino, true) === this.#ino[0] &&
+      statx.getUint32(AT.ino + 4, true) === this.#ino[1] &&
+      statx.getUint32(AT.dev_minor, true) === this.#dev[1] &&
+      statx.getUint32(AT.dev_major, true) === this.#dev[0] &&
+      (statx.getUint16(AT.mode, true) & S_IFMT) === this.#type
+    );
+  }
+}
+
+/** Of the mount (STATX_MNT_ID); 0 before Linux 5.8. */
+export function mountOf(statx: DataView): number {
+  return statx.getUint32(AT.mnt_id, true);
 }
 
 /** Fields are decoded when they are asked for. */
