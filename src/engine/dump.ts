@@ -6,6 +6,7 @@ import { sleep_us } from '../kernel/syscall.js';
 import { Urgency } from '../kernel/urgency.js';
 import { statistics } from '../kernel/wait.js';
 import type { Actor, Process, Refusal } from '../resources/contract.js';
+import { DescriptorSurvey } from '../resources/file/index.js';
 import { ask } from './ask.js';
 import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
@@ -49,7 +50,8 @@ const PAUSE_US = 20_000;
 function dumpOnce(options: CheckpointOptions): CheckpointReport {
   const clock = new PhaseClock(options.hooks.phase);
 
-  prepare(options, clock);
+  using survey = new DescriptorSurvey();
+  prepare(options, survey, clock);
   const stopsBefore = statistics.stops;
   const commitment = commitmentOf(options);
   using writer = new ImageWriter(commitment.target);
@@ -67,7 +69,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   const frozen_start = now_ms();
   const { processes } = frozen;
   guardian.know(living(processes), commitment.descriptors);
-  using dumping = new Dumping(writer, processes, options, guardian, commitment);
+  using dumping = new Dumping(writer, processes, options, guardian, commitment, survey);
 
   clock.start('borrow');
   using copies = new Copies();
@@ -121,12 +123,14 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
 }
 
 /** All that can be done while the tree runs. */
-function prepare(options: CheckpointOptions, clock: PhaseClock): void {
+function prepare(options: CheckpointOptions, survey: DescriptorSurvey, clock: PhaseClock): void {
+  if (options.rehearsed) {
+    clock.start('rehearse');
+    rehearse(dump, options);
+  }
   clock.start('look');
-  refuseAll(refusalsOf(options.pid, options));
-  if (!options.rehearsed) return;
-  clock.start('rehearse');
-  rehearse(dump, options);
+  refuseAll(refusalsOf(options.pid, options, survey));
+  survey.prepare();
 }
 
 function goOn(dumping: Dumping, frozen: Frozen, urgency: Urgency): void {

@@ -46,7 +46,7 @@ export function statPath(path: Uint8Array, follow: boolean): FileStat | number {
 
 /** What a call of statx(2) wrote, which may be overwritten then. */
 export function statFrom(bytes: Uint8Array): FileStat {
-  return new Statx(bytes.slice(0, STATX_BYTES));
+  return new Statx(new Uint8Array(bytes));
 }
 
 /** Which file of which type it is; to be found again in what statx(2) wrote, without ado. */
@@ -63,20 +63,25 @@ export class FileIdentity {
     this.#type = Number(mode) & S_IFMT;
   }
 
-  isThatOf(statx: DataView): boolean {
+  isThatOf(statx: DataView, at: number): boolean {
     return (
-      statx.getUint32(AT.ino, true) === this.#ino[0] &&
-      statx.getUint32(AT.ino + 4, true) === this.#ino[1] &&
-      statx.getUint32(AT.dev_minor, true) === this.#dev[1] &&
-      statx.getUint32(AT.dev_major, true) === this.#dev[0] &&
-      (statx.getUint16(AT.mode, true) & S_IFMT) === this.#type
+      statx.getUint32(at + AT.ino, true) === this.#ino[0] &&
+      statx.getUint32(at + AT.ino + 4, true) === this.#ino[1] &&
+      statx.getUint32(at + AT.dev_minor, true) === this.#dev[1] &&
+      statx.getUint32(at + AT.dev_major, true) === this.#dev[0] &&
+      (statx.getUint16(at + AT.mode, true) & S_IFMT) === this.#type
     );
   }
 }
 
-/** Of the mount (STATX_MNT_ID); 0 before Linux 5.8. */
-export function mountOf(statx: DataView): number {
-  return statx.getUint32(AT.mnt_id, true);
+/** Of the mount (STATX_MNT_ID), in what statx(2) wrote; 0 before Linux 5.8. */
+export function mountOf(statx: DataView, at: number): number {
+  return statx.getUint32(at + AT.mnt_id, true);
+}
+
+/** Bytes, below 2^53. */
+export function sizeOf(statx: DataView): number {
+  return statx.getUint32(AT.size, true) + statx.getUint32(AT.size + 4, true) * 2 ** 32;
 }
 
 /** Fields are decoded when they are asked for. */

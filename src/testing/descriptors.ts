@@ -20,7 +20,7 @@ import type {
 import { openPidfd, takeDescriptor } from '../resources/description/calls.js';
 import { StemHolder, StemTaker } from '../resources/description/index.js';
 import { restoreFs } from '../resources/file/fs.js';
-import { DescriptorCollector, restoreTable } from '../resources/file/index.js';
+import { checkFiles, DescriptorCollector, DescriptorSurvey, restoreTable } from '../resources/file/index.js';
 import { attachAll } from '../resources/file/table.js';
 import { type Actor, playOne } from '../tape/play.js';
 import { startStem } from '../tape/stem.js';
@@ -143,7 +143,10 @@ export function save(
 ): string {
   const directory = path.join(program.directory, '.image');
   using writer = ImageWriter.create(directory);
-  const files = new DescriptorCollector(fileKinds, (member) => member.pid);
+  using survey = new DescriptorSurvey();
+  checkFiles(program.processes, fileKinds, () => undefined, { ...options, ...changed }, survey);
+  survey.prepare();
+  const files = new DescriptorCollector(fileKinds, (member) => member.pid, survey);
   const kept: Kept[] = [];
   const context: DumpContext = {
     writer,

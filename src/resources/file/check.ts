@@ -12,15 +12,17 @@ import {
   type Refuse,
 } from '../contract.js';
 import { checkLocks } from './locks.js';
+import type { DescriptorSurvey } from './survey.js';
 import { unknownFile } from './unknown.js';
 import { findUnseenLocks } from './unseen-locks.js';
 
-/** Before the freeze: everything about the files of a tree that could not be saved. */
+/** Before the freeze: everything about the files of a tree that could not be saved. What is seen is noted in `survey`. */
 export function checkFiles(
   processes: readonly Process[],
   kinds: readonly FileKind[],
   refuse: Refuse,
   options: DumpOptions,
+  survey?: DescriptorSurvey,
 ): void {
   const found = new Map<FileKind, Descriptor[]>();
   for (const process of processes) {
@@ -33,6 +35,7 @@ export function checkFiles(
       if (kind === undefined) refuse(unknownFile(descriptor));
       else {
         kind.check?.(descriptor, refuse, options);
+        survey?.add(descriptor, kind);
         const others = found.get(kind);
         if (others === undefined) found.set(kind, [descriptor]);
         else others.push(descriptor);

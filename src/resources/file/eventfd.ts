@@ -1,8 +1,8 @@
 import { EFD_SEMAPHORE } from '../../abi/event.js';
 import { O_CLOEXEC } from '../../abi/fcntl.js';
-import { createMessage, ImageError } from '../../image/index.js';
-import type { FileKind } from '../contract.js';
-import { dumpOwner, restoreOwner } from '../description/owner.js';
+import { createMessage, type fown_entry, ImageError } from '../../image/index.js';
+import type { Descriptor, FileKind, file_entry } from '../contract.js';
+import { dumpOwner, nobody, restoreOwner } from '../description/owner.js';
 import { setStatusFlags } from '../description/status-flags.js';
 import { FD_TYPE } from '../description/types.js';
 
@@ -20,20 +20,14 @@ export const eventfd: FileKind = {
   recognise: ({ info }) => info.link === 'anon_inode:[eventfd]',
 
   dump(descriptor, id, taken, context) {
-    const { info } = descriptor;
-    const { eventfd: state, flags } = info.info;
-    if (state === undefined) throw new Error(`${info.link}: fdinfo has no eventfd-count`);
-    const own = flags & ~O_CLOEXEC;
-    const efd = {
-      id,
-      // The image has no field for the semaphore mode. This is the lowest bit of the access mode, which is always
-      // O_RDWR here, and no F_SETFL of anybody looks at it.
-      flags: state.semaphore === true ? own | EFD_SEMAPHORE : own,
-      fown: dumpOwner(descriptor, taken, context),
-      counter: state.count,
-    };
-    return createMessage('files', { type: FD_TYPE.efd, id, efd });
+    return entryOf(descriptor, id, dumpOwner(descriptor, taken, context));
   },
+
+  // All anonymous inodes are one; what is shown tells them apart.
+  ask: () => ({
+    suffice: (answers) => answers.shows('eventfd-count:'),
+    dump: (descriptor, id, { signum }) => entryOf(descriptor, id, nobody(signum)),
+  }),
 
   open({ id, efd }, holder) {
     if (efd === undefined) throw new ImageError('files.img', `file ${id} is no eventfd`);
@@ -50,3 +44,18 @@ export const eventfd: FileKind = {
     return fd;
   },
 };
+
+function entryOf({ info }: Descriptor, id: number, fown: fown_entry): file_entry {
+  const { eventfd: state, flags } = info.info;
+  if (state === undefined) throw new Error(`${info.link}: fdinfo has no eventfd-count`);
+  const own = flags & ~O_CLOEXEC;
+  const efd = {
+    id,
+    // The image has no field for the semaphore mode. This is the lowest bit of the access mode, which is always
+    // O_RDWR here, and no F_SETFL of anybody looks at it.
+    flags: state.semaphore === true ? own | EFD_SEMAPHORE : own,
+    fown,
+    counter: state.count,
+  };
+  return createMessage('files', { type: FD_TYPE.efd, id, efd });
+}

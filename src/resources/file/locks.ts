@@ -73,9 +73,13 @@ interface Gathered {
 
 const gathered = perDump<Gathered>(() => ({ entries: [], mapped: new Map() }));
 
-/** Frozen: every lock (`all`: those of the host) once, under a process and a descriptor through which it can be taken again. */
-export function gatherLocks(all: readonly FileLock[], context: DumpContext): void {
-  const descriptors = context.files.found.map(({ descriptor }) => descriptor);
+/** Frozen: every lock (`all`: those of the host, `locked`: the descriptors that show some) once, under a process and a descriptor through which it can be taken again. */
+export function gatherLocks(
+  all: readonly FileLock[],
+  locked: DumpContext['files']['found'],
+  context: DumpContext,
+): void {
+  const descriptors = locked.map(({ descriptor }) => descriptor);
   gathered(context).mapped = findUnseenLocks(
     context.processes,
     descriptors,
@@ -84,8 +88,8 @@ export function gatherLocks(all: readonly FileLock[], context: DumpContext): voi
     context.options,
   );
   const entries = new Map<string, file_lock_entry>();
-  const holders = holdersOf(context);
-  for (const { descriptor, id } of context.files.found)
+  const holders = holdersOf(locked);
+  for (const { descriptor, id } of locked)
     for (const lock of descriptor.info.info.locks) {
       const { kind, type, start, end } = lock;
       const isOwned = kind === 'POSIX';
@@ -119,10 +123,9 @@ function entryOf(lock: FileLock, { process, fd }: Pick<Descriptor, 'process' | '
 }
 
 /** Descriptors with locks, by their description. */
-function holdersOf(context: DumpContext): Map<number, Descriptor[]> {
+function holdersOf(locked: DumpContext['files']['found']): Map<number, Descriptor[]> {
   const holders = new Map<number, Descriptor[]>();
-  for (const { descriptor, id } of context.files.found) {
-    if (descriptor.info.info.locks.length === 0) continue;
+  for (const { descriptor, id } of locked) {
     const known = holders.get(id);
     if (known === undefined) holders.set(id, [descriptor]);
     else known.push(descriptor);
