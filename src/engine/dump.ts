@@ -92,7 +92,8 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
 
   // All that is left to write is in our hands, and memory in the copies.
   const isThawed = options.afterwards === 'run' && options.hooks.committed === undefined;
-  if (isThawed) goOn(dumping, frozen, urgency);
+  if (isThawed) goOn(dumping, frozen);
+  urgency[Symbol.dispose]();
   const thawed = now_ms();
 
   clock.start('write');
@@ -133,10 +134,9 @@ function prepare(options: CheckpointOptions, survey: DescriptorSurvey, clock: Ph
   survey.prepare();
 }
 
-function goOn(dumping: Dumping, frozen: Frozen, urgency: Urgency): void {
+function goOn(dumping: Dumping, frozen: Frozen): void {
   dumping.letGo('goes on');
   frozen.thaw();
-  urgency[Symbol.dispose]();
 }
 
 interface Complete {

@@ -1,4 +1,4 @@
-import { AT_FDCWD, AT_SYMLINK_NOFOLLOW, S_IFMT, STATX_BASIC_STATS } from '../abi/fcntl.js';
+import { AT_FDCWD, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS } from '../abi/fcntl.js';
 import { NativeMemory } from './memory.js';
 import { attempt } from './syscall.js';
 
@@ -49,40 +49,23 @@ export function statFrom(bytes: Uint8Array): FileStat {
   return new Statx(new Uint8Array(bytes));
 }
 
-/** Which file of which type it is; to be found again in what statx(2) wrote, without ado. */
-export class FileIdentity {
-  readonly #ino: readonly [low: number, high: number];
-  readonly #dev: readonly [major: number, minor: number];
-  readonly #type: number;
-
-  constructor({ ino, dev, mode }: FileStat) {
-    this.#ino = [Number(ino & 0xffff_ffffn), Number(ino >> 32n)];
-    const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & 0xffff_f000n);
-    const minor = (dev & 0xffn) | ((dev >> 12n) & 0xffff_ff00n);
-    this.#dev = [Number(major), Number(minor)];
-    this.#type = Number(mode) & S_IFMT;
-  }
-
-  isThatOf(statx: DataView, at: number): boolean {
-    return (
-      statx.getUint32(at + AT.ino, true) === this.#ino[0] &&
-      statx.getUint32(at + AT.ino + 4, true) === this.#ino[1] &&
-      statx.getUint32(at + AT.dev_minor, true) === this.#dev[1] &&
-      statx.getUint32(at + AT.dev_major, true) === this.#dev[0] &&
-      (statx.getUint16(at + AT.mode, true) & S_IFMT) === this.#type
-    );
-  }
+/** Which file it is, and with which mode, in what statx(2) writes: four bytes each, by where they are. */
+export function identityIn({ ino, dev, mode }: FileStat): ReadonlyMap<number, number> {
+  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & 0xffff_f000n);
+  const minor = (dev & 0xffn) | ((dev >> 12n) & 0xffff_ff00n);
+  return new Map([
+    [AT.ino, Number(ino & 0xffff_ffffn)],
+    [AT.ino + 4, Number(ino >> 32n)],
+    [AT.dev_major, Number(major)],
+    [AT.dev_minor, Number(minor)],
+    // Two bytes of it are spare.
+    [AT.mode, Number(mode)],
+  ]);
 }
 
-/** Of the mount (STATX_MNT_ID), in what statx(2) wrote; 0 before Linux 5.8. */
-export function mountOf(statx: DataView, at: number): number {
-  return statx.getUint32(at + AT.mnt_id, true);
-}
-
-/** Bytes, below 2^53. */
-export function sizeOf(statx: DataView): number {
-  return statx.getUint32(AT.size, true) + statx.getUint32(AT.size + 4, true) * 2 ** 32;
-}
+/** Where statx(2) writes the number of the mount (STATX_MNT_ID, from Linux 5.8), and the low half of the size. */
+export const STATX_MOUNT_AT = AT.mnt_id;
+export const STATX_SIZE_AT = AT.size;
 
 /** Fields are decoded when they are asked for. */
 class Statx implements FileStat {

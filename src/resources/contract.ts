@@ -8,7 +8,7 @@ import type { Actor } from '../tape/play.js';
 import type { Played, Result, Space, Tape } from '../tape/tape.js';
 import type { FrozenThread } from './frozen-thread.js';
 import type { SessionHooks } from './session-contract.js';
-import type { Questions } from './survey-contract.js';
+import type { DumpAnswers, Survey } from './survey-contract.js';
 
 export type { FrozenThread };
 
@@ -278,10 +278,10 @@ export interface FileKind {
   begin?(descriptors: readonly Descriptor[], context: DumpContext): void;
   dump(descriptor: Descriptor, id: number, taken: number, context: DumpContext): file_entry;
   /**
-   * The tree runs: put on a tape of this process what has to be asked of `taken`, a duplicate, or by its name, when it stands
-   * still. Undefined where only `dump` will do.
+   * The tree runs: put on a tape of this process what is to be asked about the descriptor when it stands still. Undefined
+   * where only `dump` will do.
    */
-  ask?(descriptor: Descriptor, taken: Result, tape: Tape): Questions | undefined;
+  ask?(descriptor: Descriptor, survey: Survey): DumpAnswers | undefined;
   /** Frozen, once per dump, when every description was dumped: what depends on which there are (targets of an epoll). */
   conclude?(context: DumpContext): void;
   /** Once per dump, after all descriptors, when the tree may go on already: images of its own (pipes-data.img). */

@@ -22,6 +22,10 @@ export class OwnTape implements Disposable {
     view.setBigUint64(L.HEADER.tail, tape.tailAddress(address), true);
   }
 
+  get bytes(): Uint8Array {
+    return this.#memory.bytes;
+  }
+
   /** `name` is what most of its calls are. What it answers is good until the tape is disposed of. */
   play(name: SyscallName): Played {
     const { address, bytes } = this.#memory;

@@ -23,11 +23,12 @@ export const eventfd: FileKind = {
     return entryOf(descriptor, id, dumpOwner(descriptor, taken, context));
   },
 
-  // All anonymous inodes are one; what is shown tells them apart.
-  ask: () => ({
-    suffice: (answers) => answers.shows('eventfd-count:'),
-    dump: (descriptor, id, { signum }) => entryOf(descriptor, id, nobody(signum)),
-  }),
+  ask({ info }, survey) {
+    const { flags, mntId, ino } = info.info;
+    // All anonymous inodes are one; what is shown tells them apart.
+    survey.begins(`pos:\t0\nflags:\t0${flags.toString(8)}\nmnt_id:\t${mntId}\nino:\t${ino}\neventfd-count:`);
+    return (descriptor, id, { signum }) => entryOf(descriptor, id, nobody(signum));
+  },
 
   open({ id, efd }, holder) {
     if (efd === undefined) throw new ImageError('files.img', `file ${id} is no eventfd`);

@@ -59,19 +59,18 @@ export const pipe: FileKind = {
   },
 
   /** Of an empty one. */
-  ask({ info }, taken, tape) {
+  ask({ info }, { tape, taken, conditions }) {
     const pipeId = idOf(info.link);
     const size = tape.call('fcntl', [taken, F_GETPIPE_SZ, 0], 'any');
     const count = tape.space(4);
     const counted = tape.call('ioctl', [taken, FIONREAD, count], 'any');
-    return {
-      suffice: ({ played }) =>
-        played.number(size) > 0 && played.number(counted) === 0 && played.view(count).getInt32(0, true) === 0,
-      dump(descriptor, id, { played, signum }, context) {
-        const contents = dumped(context);
-        if (!contents.has(pipeId)) contents.set(pipeId, noContents(pipeId, played.number(size)));
-        return entryOf(descriptor, id, nobody(signum));
-      },
+    conditions.within(size, 1);
+    conditions.equals(counted, 0);
+    conditions.equals({ kind: 'inside', space: count, at: 0 }, 0);
+    return (descriptor, id, { played, signum }, context) => {
+      const contents = dumped(context);
+      if (!contents.has(pipeId)) contents.set(pipeId, noContents(pipeId, played.number(size)));
+      return entryOf(descriptor, id, nobody(signum));
     };
   },
 

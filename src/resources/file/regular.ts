@@ -24,7 +24,7 @@ import {
   ImageError,
   type reg_file_entry,
 } from '../../image/index.js';
-import { FileIdentity, STATX_BYTES } from '../../kernel/stat.js';
+import { identityIn, STATX_BYTES } from '../../kernel/stat.js';
 import type { Descriptor, DumpOptions, FileKind, file_entry, Holder, Result } from '../contract.js';
 import { deviceNumbers, isPathOnly, pathBytes } from '../description/calls.js';
 import { inherited } from '../description/inherit.js';
@@ -81,17 +81,18 @@ export const regular: FileKind = {
   },
 
   /** Of one whose name leads to it. */
-  ask({ info }, _taken, tape) {
+  ask({ info }, { tape, conditions }) {
     const { link, stat } = info;
     if (isPathOnly(info.info.flags) || placeOf(link, stat).kind !== 'visible') return undefined;
-    const identity = new FileIdentity(stat);
-    const path = tape.string(pathBytes(link));
     const found = tape.space(STATX_BYTES);
+    const path = tape.string(pathBytes(link));
     const answer = tape.call('statx', [AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, found], 'any');
-    return {
-      suffice: ({ played }) => played.number(answer) === 0 && identity.isThatOf(played.view(found), 0),
-      dump: (descriptor, id, { signum }, context) =>
-        entryOf(descriptor, id, nobody(signum), isExternal(descriptor, context.options) ? undefined : link),
+    conditions.equals(answer, 0);
+    for (const [at, value] of identityIn(stat))
+      conditions.equals({ kind: 'inside', space: found, at }, value);
+    return (descriptor, id, { signum }, context) => {
+      const name = isExternal(descriptor, context.options) ? undefined : link;
+      return entryOf(descriptor, id, nobody(signum), name);
     };
   },
 

@@ -1,6 +1,7 @@
 import { KCMP_FILE } from '../../abi/process.js';
 import { syscall } from '../../kernel/syscall.js';
-import type { Played, Result, Tape } from '../../tape/tape.js';
+import type { Conditions } from '../../tape/conditions.js';
+import type { Tape } from '../../tape/tape.js';
 import type { Descriptor } from '../contract.js';
 
 /** A description, known by one of its descriptors; it has an id in the image once it was dumped. */
@@ -14,8 +15,9 @@ interface Group {
   readonly known: Known[];
   /** More descriptors of some of them, as far as they were expected. */
   readonly twins: { readonly of: Known; readonly descriptor: Descriptor }[];
-  /** What kcmp(2) has to answer for the order to be as it was expected. */
-  readonly orders: { readonly answer: Result; readonly expected: number }[];
+  /** Numbers of the conditions for the order to be as it was expected. */
+  begin: number;
+  end: number;
   isSure: boolean;
 }
 
@@ -55,22 +57,25 @@ export class Descriptions {
   }
 
   /** Put on a tape of this process what confirms the order. */
-  askAgain(tape: Tape): void {
-    for (const { known, twins, orders } of this.#groups.values()) {
+  askAgain(tape: Tape, conditions: Conditions): void {
+    for (const group of this.#groups.values()) {
+      const { known, twins } = group;
       const ask = (a: Descriptor, b: Descriptor, expected: number) =>
-        orders.push({ answer: tape.call('kcmp', comparison(a, b), 'any'), expected });
+        conditions.equals(tape.call('kcmp', comparison(a, b), 'any'), expected);
+      group.begin = conditions.count;
       known.forEach(({ descriptor }, index) => {
         const next = known[index + 1];
         if (next !== undefined) ask(descriptor, next.descriptor, LESS);
       });
       for (const { of, descriptor } of twins) ask(of.descriptor, descriptor, EQUAL);
+      group.end = conditions.count;
     }
   }
 
   /** Frozen: groups that are not as expected are forgotten. */
-  confirm(played: Played): void {
+  confirm(conditions: Conditions): void {
     for (const [key, group] of this.#groups) {
-      group.isSure &&= group.orders.every(({ answer, expected }) => played.number(answer) === expected);
+      group.isSure &&= conditions.firstUnmet(group.begin, group.end) === group.end;
       if (!group.isSure) this.#groups.delete(key);
     }
   }
@@ -79,7 +84,7 @@ export class Descriptions {
     const key = `${info.stat.dev}:${info.stat.ino}:${info.info.mntId}`;
     const known = this.#groups.get(key);
     if (known !== undefined) return known;
-    const group: Group = { known: [], twins: [], orders: [], isSure: true };
+    const group: Group = { known: [], twins: [], begin: 0, end: 0, isSure: true };
     this.#groups.set(key, group);
     return group;
   }
