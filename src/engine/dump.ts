@@ -10,6 +10,7 @@ import { DescriptorSurvey } from '../resources/file/index.js';
 import { ask } from './ask.js';
 import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
+import { collectGarbage } from './collect-garbage.js';
 import { type Commitment, commitmentOf } from './commitment.js';
 import { Copies } from './copies.js';
 import { Dumping } from './dumping.js';
@@ -58,6 +59,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
 
   using guardian = Guardian.start();
 
+  collectGarbage();
   // What the kernel waits for before it answers is over then, when it is asked again while all stand still.
   readLocks();
 

@@ -1,8 +1,11 @@
-import { closeSync, lstatSync, openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { O_RDONLY, O_RDWR, O_WRONLY } from '../../abi/fcntl.js';
+import { SyscallError } from '../../kernel/errors.js';
+import { encodeBytes } from '../../kernel/procfs/bytes.js';
 import { mapFilePath } from '../../kernel/procfs/maps.js';
 import { readLink, taskPath } from '../../kernel/procfs/read.js';
 import { type DetailedMapping, readSmaps } from '../../kernel/procfs/smaps.js';
+import { statPath } from '../../kernel/stat.js';
 import type { DumpContext, Process } from '../contract.js';
 import { deviceOfShmem, MemfdCollector } from './memfd.js';
 import type { Span } from './scan.js';
@@ -117,7 +120,10 @@ function linkOf({ start, end }: DetailedMapping): string {
 
 /** How the description behind a mapping was opened: the permission bits of its link in map_files. */
 function accessOf(pid: number, mapping: DetailedMapping): number {
-  const { mode } = lstatSync(taskPath(pid, linkOf(mapping)));
+  const path = taskPath(pid, linkOf(mapping));
+  const stat = statPath(encodeBytes(path), false);
+  if (typeof stat === 'number') throw new SyscallError('statx', -stat, path);
+  const mode = Number(stat.mode);
   if ((mode & 0o600) === 0o600) return O_RDWR;
   return (mode & 0o200) !== 0 ? O_WRONLY : O_RDONLY;
 }
