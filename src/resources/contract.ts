@@ -229,9 +229,10 @@ export interface Descriptor {
 export interface FileCollector {
   /**
    * The file behind a magic link of a process: `exe`, `cwd`, `root`, `map_files/START-END`. One id for the same path,
-   * inode and flags. `flags` are those to open it with (O_RDONLY, O_RDWR, O_DIRECTORY, …).
+   * inode and flags. `flags` are those to open it with (O_RDONLY, O_RDWR, O_DIRECTORY, …). `isLate`: the tree goes on already,
+   * and a file that its name does not lead to any more is refused.
    */
-  addLink(process: Process, link: string, flags: number): number;
+  addLink(process: Process, link: string, flags: number, isLate?: boolean): number;
   /** An entry that a resource makes by itself (the memfd behind a mapping); the id is unique over files.img. */
   add(entry: (id: number) => file_entry): number;
   /**

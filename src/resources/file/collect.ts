@@ -17,6 +17,7 @@ import { openPath, openPidfd, takeDescriptor } from '../description/calls.js';
 import { objectOf, refuseNow } from '../description/described.js';
 import { dumpFs } from './fs.js';
 import { checkLocks, gatherLocks, writeLocks } from './locks.js';
+import { placeOf } from './place.js';
 import { abandonRemaps, writeRemaps } from './remap.js';
 import { Descriptions } from './shared.js';
 import type { DescriptorSurvey, SurveyedFile } from './survey.js';
@@ -207,7 +208,7 @@ export class DescriptorCollector implements FileCollector {
     return id;
   }
 
-  addLink(process: Process, link: string, flags: number): number {
+  addLink(process: Process, link: string, flags: number, isLate = false): number {
     const path = `/proc/${process.pid}/${link}`;
     const target = readLink(path);
     const stat = statAt(path);
@@ -215,6 +216,8 @@ export class DescriptorCollector implements FileCollector {
     const known = this.#links.get(key);
     if (known !== undefined) return known;
     const descriptor = { process, fd: -1, info: infoOfLink(target, stat, flags) };
+    if (isLate && placeOf(target, stat).kind !== 'visible')
+      refuseNow(this.context, descriptor, 'it was deleted or replaced when the tree had just gone on');
     using opened = openPath(path, O_PATH);
     const id = this.#dumpAs(this.#recognise(descriptor), opened.fd);
     this.#links.set(key, id);

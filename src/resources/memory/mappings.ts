@@ -16,9 +16,11 @@ import { classify, VMA, type Vma, withoutWorkspace } from './vma.js';
 
 /** All mappings but those of tapes; the kernel's data page of the vDSO is one, as in CRIU's images. */
 export function readVmas(pid: number, workspace?: bigint): Vma[] {
-  const vmas = withoutWorkspace(readSmaps(pid), workspace).map((mapping) =>
-    classify(mapping, deviceOfShmem()),
-  );
+  return vmasOf(readSmaps(pid), workspace);
+}
+
+export function vmasOf(mappings: readonly DetailedMapping[], workspace: bigint | undefined): Vma[] {
+  const vmas = withoutWorkspace(mappings, workspace).map((mapping) => classify(mapping, deviceOfShmem()));
   return vmas.reduce<Vma[]>((merged, vma) => {
     const last = merged.at(-1);
     const both = last !== undefined && (last.status & vma.status & VMA.VVAR) !== 0;
@@ -51,9 +53,13 @@ export class MappingCollector {
   /** By file and access, for a program maps each of its libraries several times. */
   readonly #files = new Map<string, number>();
 
-  constructor(process: Process, context: DumpContext) {
+  readonly #isLate: boolean;
+
+  /** `isLate`: the process is a copy, and the one that it was made of goes on already. */
+  constructor(process: Process, context: DumpContext, isLate: boolean) {
     this.#process = process;
     this.#context = context;
+    this.#isLate = isLate;
   }
 
   entry(vma: Vma): VmaFields {
@@ -96,7 +102,7 @@ export class MappingCollector {
     const id =
       backing === 'memfd'
         ? this.#memfd(mapping, flags)
-        : this.#context.files.addLink(this.#process, linkOf(mapping), flags);
+        : this.#context.files.addLink(this.#process, linkOf(mapping), flags, this.#isLate);
     this.#files.set(key, id);
     return id;
   }
