@@ -136,16 +136,31 @@ export function descriptorsOf(process: Process): Descriptor[] {
   return readDescriptors(process.pid).map((info) => ({ process, fd: info.fd, info }));
 }
 
+/** What is to be asked of the program, as it is now. */
+export function surveyOf({ processes }: Pick<Program, 'processes'>): DescriptorSurvey {
+  const survey = new DescriptorSurvey();
+  checkFiles(processes, fileKinds, () => undefined, options, survey);
+  survey.prepare();
+  return survey;
+}
+
 /** Save what the program has open (but its stderr pipe), as an image in its directory. */
 export function save(
   program: Pick<Program, 'processes' | 'directory'>,
   changed: Partial<DumpOptions> = {},
 ): string {
+  using survey = surveyOf(program);
+  return saveAsSurveyed(program, survey, changed);
+}
+
+/** As `save`, with a survey of before, or none. */
+export function saveAsSurveyed(
+  program: Pick<Program, 'processes' | 'directory'>,
+  survey: DescriptorSurvey | undefined,
+  changed: Partial<DumpOptions> = {},
+): string {
   const directory = path.join(program.directory, '.image');
   using writer = ImageWriter.create(directory);
-  using survey = new DescriptorSurvey();
-  checkFiles(program.processes, fileKinds, () => undefined, { ...options, ...changed }, survey);
-  survey.prepare();
   const files = new DescriptorCollector(fileKinds, (member) => member.pid, survey);
   const kept: Kept[] = [];
   const context: DumpContext = {

@@ -148,9 +148,9 @@ export class DescriptorCollector implements FileCollector {
   /** files.img, fdinfo-*.img and what the kinds write. No file is added after this. */
   write(): void {
     const { writer } = this.context;
-    for (const kind of this.#kinds) kind.write?.(this.context);
     for (const { file, found } of this.#surveyed)
       this.#entries.push(file.dump(found.descriptor, found.id, this.context));
+    for (const kind of this.#kinds) kind.write?.(this.context);
     const types = new Map(this.#entries.map(({ id, type }) => [id, type]));
     for (const [id, found] of this.#tables)
       writer.write(
