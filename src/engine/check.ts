@@ -2,7 +2,7 @@ import { ProcfsError, unlessVanished } from '../kernel/procfs/error.js';
 import { type NamespaceLink, readNamespace, readNamespaces } from '../kernel/procfs/ns.js';
 import { readStat } from '../kernel/procfs/stat.js';
 import { type DumpOptions, nameOf, type Process, type Refusal, type Refuse } from '../resources/contract.js';
-import { checkFiles } from '../resources/file/index.js';
+import { checkFiles, type DescriptorSurvey } from '../resources/file/index.js';
 import { RestoreError } from './errors.js';
 import { checkLoan } from './lend.js';
 import { look } from './look.js';
@@ -14,13 +14,13 @@ const LOOKS_MAX = 20;
 /**
  * Every reason why the tree below `root` could not be saved. Only reads. The tree runs meanwhile, so what was seen a
  * moment ago may have ended: then it is looked at again. Nor is it seen all at once: a child that was not there yet may
- * have the other end of a pipe. So a reason is one if another look finds it too.
+ * have the other end of a pipe. So a reason is one if another look finds it too. `survey` is of the last look.
  */
-export function refusalsOf(root: number, options: DumpOptions): Refusal[] {
+export function refusalsOf(root: number, options: DumpOptions, survey?: DescriptorSurvey): Refusal[] {
   let before: ReadonlySet<string> | undefined;
   for (let looks = 1; ; looks++) {
     try {
-      const found = refusals(look(root), options);
+      const found = refusals(look(root), options, survey);
       if (found.length === 0 || looks >= LOOKS_MAX) return found;
       const known = before;
       const lasting = known === undefined ? [] : found.filter((refusal) => known.has(keyOf(refusal)));
@@ -41,7 +41,12 @@ function isEnding(error: ProcfsError): boolean {
   return error.vanished || error.errno === 'EACCES';
 }
 
-function refusals(processes: readonly Process[], options: DumpOptions): Refusal[] {
+function refusals(
+  processes: readonly Process[],
+  options: DumpOptions,
+  survey: DescriptorSurvey | undefined,
+): Refusal[] {
+  survey?.begin();
   const found: Refusal[] = [];
   const refuse = (refusal: Refusal): void => {
     found.push(refusal);
@@ -52,7 +57,7 @@ function refusals(processes: readonly Process[], options: DumpOptions): Refusal[
     // Who ends while we look is no obstacle any more.
     unlessVanished(() => checkProcess(process, options, refuse));
   }
-  checkFiles(processes, fileKinds, refuse, options);
+  checkFiles(processes, fileKinds, refuse, options, survey);
   return found;
 }
 

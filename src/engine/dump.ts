@@ -1,12 +1,16 @@
 import { writeChecksums } from '../image/checksums.js';
 import { ImageWriter } from '../image/index.js';
 import { ImageReader } from '../image/reader.js';
+import { readLocks } from '../kernel/procfs/locks.js';
 import { sleep_us } from '../kernel/syscall.js';
+import { Urgency } from '../kernel/urgency.js';
 import { statistics } from '../kernel/wait.js';
 import type { Actor, Process, Refusal } from '../resources/contract.js';
+import { DescriptorSurvey } from '../resources/file/index.js';
 import { ask } from './ask.js';
 import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
+import { collectGarbage } from './collect-garbage.js';
 import { type Commitment, commitmentOf } from './commitment.js';
 import { Copies } from './copies.js';
 import { Dumping } from './dumping.js';
@@ -47,21 +51,27 @@ const PAUSE_US = 20_000;
 function dumpOnce(options: CheckpointOptions): CheckpointReport {
   const clock = new PhaseClock(options.hooks.phase);
 
-  prepare(options, clock);
+  using survey = new DescriptorSurvey();
+  prepare(options, survey, clock);
   const stopsBefore = statistics.stops;
   const commitment = commitmentOf(options);
   using writer = new ImageWriter(commitment.target);
 
   using guardian = Guardian.start();
 
+  collectGarbage();
+  // What the kernel waits for before it answers is over then, when it is asked again while all stand still.
+  readLocks();
+
   clock.start('freeze');
   writer.hold();
+  using urgency = new Urgency();
   const freeze_start = now_ms();
   using frozen = Frozen.freeze(options.pid, options.timeout_ms);
   const frozen_start = now_ms();
   const { processes } = frozen;
   guardian.know(living(processes), commitment.descriptors);
-  using dumping = new Dumping(writer, processes, options, guardian, commitment);
+  using dumping = new Dumping(writer, processes, options, guardian, commitment, survey);
 
   clock.start('borrow');
   using copies = new Copies();
@@ -85,6 +95,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   // All that is left to write is in our hands, and memory in the copies.
   const isThawed = options.afterwards === 'run' && options.hooks.committed === undefined;
   if (isThawed) goOn(dumping, frozen);
+  urgency[Symbol.dispose]();
   const thawed = now_ms();
 
   clock.start('write');
@@ -115,12 +126,14 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
 }
 
 /** All that can be done while the tree runs. */
-function prepare(options: CheckpointOptions, clock: PhaseClock): void {
+function prepare(options: CheckpointOptions, survey: DescriptorSurvey, clock: PhaseClock): void {
+  if (options.rehearsed) {
+    clock.start('rehearse');
+    rehearse(dump, options);
+  }
   clock.start('look');
-  refuseAll(refusalsOf(options.pid, options));
-  if (!options.rehearsed) return;
-  clock.start('rehearse');
-  rehearse(dump, options);
+  refuseAll(refusalsOf(options.pid, options, survey));
+  survey.prepare();
 }
 
 function goOn(dumping: Dumping, frozen: Frozen): void {

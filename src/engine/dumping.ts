@@ -8,7 +8,7 @@ import type {
   PendingMemory,
   Process,
 } from '../resources/contract.js';
-import { DescriptorCollector } from '../resources/file/index.js';
+import { DescriptorCollector, type DescriptorSurvey } from '../resources/file/index.js';
 import { MemfdCollector } from '../resources/memory/index.js';
 import { dumpExtendedRegisters } from '../resources/process/index.js';
 import { insistOnAll } from '../tape/insist.js';
@@ -43,9 +43,10 @@ export class Dumping implements Disposable {
     options: CheckpointOptions,
     guardian: Guardian,
     commitment: Commitment,
+    survey: DescriptorSurvey,
   ) {
     this.identities = new Identities(processes);
-    this.files = new DescriptorCollector(fileKinds, (process) => this.identities.of(process).filesId);
+    this.files = new DescriptorCollector(fileKinds, (process) => this.identities.of(process).filesId, survey);
     this.context = {
       writer,
       processes,

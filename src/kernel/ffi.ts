@@ -1,7 +1,7 @@
 import koffi from 'koffi';
 import { SYSCALL_X86_64, type SyscallName } from '../abi/syscalls.js';
 import { CPUID } from '../machine/cpuid.js';
-import { BATCH, RAW_SYSCALL, SPAWN } from '../machine/x86_64.js';
+import { BATCH, HERE, LOOP, RAW_SYSCALL, SPAWN } from '../machine/x86_64.js';
 
 /**
  * The one importer of the FFI. libc's syscall(2) is called once, to map a page for RAW_SYSCALL; from then on the
@@ -19,6 +19,8 @@ const PAGE = 4096;
 /** Where CPUID lies in the page, behind the other two. */
 const CPUID_OFFSET = 2048;
 const BATCH_OFFSET = 1024;
+const HERE_OFFSET = 1536;
+const LOOP_OFFSET = 3072;
 
 function mapCode(): bigint {
   const libc = koffi.load(null);
@@ -33,7 +35,9 @@ function mapCode(): bigint {
   page.set(RAW_SYSCALL, 0);
   page.set(SPAWN, RAW_SYSCALL.length);
   page.set(BATCH, BATCH_OFFSET);
+  page.set(HERE, HERE_OFFSET);
   page.set(CPUID, CPUID_OFFSET);
+  page.set(LOOP, LOOP_OFFSET);
   return address;
 }
 
@@ -52,6 +56,12 @@ const spawn = koffi.decode(
 const batch = koffi.decode(
   code + BigInt(BATCH_OFFSET),
   koffi.proto('int64_t stasis_batch(uint64_t, uint64_t, uint64_t)'),
+) as (...args: Argument[]) => number | bigint;
+
+// SAFETY: the prototype names the registers that HERE reads; LOOP uses no stack, and HERE saves all that neither may change.
+const here = koffi.decode(
+  code + BigInt(HERE_OFFSET),
+  koffi.proto('int64_t stasis_here(uint64_t, uint64_t, uint64_t)'),
 ) as (...args: Argument[]) => number | bigint;
 
 /** Called before every system call of ours when set; the fault tests end the process in it. */
@@ -96,6 +106,15 @@ export function spawnFrom(
 export function callBatch(name: SyscallName, entries: bigint, count: number, first: number): void {
   hook.beforeCall?.(name);
   batch(entries, count, first);
+}
+
+/**
+ * Play the tape that lies at `header` in this thread, from `entry` on; `name` is what most of its calls are.
+ * SAFETY: the caller answers for every pointer in it, and that its tail leaves.
+ */
+export function playHere(name: SyscallName, header: bigint, entry: bigint): void {
+  hook.beforeCall?.(name);
+  here(header, entry, code + BigInt(LOOP_OFFSET));
 }
 
 /**

@@ -21,14 +21,14 @@ export interface FileStat {
 }
 
 /** struct statx (include/uapi/linux/stat.h). */
-const STATX_SIZE = 256;
+export const STATX_BYTES = 256;
 const AT = {
   nlink: 16, uid: 20, gid: 24, mode: 28, ino: 32, size: 40, blocks: 48, atime: 64, mtime: 112,
-  rdev_major: 128, rdev_minor: 132, dev_major: 136, dev_minor: 140,
+  rdev_major: 128, rdev_minor: 132, dev_major: 136, dev_minor: 140, mnt_id: 144,
 } as const; // biome-ignore format: a struct's layout
 
 const PATH_ROOM = 8192;
-const memory = new NativeMemory(PATH_ROOM + STATX_SIZE);
+const memory = new NativeMemory(PATH_ROOM + STATX_BYTES);
 
 /**
  * statx(2) of a path of bytes without their NUL, `follow`ing a symbolic link at its end or not. Answers −errno where
@@ -41,8 +41,31 @@ export function statPath(path: Uint8Array, follow: boolean): FileStat | number {
   const flags = follow ? 0 : AT_SYMLINK_NOFOLLOW;
   const to = memory.address + BigInt(PATH_ROOM);
   const result = attempt('statx', [AT_FDCWD, memory.address, flags, STATX_BASIC_STATS, to]);
-  return result < 0 ? result : new Statx(memory.bytes.slice(PATH_ROOM, PATH_ROOM + STATX_SIZE));
+  return result < 0 ? result : new Statx(memory.bytes.slice(PATH_ROOM, PATH_ROOM + STATX_BYTES));
 }
+
+/** What a call of statx(2) wrote, which may be overwritten then. */
+export function statFrom(bytes: Uint8Array): FileStat {
+  return new Statx(new Uint8Array(bytes));
+}
+
+/** Which file it is, and with which mode, in what statx(2) writes: four bytes each, by where they are. */
+export function identityIn({ ino, dev, mode }: FileStat): ReadonlyMap<number, number> {
+  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & 0xffff_f000n);
+  const minor = (dev & 0xffn) | ((dev >> 12n) & 0xffff_ff00n);
+  return new Map([
+    [AT.ino, Number(ino & 0xffff_ffffn)],
+    [AT.ino + 4, Number(ino >> 32n)],
+    [AT.dev_major, Number(major)],
+    [AT.dev_minor, Number(minor)],
+    // Two bytes of it are spare.
+    [AT.mode, Number(mode)],
+  ]);
+}
+
+/** Where statx(2) writes the number of the mount (STATX_MNT_ID, from Linux 5.8), and the low half of the size. */
+export const STATX_MOUNT_AT = AT.mnt_id;
+export const STATX_SIZE_AT = AT.size;
 
 /** Fields are decoded when they are asked for. */
 class Statx implements FileStat {

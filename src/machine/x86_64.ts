@@ -148,6 +148,28 @@ export const BATCH = Uint8Array.of(
 );
 
 /**
+ * `here(header, entry, loop)`: this thread plays a tape itself, from `entry` on by LOOP at `loop`. Where the tape leaves to,
+ * and with which stack, is written into the header.
+ */
+// biome-ignore format: one instruction a line
+export const HERE = Uint8Array.of(
+  0x53, // push rbx
+  0x41, 0x54, // push r12
+  0x41, 0x55, // push r13
+  0x49, 0x89, 0xfd, // mov r13,rdi
+  0x48, 0x89, 0xf3, // mov rbx,rsi
+  0x48, 0x8d, 0x05, 0x0a, 0x00, 0x00, 0x00, // lea rax,[rip+0xa] # 1c <back>
+  0x49, 0x89, 0x45, 0x40, // mov [r13+0x40],rax
+  0x49, 0x89, 0x65, 0x48, // mov [r13+0x48],rsp
+  0xff, 0xe2, // jmp rdx
+  // back:
+  0x41, 0x5d, // pop r13
+  0x41, 0x5c, // pop r12
+  0x5b, // pop rbx
+  0xc3, // ret
+);
+
+/**
  * `spawn(clone_args, size, fd, "", argv, envp)`: clone3(2), and in the child execveat(fd, "", argv, envp,
  * AT_EMPTY_PATH), then exit(127). The child is killed when its parent dies (whose pid lies 24 bytes behind envp, in case it
  * has died already); a parent that is killed before it traces the child would leave it behind. The child of CLONE_VM|CLONE_VFORK runs nothing but these lines, so no state of

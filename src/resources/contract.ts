@@ -8,6 +8,7 @@ import type { Actor } from '../tape/play.js';
 import type { Played, Result, Space, Tape } from '../tape/tape.js';
 import type { FrozenThread } from './frozen-thread.js';
 import type { SessionHooks } from './session-contract.js';
+import type { DumpAnswers, Survey } from './survey-contract.js';
 
 export type { FrozenThread };
 
@@ -228,9 +229,10 @@ export interface Descriptor {
 export interface FileCollector {
   /**
    * The file behind a magic link of a process: `exe`, `cwd`, `root`, `map_files/START-END`. One id for the same path,
-   * inode and flags. `flags` are those to open it with (O_RDONLY, O_RDWR, O_DIRECTORY, …).
+   * inode and flags. `flags` are those to open it with (O_RDONLY, O_RDWR, O_DIRECTORY, …). `isLate`: the tree goes on already,
+   * and a file that its name does not lead to any more is refused.
    */
-  addLink(process: Process, link: string, flags: number): number;
+  addLink(process: Process, link: string, flags: number, isLate?: boolean): number;
   /** An entry that a resource makes by itself (the memfd behind a mapping); the id is unique over files.img. */
   add(entry: (id: number) => file_entry): number;
   /**
@@ -276,6 +278,11 @@ export interface FileKind {
   /** Frozen, once per dump, before any is dumped: all descriptors of this kind (those of one description, too). */
   begin?(descriptors: readonly Descriptor[], context: DumpContext): void;
   dump(descriptor: Descriptor, id: number, taken: number, context: DumpContext): file_entry;
+  /**
+   * The tree runs: put on a tape of this process what is to be asked about the descriptor when it stands still. Undefined
+   * where only `dump` will do.
+   */
+  ask?(descriptor: Descriptor, survey: Survey): DumpAnswers | undefined;
   /** Frozen, once per dump, when every description was dumped: what depends on which there are (targets of an epoll). */
   conclude?(context: DumpContext): void;
   /** Once per dump, after all descriptors, when the tree may go on already: images of its own (pipes-data.img). */

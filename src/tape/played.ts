@@ -6,16 +6,25 @@ export class Played {
   readonly tape: Tape;
   /** The slice's bytes from its start, as they were after the play. */
   readonly bytes: Uint8Array;
+  readonly #view: DataView;
+  /** Where the spaces begin. */
+  readonly #data: number;
 
   constructor(tape: Tape, bytes: Uint8Array) {
     this.tape = tape;
     this.bytes = bytes;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#data = tape.size - tape.dataLength;
   }
 
   /** An entry's result, signed: −errno on failure; −1 also where it was never played. */
   result(result: Result): bigint {
-    const at = L.HEADER_SIZE + result.index * L.ENTRY_SIZE + L.ENTRY.result;
-    return this.#view.getBigInt64(at, true);
+    return this.#view.getBigInt64(offsetOf(result), true);
+  }
+
+  /** As `result`, where that is no address, nor as large. */
+  number(result: Result): number {
+    return this.#view.getInt32(offsetOf(result), true);
   }
 
   /** As `result`, of an entry of a branch. */
@@ -25,16 +34,16 @@ export class Played {
 
   /** The bytes of a space. */
   read(space: Space): Uint8Array {
-    const data = this.tape.size - this.tape.dataLength;
-    return this.bytes.subarray(data + space.offset, data + space.offset + space.length);
+    const at = this.#data + space.offset;
+    return this.bytes.subarray(at, at + space.length);
   }
 
   view(space: Space): DataView {
     const bytes = this.read(space);
     return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
+}
 
-  get #view(): DataView {
-    return new DataView(this.bytes.buffer, this.bytes.byteOffset, this.bytes.byteLength);
-  }
+function offsetOf({ index }: Result): number {
+  return L.HEADER_SIZE + index * L.ENTRY_SIZE + L.ENTRY.result;
 }

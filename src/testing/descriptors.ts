@@ -20,7 +20,7 @@ import type {
 import { openPidfd, takeDescriptor } from '../resources/description/calls.js';
 import { StemHolder, StemTaker } from '../resources/description/index.js';
 import { restoreFs } from '../resources/file/fs.js';
-import { DescriptorCollector, restoreTable } from '../resources/file/index.js';
+import { checkFiles, DescriptorCollector, DescriptorSurvey, restoreTable } from '../resources/file/index.js';
 import { attachAll } from '../resources/file/table.js';
 import { type Actor, playOne } from '../tape/play.js';
 import { startStem } from '../tape/stem.js';
@@ -136,14 +136,32 @@ export function descriptorsOf(process: Process): Descriptor[] {
   return readDescriptors(process.pid).map((info) => ({ process, fd: info.fd, info }));
 }
 
+/** What is to be asked of the program, as it is now. */
+export function surveyOf({ processes }: Pick<Program, 'processes'>): DescriptorSurvey {
+  const survey = new DescriptorSurvey();
+  checkFiles(processes, fileKinds, () => undefined, options, survey);
+  survey.prepare();
+  return survey;
+}
+
 /** Save what the program has open (but its stderr pipe), as an image in its directory. */
 export function save(
   program: Pick<Program, 'processes' | 'directory'>,
   changed: Partial<DumpOptions> = {},
 ): string {
+  using survey = surveyOf(program);
+  return saveAsSurveyed(program, survey, changed);
+}
+
+/** As `save`, with a survey of before, or none. */
+export function saveAsSurveyed(
+  program: Pick<Program, 'processes' | 'directory'>,
+  survey: DescriptorSurvey | undefined,
+  changed: Partial<DumpOptions> = {},
+): string {
   const directory = path.join(program.directory, '.image');
   using writer = ImageWriter.create(directory);
-  const files = new DescriptorCollector(fileKinds, (member) => member.pid);
+  const files = new DescriptorCollector(fileKinds, (member) => member.pid, survey);
   const kept: Kept[] = [];
   const context: DumpContext = {
     writer,

@@ -55,7 +55,10 @@ export function parseLocks(text: string, path = '/proc/locks'): FileLock[] {
   return lines(text).map((line) => parseLockLine(line, path));
 }
 
-/** All locks whose owner the pid namespace of this procfs mount can name. */
+/**
+ * All locks whose owner the pid namespace of this procfs mount can name. The first to ask waits for a grace period of RCU,
+ * some 10 ms (fs/locks.c locks_start, percpu_down_write); who asks again within another one does not.
+ */
 export function readLocks(proc = '/proc'): FileLock[] {
   return parseLocks(readText(`${proc}/locks`), `${proc}/locks`);
 }

@@ -1,6 +1,7 @@
 /** /proc/PID/smaps: proc_pid_smaps(5), fs/proc/task_mmu.c show_smap(). A line of maps, then `Key: value` lines. */
+import { decodeBytes } from './bytes.js';
 import { Cursor, type Mapping, nextMapping } from './maps.js';
-import { readText, taskPath, type Where } from './read.js';
+import { readBytes, taskPath, type Where } from './read.js';
 
 /** Sizes are bytes. */
 export interface DetailedMapping extends Mapping {
@@ -146,6 +147,15 @@ function flags(cursor: Cursor, from: number, end: number): readonly string[] {
 }
 
 export function readSmaps(pid: number, where: Where = {}): DetailedMapping[] {
-  const path = taskPath(pid, 'smaps', where);
-  return parseSmaps(readText(path), path);
+  return mappingsIn(readSmapsBytes(pid, where));
+}
+
+/** To be looked through, and parsed later. */
+export function readSmapsBytes(pid: number, where: Where = {}): Buffer {
+  return readBytes(taskPath(pid, 'smaps', where));
+}
+
+/** What `readSmapsBytes` has read. */
+export function mappingsIn(bytes: Buffer): DetailedMapping[] {
+  return parseSmaps(decodeBytes(bytes));
 }

@@ -19,7 +19,7 @@ import { fcntl, isPathOnly } from './calls.js';
  * the uid and euid of whoever set the owner (fs/fcntl.c f_modown).
  */
 export function dumpOwner({ fd, info }: Descriptor, taken: number, context: DumpContext): fown_entry {
-  const none = create(fown_entrySchema, { uid: 0, euid: 0, signum: 0, pidType: 0, pid: 0 });
+  const none = nobody(0);
   // O_PATH descriptors know none of these calls, and directories and mappings are no descriptors.
   if (fd < 0 || isPathOnly(info.info.flags)) return none;
   none.signum = fcntl(taken, F_GETSIG);
@@ -33,6 +33,11 @@ export function dumpOwner({ fd, info }: Descriptor, taken: number, context: Dump
   none.pidType = type;
   none.pid = insideId(type, pid, context);
   return none;
+}
+
+/** Nobody gets signals; `signum` is the one that F_GETSIG tells. */
+export function nobody(signum: number): fown_entry {
+  return create(fown_entrySchema, { uid: 0, euid: 0, signum, pidType: 0, pid: 0 });
 }
 
 /** The id in the tree's innermost pid namespace, which is what images hold. */

@@ -1,6 +1,7 @@
 import { KCMP_FILES } from '../../abi/process.js';
 import { readDescriptors } from '../../kernel/procfs/descriptors.js';
 import { unlessVanished } from '../../kernel/procfs/error.js';
+import { readLocks } from '../../kernel/procfs/locks.js';
 import { attempt } from '../../kernel/syscall.js';
 import {
   type Descriptor,
@@ -11,15 +12,17 @@ import {
   type Refuse,
 } from '../contract.js';
 import { checkLocks } from './locks.js';
+import type { DescriptorSurvey } from './survey.js';
 import { unknownFile } from './unknown.js';
 import { findUnseenLocks } from './unseen-locks.js';
 
-/** Before the freeze: everything about the files of a tree that could not be saved. */
+/** Before the freeze: everything about the files of a tree that could not be saved. What is seen is noted in `survey`. */
 export function checkFiles(
   processes: readonly Process[],
   kinds: readonly FileKind[],
   refuse: Refuse,
   options: DumpOptions,
+  survey?: DescriptorSurvey,
 ): void {
   const found = new Map<FileKind, Descriptor[]>();
   for (const process of processes) {
@@ -32,13 +35,14 @@ export function checkFiles(
       if (kind === undefined) refuse(unknownFile(descriptor));
       else {
         kind.check?.(descriptor, refuse, options);
+        survey?.add(descriptor, kind);
         const others = found.get(kind);
         if (others === undefined) found.set(kind, [descriptor]);
         else others.push(descriptor);
       }
     }
   }
-  findUnseenLocks(processes, [...found.values()].flat(), refuse, options);
+  findUnseenLocks(processes, [...found.values()].flat(), readLocks(), refuse, options);
   // What is in flight may be the other end of anything; it is looked at in the freeze, and these questions asked again.
   if (isAnythingInFlight(found)) return;
   for (const [kind, descriptors] of found) kind.checkAll?.(descriptors, refuse, options);

@@ -1,7 +1,8 @@
 import { FD_CLOEXEC, O_CLOEXEC, O_PATH } from '../../abi/fcntl.js';
 import { createMessage, type fdinfo_entry } from '../../image/index.js';
 import { OwnedFd } from '../../kernel/fd.js';
-import { readDescriptor, readDescriptors, statAt } from '../../kernel/procfs/descriptors.js';
+import { listDescriptors, readDescriptor, statAt } from '../../kernel/procfs/descriptors.js';
+import { type FileLock, readLocks } from '../../kernel/procfs/locks.js';
 import { readLink } from '../../kernel/procfs/read.js';
 import type {
   Descriptor,
@@ -16,8 +17,10 @@ import { openPath, openPidfd, takeDescriptor } from '../description/calls.js';
 import { objectOf, refuseNow } from '../description/described.js';
 import { dumpFs } from './fs.js';
 import { checkLocks, gatherLocks, writeLocks } from './locks.js';
+import { placeOf } from './place.js';
 import { abandonRemaps, writeRemaps } from './remap.js';
 import { Descriptions } from './shared.js';
+import type { DescriptorSurvey, SurveyedFile } from './survey.js';
 import { unknownFile } from './unknown.js';
 
 /**
@@ -28,26 +31,39 @@ export class DescriptorCollector implements FileCollector {
   readonly #kinds: readonly FileKind[];
   readonly #filesIdOf: (process: Process) => number;
   readonly #entries: file_entry[] = [];
-  readonly #tables = new Map<number, fdinfo_entry[]>();
+  readonly #tables = new Map<number, readonly Found[]>();
   readonly #links = new Map<string, number>();
-  readonly #descriptions = new Descriptions();
-  readonly #found: { descriptor: Descriptor; id: number }[] = [];
+  readonly #survey: DescriptorSurvey | undefined;
+  readonly #descriptions: Descriptions;
+  readonly #found: Found[] = [];
+  /** Those of `found` that hold locks. */
+  readonly #locked: Found[] = [];
+  /** Their entries are made of what they answered, when there is time. */
+  readonly #surveyed: { readonly file: SurveyedFile; readonly found: Found }[] = [];
   /** What is in flight is compared with what turns up later, and looked at by the kinds' last questions. */
   readonly #inFlight: OwnedFd[] = [];
   readonly #steps: (() => void)[] = [];
   readonly #begun = new Set<FileKind>();
   readonly #byKind = new Map<FileKind, Descriptor[]>();
   #context: DumpContext | undefined;
+  #locks: readonly FileLock[] = [];
   #lastId = 0;
 
-  /** Processes with the same `filesIdOf` share their descriptor table. */
-  constructor(kinds: readonly FileKind[], filesIdOf: (process: Process) => number) {
+  /** Processes with the same `filesIdOf` share their descriptor table. `survey` was prepared, if there is one. */
+  constructor(
+    kinds: readonly FileKind[],
+    filesIdOf: (process: Process) => number,
+    survey?: DescriptorSurvey,
+  ) {
     this.#kinds = kinds;
     this.#filesIdOf = filesIdOf;
+    this.#survey = survey;
+    this.#descriptions = survey?.descriptions ?? new Descriptions();
   }
 
   begin(context: DumpContext): void {
     this.#context = context;
+    this.#locks = readLocks();
   }
 
   get context(): DumpContext {
@@ -55,39 +71,46 @@ export class DescriptorCollector implements FileCollector {
     return this.#context;
   }
 
-  get found(): readonly { readonly descriptor: Descriptor; readonly id: number }[] {
+  get found(): readonly Found[] {
     return this.#found;
   }
 
   /** Every descriptor of every table, once, and the directories of each process. */
   dump(): void {
-    const tables = this.#readTables();
+    const living = this.context.processes.filter(({ state }) => state !== 'zombie');
+    this.#survey?.ask(new Set(living.map(({ pid }) => pid)));
+    const tables = this.#readTables(living);
     this.#beginKinds([...tables.values()].flatMap(({ found }) => found));
     for (const [id, { process, found }] of tables) this.#tables.set(id, this.#dumpTable(process, found));
     for (let step = this.#steps.shift(); step !== undefined; step = this.#steps.shift()) step();
     const { refuse, options } = this.context;
     for (const [kind, descriptors] of this.#byKind) kind.checkAll?.(descriptors, refuse, options);
     for (const kind of this.#kinds) kind.conclude?.(this.context);
-    for (const process of this.context.processes)
-      if (process.state !== 'zombie')
-        this.context.writer.write('fs', process.insidePid, [dumpFs(process, this)]);
+    for (const process of living) this.context.writer.write('fs', process.insidePid, [dumpFs(process, this)]);
     for (const kind of this.#kinds) kind.gather?.(this.context);
-    gatherLocks(this.context);
+    gatherLocks(this.#locks, this.#locked, this.context);
   }
 
   /** Every table by its id, and one process that has it. */
-  #readTables(): Map<number, { process: Process; found: Recognised[] }> {
+  #readTables(living: readonly Process[]): Map<number, { process: Process; found: Recognised[] }> {
     const tables = new Map<number, { process: Process; found: Recognised[] }>();
-    for (const process of this.context.processes) {
-      if (process.state === 'zombie') continue;
+    for (const process of living) {
       const id = this.#filesIdOf(process);
-      if (tables.has(id)) continue;
-      const found = readDescriptors(process.pid).map((info) =>
-        this.#recognise({ process, fd: info.fd, info }),
-      );
-      tables.set(id, { process, found });
+      if (!tables.has(id)) tables.set(id, { process, found: this.#readTable(process) });
     }
     return tables;
+  }
+
+  #readTable(process: Process): Recognised[] {
+    const table = this.#survey?.tableOf(process.pid);
+    const found: Recognised[] = [];
+    for (const fd of table?.numbers ?? listDescriptors(process.pid)) {
+      const surveyed = table?.file(fd);
+      if (surveyed === undefined)
+        found.push(this.#recognise({ process, fd, info: readDescriptor(process.pid, fd) }));
+      else found.push({ descriptor: { process, fd, info: surveyed }, kind: surveyed.kind, surveyed });
+    }
+    return found;
   }
 
   #beginKinds(all: readonly Recognised[]): void {
@@ -125,8 +148,16 @@ export class DescriptorCollector implements FileCollector {
   /** files.img, fdinfo-*.img and what the kinds write. No file is added after this. */
   write(): void {
     const { writer } = this.context;
+    for (const { file, found } of this.#surveyed)
+      this.#entries.push(file.dump(found.descriptor, found.id, this.context));
     for (const kind of this.#kinds) kind.write?.(this.context);
-    for (const [id, entries] of this.#tables) writer.write('fdinfo', id, entries);
+    const types = new Map(this.#entries.map(({ id, type }) => [id, type]));
+    for (const [id, found] of this.#tables)
+      writer.write(
+        'fdinfo',
+        id,
+        found.map((each) => fdinfoOf(each, types)),
+      );
     writer.write('files', null, this.#entries);
     writeLocks(this.context);
     writeRemaps(this.context);
@@ -147,7 +178,7 @@ export class DescriptorCollector implements FileCollector {
     // Locks belong to a process and a descriptor of it, which those of a table are.
     const unlocked = { ...info, info: { ...info.info, locks: [] } };
     const descriptor = { process: holder, fd, info: unlocked, isInFlight: true } as const;
-    const { id } = this.#descriptions.intern(descriptor, () => {
+    const id = this.#descriptions.intern(descriptor, () => {
       if (info.info.locks.length > 0)
         refuseNow(
           this.context,
@@ -156,8 +187,7 @@ export class DescriptorCollector implements FileCollector {
         );
       const recognised = this.#recognise(descriptor);
       this.#beginInFlight(recognised);
-      const id = this.#nextId();
-      return { id, type: this.#dumpAs(id, recognised, fd).type };
+      return this.#dumpAs(recognised, fd);
     });
     this.#found.push({ descriptor, id });
     return id;
@@ -178,7 +208,7 @@ export class DescriptorCollector implements FileCollector {
     return id;
   }
 
-  addLink(process: Process, link: string, flags: number): number {
+  addLink(process: Process, link: string, flags: number, isLate = false): number {
     const path = `/proc/${process.pid}/${link}`;
     const target = readLink(path);
     const stat = statAt(path);
@@ -186,9 +216,10 @@ export class DescriptorCollector implements FileCollector {
     const known = this.#links.get(key);
     if (known !== undefined) return known;
     const descriptor = { process, fd: -1, info: infoOfLink(target, stat, flags) };
+    if (isLate && placeOf(target, stat).kind !== 'visible')
+      refuseNow(this.context, descriptor, 'it was deleted or replaced when the tree had just gone on');
     using opened = openPath(path, O_PATH);
-    const id = this.#nextId();
-    this.#dumpAs(id, this.#recognise(descriptor), opened.fd);
+    const id = this.#dumpAs(this.#recognise(descriptor), opened.fd);
     this.#links.set(key, id);
     return id;
   }
@@ -198,49 +229,75 @@ export class DescriptorCollector implements FileCollector {
     return this.#lastId;
   }
 
-  #dumpTable(process: Process, found: readonly Recognised[]): fdinfo_entry[] {
+  #dumpTable(process: Process, table: readonly Recognised[]): Found[] {
     using pidfd = openPidfd(process.pid);
-    return found.map((recognised) => {
-      const { descriptor } = recognised;
-      const { info } = descriptor;
-      checkLocks(descriptor, this.context.refuse, this.context.options);
-      const entry = this.#describe(recognised, pidfd);
-      this.#found.push({ descriptor, id: entry.id });
-      return createMessage('fdinfo', {
-        id: entry.id,
-        flags: (info.info.flags & O_CLOEXEC) === 0 ? 0 : FD_CLOEXEC,
-        type: entry.type,
-        fd: info.fd,
-      });
+    return table.map((recognised) => {
+      const { descriptor, surveyed } = recognised;
+      const id =
+        surveyed === undefined
+          ? this.#describe(recognised, pidfd)
+          : this.#note(surveyed, descriptor, recognised.kind);
+      const found = { descriptor, id };
+      this.#found.push(found);
+      // Those with locks were not surveyed.
+      if (surveyed === undefined && descriptor.info.info.locks.length > 0) this.#locked.push(found);
+      return found;
     });
   }
 
-  /** The entry of a descriptor's description, made where it is met first. */
-  #describe({ descriptor, kind }: Recognised, pidfd: OwnedFd): { id: number; type: number } {
+  /** The id of a descriptor's description, which is dumped where it is met first. */
+  #describe(recognised: Recognised, pidfd: OwnedFd): number {
+    const { descriptor } = recognised;
+    const { refuse, options } = this.context;
+    checkLocks(descriptor, refuse, options);
     return this.#descriptions.intern(descriptor, () => {
       using taken = takeDescriptor(pidfd.fd, descriptor.fd, objectOf(descriptor));
-      const id = this.#nextId();
-      return { id, type: this.#dumpAs(id, { descriptor, kind }, taken.fd).type };
+      return this.#dumpAs(recognised, taken.fd);
     });
   }
 
-  #dumpAs(id: number, { descriptor, kind }: Recognised, taken: number): file_entry {
-    // Looked at again: what the check before the freeze saw may have changed.
-    if (descriptor.fd >= 0) kind.check?.(descriptor, this.context.refuse, this.context.options);
-    if (descriptor.fd >= 0) {
-      const others = this.#byKind.get(kind);
-      if (others === undefined) this.#byKind.set(kind, [descriptor]);
-      else others.push(descriptor);
-    }
-    const entry = kind.dump(descriptor, id, taken, this.context);
-    this.#entries.push(entry);
-    return entry;
+  /** As `#describe`, of one that has answered all. */
+  #note(file: SurveyedFile, descriptor: Descriptor, kind: FileKind): number {
+    return this.#descriptions.internExpected(descriptor, file.expected, () => {
+      const id = this.#nextId();
+      this.#surveyed.push({ file, found: { descriptor, id } });
+      this.#remember(descriptor, kind);
+      return id;
+    });
   }
+
+  #remember(descriptor: Descriptor, kind: FileKind): void {
+    if (kind.checkAll === undefined) return;
+    const others = this.#byKind.get(kind);
+    if (others === undefined) this.#byKind.set(kind, [descriptor]);
+    else others.push(descriptor);
+  }
+
+  #dumpAs({ descriptor, kind }: Recognised, taken: number): number {
+    const id = this.#nextId();
+    // Looked at again: what the check before the freeze saw may have changed.
+    if (descriptor.fd >= 0) {
+      kind.check?.(descriptor, this.context.refuse, this.context.options);
+      this.#remember(descriptor, kind);
+    }
+    this.#entries.push(kind.dump(descriptor, id, taken, this.context));
+    return id;
+  }
+}
+
+type Found = FileCollector['found'][number];
+
+function fdinfoOf({ descriptor, id }: Found, types: ReadonlyMap<number, number>): fdinfo_entry {
+  const { fd, info } = descriptor;
+  const flags = (info.info.flags & O_CLOEXEC) === 0 ? 0 : FD_CLOEXEC;
+  return createMessage('fdinfo', { id, flags, type: types.get(id) ?? 0, fd });
 }
 
 interface Recognised {
   readonly descriptor: Descriptor;
   readonly kind: FileKind;
+  /** It has answered all. */
+  readonly surveyed?: SurveyedFile;
 }
 
 /** A magic link of procfs as if it were a descriptor. */

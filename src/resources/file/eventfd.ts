@@ -1,8 +1,8 @@
 import { EFD_SEMAPHORE } from '../../abi/event.js';
 import { O_CLOEXEC } from '../../abi/fcntl.js';
-import { createMessage, ImageError } from '../../image/index.js';
-import type { FileKind } from '../contract.js';
-import { dumpOwner, restoreOwner } from '../description/owner.js';
+import { createMessage, type fown_entry, ImageError } from '../../image/index.js';
+import type { Descriptor, FileKind, file_entry } from '../contract.js';
+import { dumpOwner, nobody, restoreOwner } from '../description/owner.js';
 import { setStatusFlags } from '../description/status-flags.js';
 import { FD_TYPE } from '../description/types.js';
 
@@ -20,19 +20,14 @@ export const eventfd: FileKind = {
   recognise: ({ info }) => info.link === 'anon_inode:[eventfd]',
 
   dump(descriptor, id, taken, context) {
-    const { info } = descriptor;
-    const { eventfd: state, flags } = info.info;
-    if (state === undefined) throw new Error(`${info.link}: fdinfo has no eventfd-count`);
-    const own = flags & ~O_CLOEXEC;
-    const efd = {
-      id,
-      // The image has no field for the semaphore mode. This is the lowest bit of the access mode, which is always
-      // O_RDWR here, and no F_SETFL of anybody looks at it.
-      flags: state.semaphore === true ? own | EFD_SEMAPHORE : own,
-      fown: dumpOwner(descriptor, taken, context),
-      counter: state.count,
-    };
-    return createMessage('files', { type: FD_TYPE.efd, id, efd });
+    return entryOf(descriptor, id, dumpOwner(descriptor, taken, context));
+  },
+
+  ask({ info }, survey) {
+    const { flags, mntId, ino } = info.info;
+    // All anonymous inodes are one; what is shown tells them apart.
+    survey.begins(`pos:\t0\nflags:\t0${flags.toString(8)}\nmnt_id:\t${mntId}\nino:\t${ino}\neventfd-count:`);
+    return (descriptor, id, { signum }) => entryOf(descriptor, id, nobody(signum));
   },
 
   open({ id, efd }, holder) {
@@ -50,3 +45,18 @@ export const eventfd: FileKind = {
     return fd;
   },
 };
+
+function entryOf({ info }: Descriptor, id: number, fown: fown_entry): file_entry {
+  const { eventfd: state, flags } = info.info;
+  if (state === undefined) throw new Error(`${info.link}: fdinfo has no eventfd-count`);
+  const own = flags & ~O_CLOEXEC;
+  const efd = {
+    id,
+    // The image has no field for the semaphore mode. This is the lowest bit of the access mode, which is always
+    // O_RDWR here, and no F_SETFL of anybody looks at it.
+    flags: state.semaphore === true ? own | EFD_SEMAPHORE : own,
+    fown,
+    counter: state.count,
+  };
+  return createMessage('files', { type: FD_TYPE.efd, id, efd });
+}

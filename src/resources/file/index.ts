@@ -37,4 +37,5 @@ export { DescriptorCollector } from './collect.js';
 export { restoreFs } from './fs.js';
 export { fileLocks } from './locks.js';
 export { MissingFileError } from './regular.js';
+export { DescriptorSurvey } from './survey.js';
 export { attachAll, completeTable, restoreTable } from './table.js';

@@ -73,13 +73,23 @@ interface Gathered {
 
 const gathered = perDump<Gathered>(() => ({ entries: [], mapped: new Map() }));
 
-/** Frozen: every lock once, under a process and a descriptor through which it can be taken again. */
-export function gatherLocks(context: DumpContext): void {
-  const descriptors = context.files.found.map(({ descriptor }) => descriptor);
-  gathered(context).mapped = findUnseenLocks(context.processes, descriptors, context.refuse, context.options);
+/** Frozen: every lock (`all`: those of the host, `locked`: the descriptors that show some) once, under a process and a descriptor through which it can be taken again. */
+export function gatherLocks(
+  all: readonly FileLock[],
+  locked: DumpContext['files']['found'],
+  context: DumpContext,
+): void {
+  const descriptors = locked.map(({ descriptor }) => descriptor);
+  gathered(context).mapped = findUnseenLocks(
+    context.processes,
+    descriptors,
+    all,
+    context.refuse,
+    context.options,
+  );
   const entries = new Map<string, file_lock_entry>();
-  const holders = holdersOf(context);
-  for (const { descriptor, id } of context.files.found)
+  const holders = holdersOf(locked);
+  for (const { descriptor, id } of locked)
     for (const lock of descriptor.info.info.locks) {
       const { kind, type, start, end } = lock;
       const isOwned = kind === 'POSIX';
@@ -113,10 +123,9 @@ function entryOf(lock: FileLock, { process, fd }: Pick<Descriptor, 'process' | '
 }
 
 /** Descriptors with locks, by their description. */
-function holdersOf(context: DumpContext): Map<number, Descriptor[]> {
+function holdersOf(locked: DumpContext['files']['found']): Map<number, Descriptor[]> {
   const holders = new Map<number, Descriptor[]>();
-  for (const { descriptor, id } of context.files.found) {
-    if (descriptor.info.info.locks.length === 0) continue;
+  for (const { descriptor, id } of locked) {
     const known = holders.get(id);
     if (known === undefined) holders.set(id, [descriptor]);
     else known.push(descriptor);

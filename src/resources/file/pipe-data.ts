@@ -32,7 +32,7 @@ export function dumpContents(pipeId: number, taken: number, packets: boolean): P
   using source = reopenForReading(taken);
   syscall('ioctl', [source.fd, FIONREAD, scratch.address], 'a pipe');
   const length = scratch.view.getInt32(0, true);
-  if (length === 0) return { entry: entryOf(pipeId, 0, size), bytes: new Uint8Array(), packets: undefined };
+  if (length === 0) return noContents(pipeId, size);
   const [read, write] = ownPipe(size, packets);
   using reader = read;
   {
@@ -42,6 +42,11 @@ export function dumpContents(pipeId: number, taken: number, packets: boolean): P
   }
   const { bytes, packets: lengths } = drain(reader.fd, length);
   return { entry: entryOf(pipeId, length, size), bytes, packets: packets ? lengths : undefined };
+}
+
+/** Of an empty pipe that has room for `size` bytes. */
+export function noContents(pipeId: number, size: number): PipeContents {
+  return { entry: entryOf(pipeId, 0, size), bytes: new Uint8Array(), packets: undefined };
 }
 
 function entryOf(pipeId: number, bytes: number, size: number): MessageOf<'pipes-data'> {

@@ -1,15 +1,25 @@
-import { F_SETFL, O_ACCMODE, O_CLOEXEC, O_DIRECT, O_LARGEFILE, O_RDONLY, O_WRONLY } from '../../abi/fcntl.js';
-import { createMessage, ImageError, type pipe_entry } from '../../image/index.js';
+import {
+  F_GETPIPE_SZ,
+  F_SETFL,
+  O_ACCMODE,
+  O_CLOEXEC,
+  O_DIRECT,
+  O_LARGEFILE,
+  O_RDONLY,
+  O_WRONLY,
+} from '../../abi/fcntl.js';
+import { FIONREAD } from '../../abi/ioctl.js';
+import { createMessage, type fown_entry, ImageError, type pipe_entry } from '../../image/index.js';
 import type { Descriptor, FileKind, file_entry, Holder, Refuse, Result } from '../contract.js';
 import { lacksOtherEnd, takeIfOpen } from '../description/calls.js';
 import { refusalOf } from '../description/described.js';
 import { duplicate } from '../description/holder.js';
-import { dumpOwner, restoreOwner } from '../description/owner.js';
+import { dumpOwner, nobody, restoreOwner } from '../description/owner.js';
 import { freshPair } from '../description/pair.js';
 import { perDump, perRestore } from '../description/state.js';
 import { setStatusFlags } from '../description/status-flags.js';
 import { FD_TYPE } from '../description/types.js';
-import { dumpContents, fill, type PipeContents } from './pipe-data.js';
+import { dumpContents, fill, noContents, type PipeContents } from './pipe-data.js';
 import { readPackets, writePackets } from './pipe-packets.js';
 import { slotPath } from './unlinked.js';
 
@@ -39,15 +49,29 @@ export const pipe: FileKind = {
   dump(descriptor, id, taken, context) {
     const { info } = descriptor;
     const pipeId = idOf(info.link);
-    const flags = info.info.flags & ~O_CLOEXEC;
     const contents = dumped(context);
     const known = contents.get(pipeId);
-    const packets = (flags & O_DIRECT) !== 0;
+    const packets = (info.info.flags & O_DIRECT) !== 0;
     // Bounds of packets are looked for once a description in packet mode turns up.
     if (known === undefined || (packets && known.packets === undefined))
       contents.set(pipeId, dumpContents(pipeId, taken, packets));
-    const pipe = { id, pipeId, flags, fown: dumpOwner(descriptor, taken, context) };
-    return createMessage('files', { type: FD_TYPE.pipe, id, pipe });
+    return entryOf(descriptor, id, dumpOwner(descriptor, taken, context));
+  },
+
+  /** Of an empty one. */
+  ask({ info }, { tape, taken, conditions }) {
+    const pipeId = idOf(info.link);
+    const size = tape.call('fcntl', [taken, F_GETPIPE_SZ, 0], 'any');
+    const count = tape.space(4);
+    const counted = tape.call('ioctl', [taken, FIONREAD, count], 'any');
+    conditions.within(size, 1);
+    conditions.equals(counted, 0);
+    conditions.equals({ kind: 'inside', space: count, at: 0 }, 0);
+    return (descriptor, id, { played, signum }, context) => {
+      const contents = dumped(context);
+      if (!contents.has(pipeId)) contents.set(pipeId, noContents(pipeId, played.number(size)));
+      return entryOf(descriptor, id, nobody(signum));
+    };
   },
 
   write(context) {
@@ -69,6 +93,11 @@ export const pipe: FileKind = {
     return fd;
   },
 };
+
+function entryOf({ info }: Descriptor, id: number, fown: fown_entry): file_entry {
+  const pipe = { id, pipeId: idOf(info.link), flags: info.info.flags & ~O_CLOEXEC, fown };
+  return createMessage('files', { type: FD_TYPE.pipe, id, pipe });
+}
 
 function pipeOf(entry: file_entry): pipe_entry {
   if (entry.pipe === undefined) throw new ImageError('files.img', `file ${entry.id} is no pipe`);

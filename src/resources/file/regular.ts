@@ -1,5 +1,6 @@
 import {
   AT_FDCWD,
+  AT_SYMLINK_NOFOLLOW,
   O_ACCMODE,
   O_APPEND,
   O_ASYNC,
@@ -14,17 +15,25 @@ import {
   S_IFMT,
   S_IFREG,
   SEEK_SET,
+  STATX_BASIC_STATS,
 } from '../../abi/fcntl.js';
-import { createMessage, encodeName, ImageError, type reg_file_entry } from '../../image/index.js';
+import {
+  createMessage,
+  encodeName,
+  type fown_entry,
+  ImageError,
+  type reg_file_entry,
+} from '../../image/index.js';
+import { identityIn, STATX_BYTES } from '../../kernel/stat.js';
 import type { Descriptor, DumpOptions, FileKind, file_entry, Holder, Result } from '../contract.js';
-import { deviceNumbers, isPathOnly } from '../description/calls.js';
+import { deviceNumbers, isPathOnly, pathBytes } from '../description/calls.js';
 import { inherited } from '../description/inherit.js';
-import { dumpOwner, restoreOwner } from '../description/owner.js';
+import { dumpOwner, nobody, restoreOwner } from '../description/owner.js';
 import { perRestore } from '../description/state.js';
 import { SETTABLE, setStatusFlags } from '../description/status-flags.js';
 import { FD_TYPE, REMAP } from '../description/types.js';
 import { breakLease } from './leases.js';
-import { statOrNone } from './place.js';
+import { placeOf, statOrNone } from './place.js';
 import { checkPlace, nameFor, procfsPid } from './remap.js';
 import { ghostKey, slotPath, takeUnnamed } from './unlinked.js';
 
@@ -66,24 +75,25 @@ export const regular: FileKind = {
   },
 
   dump(descriptor, id, taken, context) {
-    const { info } = descriptor;
-    const flags = info.info.flags & ~O_CLOEXEC;
-    const external = isExternal(descriptor, context.options);
-    const mode = Number(info.stat.mode);
-    const isPlain = (mode & S_IFMT) === S_IFREG;
-    // A log that is only appended to may have grown by the restore.
-    const isLog = (flags & (O_APPEND | O_ACCMODE)) === (O_APPEND | O_WRONLY);
-    const reg = {
-      id,
-      flags,
-      pos: info.info.pos,
-      fown: dumpOwner(descriptor, taken, context),
-      name: external ? externalKey(descriptor) : nameFor(descriptor, id, taken, context),
-      mode,
-      ...(isPlain && !isLog && !external ? { size: info.stat.size } : {}),
-      ...(external ? { ext: true } : {}),
+    const isNamed = !isExternal(descriptor, context.options);
+    const name = isNamed ? nameFor(descriptor, id, taken, context) : undefined;
+    return entryOf(descriptor, id, dumpOwner(descriptor, taken, context), name);
+  },
+
+  /** Of one whose name leads to it. */
+  ask({ info }, { tape, conditions }) {
+    const { link, stat } = info;
+    if (isPathOnly(info.info.flags) || placeOf(link, stat).kind !== 'visible') return undefined;
+    const found = tape.space(STATX_BYTES);
+    const path = tape.string(pathBytes(link));
+    const answer = tape.call('statx', [AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, found], 'any');
+    conditions.equals(answer, 0);
+    for (const [at, value] of identityIn(stat))
+      conditions.equals({ kind: 'inside', space: found, at }, value);
+    return (descriptor, id, { signum }, context) => {
+      const name = isExternal(descriptor, context.options) ? undefined : link;
+      return entryOf(descriptor, id, nobody(signum), name);
     };
-    return createMessage('files', { type: FD_TYPE.reg, id, reg });
   },
 
   open(entry, holder) {
@@ -113,6 +123,27 @@ export const regular: FileKind = {
     return isOfThread || /\/fdinfo\/\d+$/.test(name) ? 'tables' : true;
   },
 };
+
+/** Without a `name` it is external. */
+function entryOf(descriptor: Descriptor, id: number, fown: fown_entry, name: string | undefined): file_entry {
+  const { info } = descriptor;
+  const flags = info.info.flags & ~O_CLOEXEC;
+  const mode = Number(info.stat.mode);
+  const isPlain = (mode & S_IFMT) === S_IFREG;
+  // A log that is only appended to may have grown by the restore.
+  const isLog = (flags & (O_APPEND | O_ACCMODE)) === (O_APPEND | O_WRONLY);
+  const reg = {
+    id,
+    flags,
+    pos: info.info.pos,
+    fown,
+    name: name ?? externalKey(descriptor),
+    mode,
+    ...(isPlain && !isLog && name !== undefined ? { size: info.stat.size } : {}),
+    ...(name === undefined ? { ext: true } : {}),
+  };
+  return createMessage('files', { type: FD_TYPE.reg, id, reg });
+}
 
 function regOf(entry: file_entry): reg_file_entry {
   if (entry.reg === undefined) throw new ImageError('files.img', `file ${entry.id} is no regular file`);

@@ -1,7 +1,6 @@
 import { lstatSync, statSync } from 'node:fs';
 import { unlessVanished } from '../../kernel/procfs/error.js';
 import type { FileLock } from '../../kernel/procfs/locks.js';
-import { readLocks } from '../../kernel/procfs/locks.js';
 import { type Mapping, mapFilePath, readMaps } from '../../kernel/procfs/maps.js';
 import { type Descriptor, type DumpOptions, nameOf, type Process, type Refuse } from '../contract.js';
 import { keyOfMappedLock, type MappedLocks } from '../description/mapped-locks.js';
@@ -9,17 +8,18 @@ import { openersOf } from './lock-conflicts.js';
 
 /**
  * A lock of a description stays as long as that does, and a mapping keeps it without any descriptor: then no fdinfo
- * shows the lock, /proc/locks does. Which mappings are of the description does not show anywhere, so it has to be plain:
+ * shows the lock, /proc/locks (`locks`) does. Which mappings are of the description does not show anywhere, so it has to be plain:
  * whoever took the lock by flock(2) is the only one who has mapped the file in that way.
  */
 export function findUnseenLocks(
   processes: readonly Process[],
   descriptors: readonly Descriptor[],
+  locks: readonly FileLock[],
   refuse: Refuse,
   options: DumpOptions,
 ): MappedLocks {
   const found = new Map<string, 'READ' | 'WRITE'>();
-  const unseen = unseenLocks(processes, descriptors);
+  const unseen = unseenLocks(processes, descriptors, locks);
   if (unseen.length === 0) return found;
   const mapped = processes
     .filter(({ state }) => state !== 'zombie')
@@ -80,9 +80,13 @@ function accessOf({ process, map }: View): number | undefined {
   return lstatSync(path, { throwIfNoEntry: false })?.mode;
 }
 
-function unseenLocks(processes: readonly Process[], descriptors: readonly Descriptor[]): FileLock[] {
+function unseenLocks(
+  processes: readonly Process[],
+  descriptors: readonly Descriptor[],
+  locks: readonly FileLock[],
+): FileLock[] {
   const pids = new Set(processes.map(({ pid }) => pid));
-  const held = readLocks().filter(
+  const held = locks.filter(
     ({ kind, waiting, pid }) => waiting === 0 && kind !== 'POSIX' && (pid === -1 || pids.has(pid)),
   );
   if (held.length === 0) return [];

@@ -14,6 +14,7 @@ import { createMessage } from '../../image/codec.js';
 import type { MessageOf } from '../../image/kinds.js';
 import { PAGE_BYTES, type PagemapEntry, PE_LAZY, PE_PRESENT } from '../../image/pagemap.js';
 import { readAuxv } from '../../kernel/procfs/auxv.js';
+import { mappingsIn, readSmapsBytes } from '../../kernel/procfs/smaps.js';
 import {
   type Actor,
   type DumpContext,
@@ -26,7 +27,7 @@ import {
 import { askRings, ringEntries } from './aio.js';
 import { type CopySpan, copyPages } from './copy.js';
 import { writeExtras } from './extras.js';
-import { guardEntry, MappingCollector, readVmas, spanOf, type VmaFields } from './mappings.js';
+import { guardEntry, MappingCollector, spanOf, type VmaFields, vmasOf } from './mappings.js';
 import { MemfdCollector } from './memfd.js';
 import { PagesFiles } from './pages-file.js';
 import { type PageScan, type Span, scanPages } from './scan.js';
@@ -57,20 +58,27 @@ export function dumpMemory(
     const later: (() => void)[] = [];
     const segments = new Map<bigint, { process: Process; vma: Vma }>();
     for (const [process, actor] of tasks) {
-      const vmas = readVmas(process.pid, actor.leave === undefined ? undefined : actor.slice.code);
+      const maps = readSmapsBytes(process.pid);
+      const workspace = actor.leave === undefined ? undefined : actor.slice.code;
+      const copy = copyOf(process);
+      if (copy !== undefined && isPlain(maps)) {
+        const twin = { ...process, pid: copy };
+        const exe = context.files.addLink(process, 'exe', O_RDONLY);
+        later.push(() => {
+          const vmas = vmasOf(mappingsIn(maps), workspace);
+          const mm = describe(twin, vmas, answers.get(process), context, exe);
+          report.privatePages += writePrivate(process, copy, vmas, mm, pages, writer);
+        });
+        continue;
+      }
+      const vmas = vmasOf(mappingsIn(maps), workspace);
       for (const vma of vmas) if (vma.backing === 'sysv') segments.set(vma.mapping.inode, { process, vma });
       const mm = describe(process, vmas, answers.get(process), context);
-      const copy = vmas.some(differsInCopy) ? undefined : copyOf(process);
+      const source = vmas.some(differsInCopy) ? undefined : copy;
       const write = () => {
-        const source = copy ?? process.pid;
-        const scan = scanPages(source, vmas.filter(isPrivate).map(spanOf));
-        // Guard regions are no mappings of their own; CRIU puts them behind all others.
-        mm.vmas.push(...createMessage('mm', { vmas: scan.guards.map(guardEntry) }).vmas);
-        writer.write('mm', process.insidePid, [mm]);
-        writeExtras(process.insidePid, vmas, writer);
-        report.privatePages += writePages(process, source, vmas, scan, pages);
+        report.privatePages += writePrivate(process, source ?? process.pid, vmas, mm, pages, writer);
       };
-      if (copy === undefined) write();
+      if (source === undefined) write();
       else later.push(write);
     }
     const shared = memfds.write(pages);
@@ -85,6 +93,46 @@ export function dumpMemory(
   } finally {
     memfds[Symbol.dispose]();
   }
+}
+
+/**
+ * Words of smaps that tell of what a copy lacks, or of files that may be another or gone when the tree goes on: flags dc
+ * (DONTFORK), wf (WIPEONFORK) and ht (huge pages), shared memory, and whatever is no plain file.
+ */
+const PECULIAR = [
+  'dc ',
+  'wf ',
+  'ht ',
+  '(deleted)',
+  '[aio]',
+  'SYSV',
+  'memfd:',
+  'socket:',
+  '/proc/',
+  '/sys/',
+  '/dev/',
+];
+
+/** Can everything about these mappings be found in a copy as well? A path may look as if it could not. */
+function isPlain(maps: Buffer): boolean {
+  return !PECULIAR.some((word) => maps.includes(word));
+}
+
+/** The image of the address space, and its pages out of `source`. Answers how many. */
+function writePrivate(
+  process: Process,
+  source: number,
+  vmas: readonly Vma[],
+  mm: MessageOf<'mm'>,
+  pages: PagesFiles,
+  writer: DumpContext['writer'],
+): number {
+  const scan = scanPages(source, vmas.filter(isPrivate).map(spanOf));
+  // Guard regions are no mappings of their own; CRIU puts them behind all others.
+  mm.vmas.push(...createMessage('mm', { vmas: scan.guards.map(guardEntry) }).vmas);
+  writer.write('mm', process.insidePid, [mm]);
+  writeExtras(process.insidePid, vmas, writer);
+  return writePages(process, source, vmas, scan, pages);
 }
 
 /** A ring of asynchronous I/O is shared. fork(2) leaves out DONTFORK, empties WIPEONFORK, and may not have the huge pages for private hugetlb (SIGBUS). */
@@ -117,15 +165,19 @@ export function askMemory(tape: Tape, process: Process): (played: Played, proces
   };
 }
 
-/** The image of an address space as far as the process itself has to be asked and looked at for it. */
+/**
+ * The image of an address space as far as the process itself has to be looked at for it, or its copy when it goes on already;
+ * `exe` was known before then.
+ */
 function describe(
   process: Process,
   vmas: readonly Vma[],
   answers: Answers | undefined,
   context: DumpContext,
+  exe?: number,
 ): MessageOf<'mm'> {
   if (answers === undefined) throw new Error(`${nameOf(process)} was not asked`);
-  const collector = new MappingCollector(process, context);
+  const collector = new MappingCollector(process, context, exe !== undefined);
   const entries: VmaFields[] = vmas.map((vma) => collector.entry(vma));
   const { stat } = process;
   return createMessage('mm', {
@@ -140,7 +192,7 @@ function describe(
     mmArgEnd: stat.arg_end,
     mmEnvStart: stat.env_start,
     mmEnvEnd: stat.env_end,
-    exeFileId: context.files.addLink(process, 'exe', O_RDONLY),
+    exeFileId: exe ?? context.files.addLink(process, 'exe', O_RDONLY),
     mmSavedAuxv: auxvOf(process.pid),
     vmas: entries,
     aios: ringEntries(process, vmas, context),

@@ -1,8 +1,11 @@
-import { closeSync, lstatSync, openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { O_RDONLY, O_RDWR, O_WRONLY } from '../../abi/fcntl.js';
+import { SyscallError } from '../../kernel/errors.js';
+import { encodeBytes } from '../../kernel/procfs/bytes.js';
 import { mapFilePath } from '../../kernel/procfs/maps.js';
 import { readLink, taskPath } from '../../kernel/procfs/read.js';
 import { type DetailedMapping, readSmaps } from '../../kernel/procfs/smaps.js';
+import { statPath } from '../../kernel/stat.js';
 import type { DumpContext, Process } from '../contract.js';
 import { deviceOfShmem, MemfdCollector } from './memfd.js';
 import type { Span } from './scan.js';
@@ -13,9 +16,11 @@ import { classify, VMA, type Vma, withoutWorkspace } from './vma.js';
 
 /** All mappings but those of tapes; the kernel's data page of the vDSO is one, as in CRIU's images. */
 export function readVmas(pid: number, workspace?: bigint): Vma[] {
-  const vmas = withoutWorkspace(readSmaps(pid), workspace).map((mapping) =>
-    classify(mapping, deviceOfShmem()),
-  );
+  return vmasOf(readSmaps(pid), workspace);
+}
+
+export function vmasOf(mappings: readonly DetailedMapping[], workspace: bigint | undefined): Vma[] {
+  const vmas = withoutWorkspace(mappings, workspace).map((mapping) => classify(mapping, deviceOfShmem()));
   return vmas.reduce<Vma[]>((merged, vma) => {
     const last = merged.at(-1);
     const both = last !== undefined && (last.status & vma.status & VMA.VVAR) !== 0;
@@ -48,9 +53,13 @@ export class MappingCollector {
   /** By file and access, for a program maps each of its libraries several times. */
   readonly #files = new Map<string, number>();
 
-  constructor(process: Process, context: DumpContext) {
+  readonly #isLate: boolean;
+
+  /** `isLate`: the process is a copy, and the one that it was made of goes on already. */
+  constructor(process: Process, context: DumpContext, isLate: boolean) {
     this.#process = process;
     this.#context = context;
+    this.#isLate = isLate;
   }
 
   entry(vma: Vma): VmaFields {
@@ -93,7 +102,7 @@ export class MappingCollector {
     const id =
       backing === 'memfd'
         ? this.#memfd(mapping, flags)
-        : this.#context.files.addLink(this.#process, linkOf(mapping), flags);
+        : this.#context.files.addLink(this.#process, linkOf(mapping), flags, this.#isLate);
     this.#files.set(key, id);
     return id;
   }
@@ -117,7 +126,10 @@ function linkOf({ start, end }: DetailedMapping): string {
 
 /** How the description behind a mapping was opened: the permission bits of its link in map_files. */
 function accessOf(pid: number, mapping: DetailedMapping): number {
-  const { mode } = lstatSync(taskPath(pid, linkOf(mapping)));
+  const path = taskPath(pid, linkOf(mapping));
+  const stat = statPath(encodeBytes(path), false);
+  if (typeof stat === 'number') throw new SyscallError('statx', -stat, path);
+  const mode = Number(stat.mode);
   if ((mode & 0o600) === 0o600) return O_RDWR;
   return (mode & 0o200) !== 0 ? O_WRONLY : O_RDONLY;
 }
