@@ -1,9 +1,11 @@
 import { writeChecksums } from '../image/checksums.js';
 import { ImageWriter } from '../image/index.js';
 import { ImageReader } from '../image/reader.js';
+import { Network } from '../kernel/namespace.js';
 import { sleep_us } from '../kernel/syscall.js';
 import { statistics } from '../kernel/wait.js';
 import type { Actor, Process, Refusal } from '../resources/contract.js';
+import type { NetworkPlan } from '../resources/namespace/index.js';
 import { ask } from './ask.js';
 import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
@@ -16,6 +18,7 @@ import { Frozen } from './freeze.js';
 import { type Duty, Guardian } from './guardian.js';
 import { Loan } from './lend.js';
 import type { CheckpointOptions, CheckpointReport } from './options.js';
+import { network } from './registry.js';
 import { rehearse } from './rehearsal.js';
 import { inventoryOf } from './tree-image.js';
 
@@ -31,6 +34,7 @@ export function dump(options: CheckpointOptions): CheckpointReport {
         return dumpOnce(options);
       } catch (error) {
         if (!(error instanceof PassingError) || attempt === ATTEMPTS) throw error;
+        using _ = Network.of(options.pid);
         hold ??= error.hold?.();
         sleep_us(PAUSE_US);
       }
@@ -47,7 +51,8 @@ const PAUSE_US = 20_000;
 function dumpOnce(options: CheckpointOptions): CheckpointReport {
   const clock = new PhaseClock(options.hooks.phase);
 
-  prepare(options, clock);
+  using entered = Network.of(options.pid);
+  const plan = prepare(options, clock, entered);
   const stopsBefore = statistics.stops;
   const commitment = commitmentOf(options);
   using writer = new ImageWriter(commitment.target);
@@ -61,7 +66,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   const frozen_start = now_ms();
   const { processes } = frozen;
   guardian.know(living(processes), commitment.descriptors);
-  using dumping = new Dumping(writer, processes, options, guardian, commitment);
+  using dumping = new Dumping(writer, processes, options, guardian, commitment, plan);
 
   clock.start('borrow');
   using copies = new Copies();
@@ -95,7 +100,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   dumping.writeTree();
 
   clock.start('commit');
-  settle({ options, guardian, commitment, writer, frozen, dumping });
+  settle({ options, guardian, commitment, writer, frozen, dumping, entered });
   const gone = now_ms();
   clock.stop();
 
@@ -114,13 +119,16 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   };
 }
 
-/** All that can be done while the tree runs. */
-function prepare(options: CheckpointOptions, clock: PhaseClock): void {
+/** All that can be done while the tree runs, in whose network namespace we are. */
+function prepare(options: CheckpointOptions, clock: PhaseClock, entered: Network): NetworkPlan {
   clock.start('look');
-  refuseAll(refusalsOf(options.pid, options));
-  if (!options.rehearsed) return;
-  clock.start('rehearse');
-  rehearse(dump, options);
+  const plan = network.plan(entered.inode, entered.home, options);
+  refuseAll(refusalsOf(options.pid, options, plan));
+  if (options.rehearsed) {
+    clock.start('rehearse');
+    rehearse(dump, options);
+  }
+  return plan;
 }
 
 function goOn(dumping: Dumping, frozen: Frozen): void {
@@ -135,11 +143,13 @@ interface Complete {
   readonly writer: ImageWriter;
   readonly frozen: Frozen;
   readonly dumping: Dumping;
+  /** Callers' hooks are called outside of it. */
+  readonly entered: Network;
 }
 
 /** The image becomes valid, and the tree what `afterwards` says; the guardian finishes what our death would leave undone. */
-function settle({ options, guardian, commitment, writer, frozen, dumping }: Complete): void {
-  options.hooks.beforeCommit?.();
+function settle({ options, guardian, commitment, writer, frozen, dumping, entered }: Complete): void {
+  entered.outside(() => options.hooks.beforeCommit?.());
   // Whoever is to be killed must not run on if we die between the commit and the kill.
   const duty =
     options.afterwards === 'run' ? undefined : commitDutyOf(options, frozen.processes, guardian, commitment);
@@ -157,7 +167,7 @@ function settle({ options, guardian, commitment, writer, frozen, dumping }: Comp
     frozen.leaveStopped();
     throw undecided;
   }
-  const afterwards = options.hooks.committed?.() ?? options.afterwards;
+  const afterwards = entered.outside(() => options.hooks.committed?.()) ?? options.afterwards;
   if (afterwards === 'kill') {
     frozen.kill();
     commitment.killed();
