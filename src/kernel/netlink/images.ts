@@ -5,6 +5,8 @@ import type { NetlinkMessage } from './socket.js';
 
 const HEADER_SIZE = 16;
 const WORD = 4;
+/** CRIU says those of tracked connections to the kernel as they are, and waits for an answer to this number. */
+const SEQUENCE = 24680;
 
 export function encodeMessages(magic: number | undefined, messages: readonly NetlinkMessage[]): Uint8Array {
   const head = new Uint8Array(magic === undefined ? 0 : WORD);
@@ -19,6 +21,7 @@ function encodeMessage({ type, flags, body }: NetlinkMessage): Uint8Array {
   view.setUint32(0, length, true);
   view.setUint16(4, type, true);
   view.setUint16(6, flags, true);
+  view.setUint32(8, SEQUENCE, true);
   bytes.set(body, HEADER_SIZE);
   return bytes;
 }
