@@ -80,8 +80,8 @@ const MARKS = { ok: 'yes', missing: 'no', unused: 'not yet' } as const;
 
 function locksOf({ locks }: CheckResult): string {
   const lines = locks.map(
-    ({ table, directory }) =>
-      `  ${table}${directory === null ? '' : `: stasis unlock ${printable(directory)}`}`,
+    ({ table, directory, network }) =>
+      `  ${table}${network === null ? '' : ` in ${printable(network)}`}${directory === null ? '' : `: stasis unlock ${printable(directory)}`}`,
   );
   return lines.length === 0
     ? ''

@@ -10,6 +10,7 @@ import { printJson, runVerb } from './verb.js';
 interface Flags {
   readonly shellJob?: true;
   readonly external: string[];
+  readonly joinNs: string[];
   readonly extUnixSk?: true;
   readonly json?: true;
 }
@@ -21,6 +22,7 @@ export function addPlan(program: Command, done: (status: number) => void): void 
     .argument('<image>', 'image directory or archive')
     .option('--shell-job', 'as for restore')
     .option('--external <key>', 'as for restore (repeatable)', collect, [])
+    .option('--join-ns <net:PATH>', 'as for restore', collect, [])
     .option('--ext-unix-sk', 'as for restore')
     .option('--json', 'print one JSON object')
     .action(async (directory: string, flags: Flags) =>
@@ -34,6 +36,7 @@ async function run(directory: string, flags: Flags, { signal }: Interrupt): Prom
     directory,
     shell_job: flags.shellJob === true,
     external: flags.external,
+    join_ns: flags.joinNs,
     ext_unix_sk: flags.extUnixSk === true,
     signal,
     onProgress: progress.update,

@@ -20,6 +20,7 @@ interface Flags {
   readonly leaveStopped?: true;
   readonly inheritFd: Record<string, number>;
   readonly external: string[];
+  readonly joinNs: string[];
   readonly spool?: string;
   readonly extUnixSk?: true;
   readonly tcpClose?: true;
@@ -48,6 +49,12 @@ export function addRestore(program: Command, done: (status: number) => void): vo
       {},
     )
     .option('--external <key>', 'what is outside of the tree (repeatable)', collect, [])
+    .option(
+      '--join-ns <net:PATH>',
+      'restore it in this network namespace; net:PID for that of a process',
+      collect,
+      [],
+    )
     .option(
       '--spool <dir>',
       'with -: where the image lies until the tree runs, without a name; $TMPDIR or /var/tmp',
@@ -99,6 +106,7 @@ async function bringBack(directory: string, flags: Flags, { signal }: Interrupt)
     leave_stopped: flags.leaveStopped === true,
     inherit_fds: flags.inheritFd,
     external: flags.external,
+    join_ns: flags.joinNs,
     ext_unix_sk: flags.extUnixSk === true,
     tcp_close: flags.tcpClose === true,
     network_lock: flags.networkLock,

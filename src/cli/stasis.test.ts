@@ -1,6 +1,15 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { appendFileSync, chmodSync, chownSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import {
+  appendFileSync,
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readlinkSync,
+  statSync,
+} from 'node:fs';
 import { test } from 'node:test';
 import { Subject } from '../testing/subject.js';
 import { formatBytes, formatTable, formatTime, printable } from './table.js';
@@ -143,4 +152,35 @@ test('no image goes where the restore would not take it from', async () => {
     // Its pid is taken.
     assert.equal(stasis('restore', image, '--detach', '--trust').status, 1);
   }
+});
+
+test('a tree in an external network namespace is restored in it', async () => {
+  using scratch = new Scratch();
+  const count = scratch.file('count');
+  using keeper = Subject.start(['unshare', '--net', 'sh', '-c', 'echo up; exec sleep 600']);
+  await keeper.expect(/up/);
+  const there = `/proc/${keeper.pid}/ns/net`;
+  using subject = Subject.start(['nsenter', `--net=${there}`, '/usr/bin/python3', '-c', counting(count)]);
+  await subject.expect(/ready/);
+  const image = scratch.file('image');
+  const save = ['checkpoint', '--pid', `${subject.pid}`, '-o', image];
+  const refused = stasis(...save);
+  assert.equal(refused.status, 3);
+  const external = /--external (net\[\d+\]):NAME/.exec(refused.stderr)?.[1];
+  const saved = stasis(...save, '--external', `${external}:outside`);
+  assert.equal(saved.status, 0, saved.stderr);
+  assert.ok(stasis('check').stdout.includes(`in ${there}: stasis unlock ${image}`));
+  await until('its pid is free', () => stateOf(subject.pid) === undefined);
+  const lost = stasis('restore', image, '--detach');
+  assert.equal(lost.status, 1);
+  assert.match(
+    lost.stderr,
+    /external as outside: give it by --inherit-fd fd\[N\]:outside, or join one by --join-ns/,
+  );
+  const before = counted(count);
+  const restored = stasis('restore', image, '--detach', '--join-ns', `net:${there}`);
+  assert.equal(restored.status, 0, restored.stderr);
+  await until('it counts', () => counted(count) > before);
+  assert.equal(readlinkSync(`/proc/${subject.pid}/ns/net`), readlinkSync(there));
+  assert.ok(!stasis('check').stdout.includes('stasis unlock'));
 });

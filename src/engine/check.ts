@@ -1,26 +1,40 @@
+import { Network } from '../kernel/namespace.js';
 import { ProcfsError, unlessVanished } from '../kernel/procfs/error.js';
 import { type NamespaceLink, readNamespace, readNamespaces } from '../kernel/procfs/ns.js';
 import { readStat } from '../kernel/procfs/stat.js';
 import { type DumpOptions, nameOf, type Process, type Refusal, type Refuse } from '../resources/contract.js';
 import { checkFiles, type DescriptorSurvey } from '../resources/file/index.js';
+import type { NetworkPlan } from '../resources/namespace/index.js';
 import { RestoreError } from './errors.js';
 import { checkLoan } from './lend.js';
 import { look } from './look.js';
-import { fileKinds, memory, taskStates } from './registry.js';
+import { fileKinds, memory, network, taskStates } from './registry.js';
 import { arrangeBirths, type Kin } from './restore/births.js';
 
 const LOOKS_MAX = 20;
+
+/** What a dump that follows has use for. */
+export interface Prepared {
+  readonly survey?: DescriptorSurvey;
+  readonly plan?: NetworkPlan;
+}
 
 /**
  * Every reason why the tree below `root` could not be saved. Only reads. The tree runs meanwhile, so what was seen a
  * moment ago may have ended: then it is looked at again. Nor is it seen all at once: a child that was not there yet may
  * have the other end of a pipe. So a reason is one if another look finds it too. `survey` is of the last look.
  */
-export function refusalsOf(root: number, options: DumpOptions, survey?: DescriptorSurvey): Refusal[] {
+export function refusalsOf(
+  root: number,
+  options: DumpOptions,
+  { survey, plan: made }: Prepared = {},
+): Refusal[] {
   let before: ReadonlySet<string> | undefined;
+  using entered = Network.of(root);
+  const plan = made ?? network.plan(entered.inode, entered.home, options);
   for (let looks = 1; ; looks++) {
     try {
-      const found = refusals(look(root), options, survey);
+      const found = refusals(look(root), options, plan, survey);
       if (found.length === 0 || looks >= LOOKS_MAX) return found;
       const known = before;
       const lasting = known === undefined ? [] : found.filter((refusal) => known.has(keyOf(refusal)));
@@ -44,6 +58,7 @@ function isEnding(error: ProcfsError): boolean {
 function refusals(
   processes: readonly Process[],
   options: DumpOptions,
+  plan: NetworkPlan,
   survey: DescriptorSurvey | undefined,
 ): Refusal[] {
   survey?.begin();
@@ -52,6 +67,7 @@ function refusals(
     found.push(refusal);
   };
   checkKinship(processes, options, refuse);
+  network.check(processes, plan, options, refuse);
   for (const process of processes) {
     if (process.state === 'zombie') continue;
     // Who ends while we look is no obstacle any more.
@@ -120,10 +136,10 @@ function checkBirths(processes: readonly Process[], refuse: Refuse): void {
   }
 }
 
-/** Namespaces other than those of this process come with virtual environments. */
+/** Namespaces other than those of this process come with virtual environments; the network is seen to by its own module. */
 function checkNamespaces(member: Process, own: ReadonlyMap<string, NamespaceLink>, refuse: Refuse): void {
   for (const [name, { type, inode }] of readNamespaces(member.pid)) {
-    if (own.get(name)?.inode === inode) continue;
+    if (type === 'net' || own.get(name)?.inode === inode) continue;
     refuse({
       task: nameOf(member),
       object: `namespace ${name} (${type}:[${inode}])`,

@@ -1,12 +1,14 @@
 import { writeChecksums } from '../image/checksums.js';
 import { ImageWriter } from '../image/index.js';
 import { ImageReader } from '../image/reader.js';
+import { Network } from '../kernel/namespace.js';
 import { readLocks } from '../kernel/procfs/locks.js';
 import { sleep_us } from '../kernel/syscall.js';
 import { Urgency } from '../kernel/urgency.js';
 import { statistics } from '../kernel/wait.js';
 import type { Actor, Process, Refusal } from '../resources/contract.js';
 import { DescriptorSurvey } from '../resources/file/index.js';
+import type { NetworkPlan } from '../resources/namespace/index.js';
 import { ask } from './ask.js';
 import { refusalsOf } from './check.js';
 import { now_ms, PhaseClock } from './clock.js';
@@ -20,6 +22,7 @@ import { Frozen } from './freeze.js';
 import { type Duty, Guardian } from './guardian.js';
 import { Loan } from './lend.js';
 import type { CheckpointOptions, CheckpointReport } from './options.js';
+import { network } from './registry.js';
 import { rehearse } from './rehearsal.js';
 import { inventoryOf } from './tree-image.js';
 
@@ -35,6 +38,7 @@ export function dump(options: CheckpointOptions): CheckpointReport {
         return dumpOnce(options);
       } catch (error) {
         if (!(error instanceof PassingError) || attempt === ATTEMPTS) throw error;
+        using _ = Network.of(options.pid);
         hold ??= error.hold?.();
         sleep_us(PAUSE_US);
       }
@@ -51,8 +55,9 @@ const PAUSE_US = 20_000;
 function dumpOnce(options: CheckpointOptions): CheckpointReport {
   const clock = new PhaseClock(options.hooks.phase);
 
+  using entered = Network.of(options.pid);
   using survey = new DescriptorSurvey();
-  prepare(options, survey, clock);
+  const plan = prepare(options, survey, entered, clock);
   const stopsBefore = statistics.stops;
   const commitment = commitmentOf(options);
   using writer = new ImageWriter(commitment.target);
@@ -71,7 +76,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   const frozen_start = now_ms();
   const { processes } = frozen;
   guardian.know(living(processes), commitment.descriptors);
-  using dumping = new Dumping(writer, processes, options, guardian, commitment, survey);
+  using dumping = new Dumping({ writer, processes, options, guardian, commitment, survey, plan });
 
   clock.start('borrow');
   using copies = new Copies();
@@ -106,7 +111,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   dumping.writeTree();
 
   clock.start('commit');
-  settle({ options, guardian, commitment, writer, frozen, dumping });
+  settle({ options, guardian, commitment, writer, frozen, dumping, entered });
   const gone = now_ms();
   clock.stop();
 
@@ -125,15 +130,22 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   };
 }
 
-/** All that can be done while the tree runs. */
-function prepare(options: CheckpointOptions, survey: DescriptorSurvey, clock: PhaseClock): void {
+/** All that can be done while the tree runs, in whose network namespace we are. */
+function prepare(
+  options: CheckpointOptions,
+  survey: DescriptorSurvey,
+  entered: Network,
+  clock: PhaseClock,
+): NetworkPlan {
   if (options.rehearsed) {
     clock.start('rehearse');
     rehearse(dump, options);
   }
   clock.start('look');
-  refuseAll(refusalsOf(options.pid, options, survey));
+  const plan = network.plan(entered.inode, entered.home, options);
+  refuseAll(refusalsOf(options.pid, options, { survey, plan }));
   survey.prepare();
+  return plan;
 }
 
 function goOn(dumping: Dumping, frozen: Frozen): void {
@@ -148,11 +160,13 @@ interface Complete {
   readonly writer: ImageWriter;
   readonly frozen: Frozen;
   readonly dumping: Dumping;
+  /** Callers' hooks are called outside of it. */
+  readonly entered: Network;
 }
 
 /** The image becomes valid, and the tree what `afterwards` says; the guardian finishes what our death would leave undone. */
-function settle({ options, guardian, commitment, writer, frozen, dumping }: Complete): void {
-  options.hooks.beforeCommit?.();
+function settle({ options, guardian, commitment, writer, frozen, dumping, entered }: Complete): void {
+  entered.outside(() => options.hooks.beforeCommit?.());
   // Whoever is to be killed must not run on if we die between the commit and the kill.
   const duty =
     options.afterwards === 'run' ? undefined : commitDutyOf(options, frozen.processes, guardian, commitment);
@@ -170,7 +184,7 @@ function settle({ options, guardian, commitment, writer, frozen, dumping }: Comp
     frozen.leaveStopped();
     throw undecided;
   }
-  const afterwards = options.hooks.committed?.() ?? options.afterwards;
+  const afterwards = entered.outside(() => options.hooks.committed?.()) ?? options.afterwards;
   if (afterwards === 'kill') {
     frozen.kill();
     commitment.killed();

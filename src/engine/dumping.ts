@@ -10,6 +10,7 @@ import type {
 } from '../resources/contract.js';
 import { DescriptorCollector, type DescriptorSurvey } from '../resources/file/index.js';
 import { MemfdCollector } from '../resources/memory/index.js';
+import type { NetworkPlan } from '../resources/namespace/index.js';
 import { dumpExtendedRegisters } from '../resources/process/index.js';
 import { insistOnAll } from '../tape/insist.js';
 import { playOn } from './ask.js';
@@ -21,8 +22,18 @@ import type { Guardian } from './guardian.js';
 import { Identities } from './identity.js';
 import type { Loan } from './lend.js';
 import type { CheckpointOptions } from './options.js';
-import { fileKinds, memory, taskStates } from './registry.js';
+import { fileKinds, memory, network, networkLock, taskStates } from './registry.js';
 import { writeTree } from './tree-image.js';
+
+export interface Given {
+  readonly writer: ImageWriter;
+  readonly processes: readonly Process[];
+  readonly options: CheckpointOptions;
+  readonly guardian: Guardian;
+  readonly commitment: Commitment;
+  readonly survey: DescriptorSurvey;
+  readonly plan: NetworkPlan;
+}
 
 /** What is gathered while the tree is frozen; what was made for it outside of the image goes again if there is none. */
 export class Dumping implements Disposable {
@@ -34,18 +45,15 @@ export class Dumping implements Disposable {
   loan: Loan | undefined;
   memory: MemoryReport = { privatePages: 0, sharedPages: 0 };
   #pending: PendingMemory | undefined;
-  readonly #kept: Kept[] = [];
+  #kept: Kept[] = [];
+  #lock: Kept | undefined;
+  readonly #plan: NetworkPlan;
+  readonly #contents: ReturnType<typeof network.freeze>;
   readonly #memfds = new MemfdCollector();
 
-  constructor(
-    writer: ImageWriter,
-    processes: readonly Process[],
-    options: CheckpointOptions,
-    guardian: Guardian,
-    commitment: Commitment,
-    survey: DescriptorSurvey,
-  ) {
-    this.identities = new Identities(processes);
+  constructor({ writer, processes, options, guardian, commitment, survey, plan }: Given) {
+    this.#plan = plan;
+    this.identities = new Identities(processes, plan.home);
     this.files = new DescriptorCollector(fileKinds, (process) => this.identities.of(process).filesId, survey);
     this.context = {
       writer,
@@ -54,6 +62,7 @@ export class Dumping implements Disposable {
       memfds: this.#memfds,
       namespaceId: (type, inode) => this.identities.namespaceId(type, inode),
       options,
+      ownNetwork: plan.tree === plan.home ? undefined : plan.contents === undefined ? 'stays' : 'saved',
       refuse: (refusal) => {
         throw new UnsupportedError([refusal], 'changed while it was being frozen and cannot be saved now');
       },
@@ -77,6 +86,8 @@ export class Dumping implements Disposable {
       },
     };
     this.files.begin(this.context);
+    this.#contents = network.freeze(this.context, plan, (process) => this.identities.of(process).netNsId);
+    if (this.context.ownNetwork !== undefined) this.#lock = networkLock.hold(this.context);
   }
 
   dumpMemory(leaders: ReadonlyMap<Process, Actor>, copies: Copies): void {
@@ -89,13 +100,20 @@ export class Dumping implements Disposable {
 
   /** Everything is written, and the tree will be killed. */
   commitKept(): void {
-    for (const kept of this.#kept) kept.commit?.();
+    for (const kept of this.#all()) kept.commit?.();
+  }
+
+  /** The lock of the whole network is the first to be let go, as that of connections is (socket/tcp-silence.ts). */
+  #all(): Kept[] {
+    return this.#lock === undefined ? this.#kept : [...this.#kept, this.#lock];
   }
 
   /** What was kept until the tree goes on, or is gone; once, and all of it, whatever becomes of one. */
   letGo(outcome: 'goes on' | 'killed'): void {
-    const kept = this.#kept.splice(0).reverse();
-    insistOnAll(kept.map((each) => () => each.release(outcome)));
+    const all = this.#all().reverse();
+    this.#lock = undefined;
+    this.#kept = [];
+    insistOnAll(all.map((each) => () => each.release(outcome)));
   }
 
   [Symbol.dispose](): void {
@@ -108,6 +126,7 @@ export class Dumping implements Disposable {
     for (const { threads } of this.context.processes) threads.forEach(dumpExtendedRegisters);
     for (const state of taskStates) state.write?.(this.context);
     this.files.write();
+    if (this.context.ownNetwork !== undefined) network.write(this.context, this.#plan, this.#contents);
     writeTree(this.context.writer, this.context.processes, this.identities);
   }
 }

@@ -23,13 +23,14 @@ export class Identities {
   readonly #ids = new Map<Process, Ids>();
   readonly #namespaces = new Map<string, number>();
 
-  constructor(processes: readonly Process[]) {
+  /** `home` is the network namespace of the dumping process, by inode, which is a visitor in the tree's now. */
+  constructor(processes: readonly Process[], home: bigint) {
     this.root = createMessage('ids', {
       vmId: 1,
       filesId: 1,
       fsId: 1,
       sighandId: 1,
-      ...this.#namespacesOf(process.pid),
+      ...this.#namespacesOf(process.pid, home),
     });
     const living = processes.filter(({ state }) => state !== 'zombie');
     const classes = {
@@ -62,10 +63,11 @@ export class Identities {
     return this.#namespaces.get(`${type}:${inode}`);
   }
 
-  #namespacesOf(pid: number) {
+  #namespacesOf(pid: number, network?: bigint) {
     const links = readNamespaces(pid);
     const id = (name: (typeof NAMESPACES)[number]): number => {
-      const key = `${name}:${links.get(name)?.inode ?? 0n}`;
+      const inode = name === 'net' && network !== undefined ? network : links.get(name)?.inode;
+      const key = `${name}:${inode ?? 0n}`;
       const known = this.#namespaces.get(key) ?? this.#namespaces.size + 1;
       this.#namespaces.set(key, known);
       return known;

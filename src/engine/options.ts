@@ -83,6 +83,8 @@ export interface RestoreRequest extends RestoreOptions {
   readonly trust: boolean;
   /** Make the root a child of this process's parent. */
   readonly sibling: boolean;
+  /** Namespaces to restore the tree in: `net:PATH`, or `net:PID` for that of a process. */
+  readonly joins?: readonly string[];
   /** Leave the tree stopped by SIGSTOP. */
   readonly leaveStopped: boolean;
   readonly hooks: RestoreHooks;

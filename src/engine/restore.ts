@@ -1,9 +1,11 @@
 import { ImageReader } from '../image/index.js';
+import { Network, OWN_NETWORK } from '../kernel/namespace.js';
 import { StemHolder } from '../resources/description/index.js';
 import { now_ms, PhaseClock } from './clock.js';
 import type { RestoreReport, RestoreRequest } from './options.js';
+import { network } from './registry.js';
 import { Performance } from './restore/perform.js';
-import { planRestore, type RestorePlan } from './restore/plan.js';
+import { asRestoreError, planRestore, type RestorePlan } from './restore/plan.js';
 
 /** Bring a tree back from its image. Until the last barrier every failure leaves no process behind. */
 export function restore(request: RestoreRequest): RestoreReport {
@@ -12,15 +14,18 @@ export function restore(request: RestoreRequest): RestoreReport {
 
   clock.start('plan');
   using reader = request.reader ?? ImageReader.open(request.directory, { trust: request.trust });
+  const place = placeOf(reader, request);
+  using entered = enter(place);
   using holder = new StemHolder(reader, request);
   const plan = planRestore(reader, holder);
 
   using performance = new Performance(plan, request);
   performance.build(clock);
+  if (place.kind === 'new') network.build(place.contents, 'late');
 
   clock.start('resume');
   const pid = performance.rootPid;
-  request.hooks.beforeResume?.(pid);
+  entered.outside(() => request.hooks.beforeResume?.(pid));
   performance.release();
   clock.stop();
 
@@ -32,6 +37,29 @@ export function restore(request: RestoreRequest): RestoreReport {
     total_ms: now_ms() - start,
     pages: pagesOf(plan),
   };
+}
+
+type Place = ReturnType<typeof network.placeOf>;
+
+function placeOf(reader: ImageReader, request: RestoreRequest): Place {
+  try {
+    return network.placeOf(reader, request);
+  } catch (error) {
+    throw asRestoreError(error, reader);
+  }
+}
+
+/** Go to the network namespace in which the tree is restored; a new one gets what its sockets need. */
+function enter(place: Place): Network {
+  if (place.kind !== 'new') return Network.enter(place.kind === 'join' ? place.path : OWN_NETWORK);
+  const entered = Network.fresh();
+  try {
+    network.build(place.contents, 'early');
+    return entered;
+  } catch (error) {
+    entered[Symbol.dispose]();
+    throw error;
+  }
 }
 
 function pagesOf(plan: RestorePlan): number {

@@ -39,10 +39,18 @@ const TREE: readonly Row[] = [
   { name: 'threads', support: 'their ids, and system calls that were interrupted' },
   { name: 'sharing', support: 'descriptor tables, file system contexts and open file descriptions' },
   { name: 'directories', support: 'working directory, root and umask' },
+  {
+    name: 'network namespace',
+    support:
+      'that of whoever saves the tree; or one that stays when the tree is gone (--external net[INODE]:NAME) and is joined by the restore (--join-ns, --inherit-fd); or one that ends with the tree, if it has no device but lo: its state, MTU and addresses, routes, rules of IPv4, sysctls, tables of nftables and iptables, tracked connections. Silent as a whole while the tree stands still',
+  },
 ];
 
 const REFUSED: readonly Row[] = [
-  { name: 'namespaces', support: 'trees with namespaces of their own' },
+  {
+    name: 'namespaces',
+    support: 'trees with namespaces of their own, but time and external network namespaces',
+  },
   {
     name: 'io_uring, userfaultfd, perf events, BPF programs, KVM, FUSE, tun, devices',
     support: 'descriptors of these kinds, each with what would help',

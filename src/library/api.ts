@@ -251,7 +251,15 @@ function absolutePaths<P extends object>(parsed: P): P {
   return {
     ...parsed,
     ...Object.fromEntries(paths.map((key) => [key, path.resolve(String(parsed[key as keyof P]))])),
+    ...('join_ns' in parsed ? { join_ns: (parsed.join_ns as readonly string[]).map(absoluteJoin) } : {}),
   };
+}
+
+/** `net:PATH`; what comes after the colon may be a pid instead. */
+function absoluteJoin(join: string): string {
+  const [kind = '', ...rest] = join.split(':');
+  const place = rest.join(':');
+  return /^\d+$/.test(place) ? join : `${kind}:${path.resolve(place)}`;
 }
 
 function isStreamPlace(to: unknown): boolean {

@@ -69,7 +69,7 @@ export const checkpointOptions = z.strictObject({
   link_remap: z.boolean().default(false),
   /** Largest deleted file that is copied into the image. */
   ghost_limit_bytes: z.number().int().nonnegative().default(GHOST_LIMIT_BYTES),
-  /** What is outside of the tree and stays there: `file[mnt_id:inode]`, `tty[rdev:dev]`. */
+  /** What is outside of the tree and stays there: `file[mnt_id:inode]`, `tty[rdev:dev]`, `net[inode]:KEY`. */
   external: z.array(z.string()).default([]),
   /** Accept pipes whose other end is outside of the tree. */
   outside_pipes: z.boolean().default(false),
@@ -81,6 +81,11 @@ export const checkpointOptions = z.strictObject({
   ext_unix_sk: z.boolean().default(false),
   ...connections,
 });
+
+/** `net:PATH`, or `net:PID` for the network namespace of a process. */
+const joinNs = z
+  .array(z.string().regex(/^net:./s, 'only network namespaces can be joined: net:PATH or net:PID'))
+  .default([]);
 
 export const restoreOptions = z.strictObject({
   /** An image directory, or an archive; what it is called, for a stream. */
@@ -107,6 +112,8 @@ export const restoreOptions = z.strictObject({
   /** Descriptors of the caller that stand in for outside files, by key: `pipe:[4711]`, `tty[8801:5]`. */
   inherit_fds: z.record(z.string(), z.number().int().nonnegative()).default({}),
   external: z.array(z.string()).default([]),
+  /** Namespaces to restore the tree in. One that was external at the checkpoint can come by `inherit_fds` as well. */
+  join_ns: joinNs,
   /** Connect datagram sockets to named ones outside of the tree again. */
   ext_unix_sk: z.boolean().default(false),
   /** Restore TCP connections as closed sockets. */
@@ -126,6 +133,8 @@ export const planOptions = z.strictObject({
   trust: z.boolean().default(true),
   shell_job: z.boolean().default(false),
   external: z.array(z.string()).default([]),
+  /** As of a restore, which looks at what there is in them. */
+  join_ns: joinNs,
   ext_unix_sk: z.boolean().default(false),
 });
 

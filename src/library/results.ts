@@ -130,6 +130,8 @@ export interface LastingLock {
   readonly table: string;
   /** The image; null where another program's table does not tell. */
   readonly directory: string | null;
+  /** A path that leads to the network namespace it is in; null for that of the engine. */
+  readonly network: string | null;
 }
 
 export interface CheckResult {
@@ -139,7 +141,7 @@ export interface CheckResult {
   readonly pid: number | null;
   /** Every reason why the tree could not be saved; null without a pid. */
   readonly refusals: readonly Refusal[] | null;
-  /** What checkpoints have left locked in this network namespace; `unlock` removes it. */
+  /** What checkpoints have left locked, in every network namespace that can be found; `unlock` removes it. */
   readonly locks: readonly LastingLock[];
 }
 

@@ -84,6 +84,8 @@ export interface DumpContext {
   /** The id a namespace has in the image's ids, by its type (`net`) and inode; undefined where none of the tree is in it. */
   readonly namespaceId?: (type: string, inode: bigint) => number | undefined;
   readonly options: DumpOptions;
+  /** The tree's network namespace where that is not the dumping process's: it is silent as a whole, and stays, or is saved. */
+  readonly ownNetwork?: 'stays' | 'saved' | undefined;
   /** Make sure a check that a frozen look contradicts ends the dump (the tree is let go unharmed). */
   readonly refuse: Refuse;
   /**
@@ -136,8 +138,10 @@ export interface DumpOptions {
   readonly linkRemap: boolean;
   /** Largest deleted file that is copied into the image, in bytes. */
   readonly ghostLimit: number;
-  /** `file[mnt_id:inode]`, `tty[rdev:dev]`, … */
+  /** `file[mnt_id:inode]`, `tty[rdev:dev]`, `net[inode]:KEY`, … */
   readonly external: readonly string[];
+  /** As `criu`: any network namespace that outlives the tree is one to join at restore, without `net[…]` being said. */
+  readonly joinable?: boolean;
   /** Accept pipes whose other end is outside the tree: at restore they are given by --inherit-fd, or have no other end. */
   readonly outsidePipes?: boolean;
   readonly leaveRunning: boolean;

@@ -86,6 +86,7 @@ function dumpOptions({ options, log, imagesDir }: Session, pid: number, verdict:
     ghostLimit: options.ghostLimit_bytes,
     external: options.external,
     outsidePipes: true,
+    joinable: true,
     dropEvents: true,
     irmapScanPaths: options.irmapScanPaths,
     forceIrmap: options.forceIrmap,

@@ -20,7 +20,6 @@ const REFUSED: readonly Later[] = [
   { option: 'stream', verbs: ['dump', 'restore'], why: 'images cannot be streamed yet' },
   { option: 'tls', verbs: ['dump', 'restore'], why: 'there is no page server to connect to yet' },
   { option: 'empty-ns', verbs: ['dump', 'restore'], why: 'namespaces are not handled yet' },
-  { option: 'join-ns', verbs: ['restore'], why: 'namespaces are not handled yet' },
   { option: 'lsm-profile', verbs: ['restore'], why: 'labels of security modules are not set yet' },
   { option: 'cgroup-root', verbs: ['restore'], why: 'cgroups are not restored yet' },
   { option: 'cgroup-yard', verbs: ['restore'], why: 'cgroups are not restored yet' },
@@ -31,6 +30,10 @@ export function refusedOptions(options: CriuOptions, verb: Verb): string[] {
   const refused = REFUSED.filter(
     ({ option, verbs }) => verbs.includes(verb) && options.given.has(option),
   ).map(({ option, why }) => `--${option} cannot be used: ${why}`);
+  if (verb === 'restore')
+    for (const join of options.joinNs)
+      if (!join.startsWith('net:'))
+        refused.push(`--join-ns ${join} cannot be used: only network namespaces can be joined yet`);
   if (verb === 'dump' && options.trackMem)
     refused.push(
       '--track-mem cannot be used: memory changes are not tracked yet (see check --feature mem_dirty_track)',

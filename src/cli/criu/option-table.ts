@@ -192,7 +192,7 @@ const RESOURCES: readonly CriuOption[] = [
 
 const NAMESPACES: readonly CriuOption[] = [
   laterValue('root', undefined, 'r'),
-  laterValue('join-ns', pair(':'), 'J'),
+  valued('join-ns', (o, value) => o.joinNs.push(V.parseJoinNs(value)), 'J'),
   laterValue('empty-ns', (value) => V.oneOf(['net'], value, 'empty-ns')),
   laterValue('ext-mount-map', undefined, 'M'),
   laterValue('skip-mnt'),

@@ -29,6 +29,8 @@ export interface CriuOptions {
   mntnsCompatMode: boolean | undefined;
 
   external: string[];
+  /** `net:PATH`, `net:PID`; other kinds of namespaces are refused later. */
+  joinNs: string[];
   /** Directories to look for watched files in. */
   irmapScanPaths: string[];
   forceIrmap: boolean;
@@ -82,6 +84,7 @@ export function defaultOptions(): CriuOptions {
     unprivileged: false,
     mntnsCompatMode: undefined,
     external: [],
+    joinNs: [],
     irmapScanPaths: [],
     forceIrmap: false,
     inheritFds: new Map(),

@@ -51,6 +51,7 @@ function restoreRequest(session: Session): RestoreRequest {
     shellJob: options.shellJob,
     inheritFds: options.inheritFds,
     external: options.external,
+    joins: options.joinNs,
     extUnixSk: options.extUnixSk,
     tcpClose: options.tcpClose,
     refuseConnections: !options.tcpEstablished,

@@ -67,3 +67,10 @@ export function parseInheritFd(text: string): { fd: number; key: string } {
   const [, fd = '', key = ''] = match;
   return { fd: Number(fd), key };
 }
+
+/** `NS:PID` or `NS:PATH`, with the kinds of namespaces that CRIU can join. */
+export function parseJoinNs(text: string): string {
+  if (!/^(ipc|net|time|user|uts):./s.test(text))
+    throw new UsageError(`--join-ns is NS:PID or NS:FILE, NS one of ipc, net, time, user, uts, not ${text}`);
+  return text;
+}

@@ -8,7 +8,7 @@ import { helperPids, type StemHolder, StemTaker } from '../../resources/descript
 import { attachAll, completeTable, restoreFs, restoreTable } from '../../resources/file/index.js';
 import { type Deferred, deferred, Tape } from '../../tape/tape.js';
 import { RestoreError } from '../errors.js';
-import { fileKinds, memory, taskStates } from '../registry.js';
+import { fileKinds, memory, network, networkLock, taskStates } from '../registry.js';
 import { arrangeBirths, type Birth, type Family, leadsSession, type Person } from './births.js';
 import { type ClockShift, clockShift } from './clock.js';
 import { clone } from './clone.js';
@@ -59,12 +59,15 @@ export function planRestore(reader: ImageReader, holder: StemHolder): RestorePla
   try {
     return makePlan(reader, holder);
   } catch (error) {
-    throw isNondescript(error)
-      ? new RestoreError(`${reader.directory} cannot be restored: ${error.message}`, 'ERESTORE', {
-          cause: error,
-        })
-      : error;
+    throw asRestoreError(error, reader);
   }
+}
+
+/** What has no class of ours. */
+export function asRestoreError(error: unknown, { directory }: ImageReader): unknown {
+  if (!isNondescript(error)) return error;
+  const message = `${directory} cannot be restored: ${error.message}`;
+  return new RestoreError(message, 'ERESTORE', { cause: error });
 }
 
 /** What JavaScript, Node.js, and checks without a class of their own throw. */
@@ -86,6 +89,7 @@ function makePlan(reader: ImageReader, holder: StemHolder): RestorePlan {
   const living = processes.filter(({ isZombie }) => !isZombie);
   const files = reader.readOptional('files') ?? [];
   memory.hold(living, holder);
+  if (network.isOwn(reader)) networkLock.release(holder);
   holder.openAll(fileKinds, files);
   memory.holdMapped(living, holder);
   holder.turnToLast();

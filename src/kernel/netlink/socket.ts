@@ -10,6 +10,7 @@ export const NETLINK_NETFILTER = 12;
 
 export const NLM_F_REQUEST = 1;
 export const NLM_F_ACK = 4;
+export const NLM_F_EXCL = 0x200;
 export const NLM_F_CREATE = 0x400;
 export const NLM_F_APPEND = 0x800;
 /** NLM_F_ROOT | NLM_F_MATCH: everything there is. */

@@ -130,7 +130,7 @@ export const HOST_FEATURES: readonly HostFeature[] = [
     need: 'sometimes',
     probe: probe.since(5, 11),
   },
-  { name: 'external_net_ns', what: 'network namespaces from outside', need: 'later' },
+  { name: 'external_net_ns', what: 'network namespaces from outside', need: 'sometimes' },
   { name: 'move_mount_set_group', what: 'mount namespaces', need: 'later' },
   { name: 'apparmor_stacking', what: 'stacked AppArmor profiles', need: 'later' },
   { name: 'sk_ns', what: 'sockets of other namespaces', need: 'later' },

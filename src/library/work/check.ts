@@ -1,10 +1,10 @@
 import { refusalsOf } from '../../engine/check.js';
 import { fileKinds } from '../../engine/registry.js';
 import type { Refusal } from '../../resources/contract.js';
-import { lastingLocks } from '../../resources/socket/lock.js';
 import { HOST_FEATURES, probeFeature } from '../host/features.js';
 import type { ParsedOptions } from '../requests.js';
 import type { CheckResult } from '../results.js';
+import { locksEverywhere } from './locks.js';
 import { assertProcess } from './process.js';
 
 /** What this host offers and, for a pid, every reason why the tree below it could not be saved. Only reads. */
@@ -12,7 +12,7 @@ export function checkHost(options: ParsedOptions<'check'>): CheckResult {
   const host = HOST_FEATURES.map((feature) => probeFeature(feature, fileKinds));
   const hostOk = host.every(({ required, state }) => !required || state === 'ok');
   const { pid } = options;
-  const locks = lastingLocks();
+  const locks = locksEverywhere();
   if (pid === undefined) return { ok: hostOk, host, pid: null, refusals: null, locks };
   assertProcess(pid);
   const items = treeRefusals(pid, options);

@@ -1,5 +1,7 @@
+import { network } from '../../engine/registry.js';
 import { planRestore } from '../../engine/restore/plan.js';
 import { ImageReader } from '../../image/index.js';
+import { Network, OWN_NETWORK } from '../../kernel/namespace.js';
 import { StemHolder } from '../../resources/description/index.js';
 import { printTape } from '../../tape/print.js';
 import type { Tape } from '../../tape/tape.js';
@@ -22,6 +24,10 @@ export function planImage(options: ParsedOptions<'plan'>): PlanResult {
     leaveStopped: false,
     hooks: {},
   };
+  // Without a word of it all that a plan lacks is what there is in it, such as the numbers of interfaces.
+  const joins = options.join_ns;
+  const place = joins.length === 0 ? undefined : network.placeOf(reader, { ...request, joins });
+  using _ = Network.enter(place?.kind === 'join' ? place.path : OWN_NETWORK);
   using holder = new StemHolder(reader, request);
   const plan = planRestore(reader, holder);
   const phases: readonly (readonly [phase: string, tapes: Iterable<Tape>])[] = [

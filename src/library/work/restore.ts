@@ -47,6 +47,7 @@ function perform(
     leaveStopped: options.leave_stopped,
     shellJob: options.shell_job,
     external: options.external,
+    joins: options.join_ns,
     extUnixSk: options.ext_unix_sk,
     tcpClose: options.tcp_close,
     networkLock: options.network_lock,

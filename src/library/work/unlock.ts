@@ -2,20 +2,21 @@ import { ImageReader } from '../../image/index.js';
 import { lastingLocks, lastingTable, unlock } from '../../resources/socket/lock.js';
 import type { ParsedOptions } from '../requests.js';
 import type { UnlockResult } from '../results.js';
+import { inEveryNetwork } from './locks.js';
 
 /**
  * Let the network go for connections that a checkpoint has left silent for their restore. Also for an image that is not
- * there any more: the table says which one it was for.
+ * there any more: the table says which one it was for. In whatever network namespace the tree has lived.
  */
 export function unlockImage({ directory, trust }: ParsedOptions<'unlock'>): UnlockResult {
-  const names = new Set(
-    lastingLocks()
-      .filter((lock) => lock.directory === directory)
-      .map(({ table }) => table),
-  );
   const runId = runIdOf(directory, trust);
-  if (runId !== '') names.add(lastingTable(runId));
-  return { directory, tables: [...names].filter(unlock) };
+  const tables = inEveryNetwork(() => {
+    const marked = lastingLocks().filter((lock) => lock.directory === directory);
+    const names = new Set(marked.map(({ table }) => table));
+    if (runId !== '') names.add(lastingTable(runId));
+    return [...names].filter(unlock);
+  });
+  return { directory, tables };
 }
 
 function runIdOf(directory: string, trust: boolean): string {

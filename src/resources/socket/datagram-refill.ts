@@ -8,6 +8,7 @@ import { BESIDE_FILE, besideFor } from './beside.js';
 import type { BesideSocket, Datagram } from './beside-codec.js';
 import { familyOf, localOf, targetOf, unmapped } from './datagram-target.js';
 import * as A from './inet-address.js';
+import { RESTORE_MARK } from './lock-table.js';
 import { numbers, setBytes, setNumber } from './option-bytes.js';
 import { encodeUdp } from './udp-packet.js';
 
@@ -17,10 +18,9 @@ import { encodeUdp } from './udp-packet.js';
  * asks whether it could have come from there (net/ipv4/ip_input.c: skb_valid_dst; drivers/net/loopback.c). It leaves the
  * host under no circumstances, for no address that is not its own is sent to.
  *
- * Meanwhile a filter keeps out what others send, by a mark only these packets have; and the tape looks at what arrived,
+ * Meanwhile a filter keeps out what others send, by the mark of those who rebuild sockets (lock-table.ts); and the tape looks at what arrived,
  * one by one, before it goes on. The program sees lo as the interface they came by, and the time of the restore.
  */
-const MARK = 0x5747_5331;
 /** Longer than any queue takes, in seconds: what does not arrive was filtered out on the way. */
 const PATIENCE_S = 5n;
 const ROOM = 1 << 29;
@@ -39,7 +39,7 @@ export function closeForOthers(tape: Tape, fd: Result): void {
     view.setUint32(at * 8 + 4, k, true);
   };
   put(0, BPF.load, 0, 0, BPF.mark);
-  put(1, BPF.equals, 0, 1, MARK);
+  put(1, BPF.equals, 0, 1, RESTORE_MARK);
   put(2, BPF.answer, 0, 0, 0xffff_ffff);
   put(3, BPF.answer, 0, 0, 0);
   const program = tape.space(numbers([4, 0, 0, 0]));
@@ -89,7 +89,7 @@ function rawSender(tape: Tape, family: number, device: string): Result {
   if (family === S.AF_INET6) setNumber(tape, raw, S.SOL_IPV6, S.IPV6_HDRINCL, 1);
   // A socket that is bound to an interface takes what is said to come by it.
   if (device !== '') setBytes(tape, raw, S.SOL_SOCKET, S.SO_BINDTODEVICE, Buffer.from(`${device}\0`));
-  setNumber(tape, raw, S.SOL_SOCKET, S.SO_MARK, MARK);
+  setNumber(tape, raw, S.SOL_SOCKET, S.SO_MARK, RESTORE_MARK);
   setNumber(tape, raw, S.SOL_SOCKET, S.SO_SNDBUFFORCE, ROOM);
   return raw;
 }

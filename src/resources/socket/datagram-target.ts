@@ -73,7 +73,7 @@ function nonlocalBind(): boolean {
 
 const SIOCGIFADDR = 0x8915;
 
-/** Addresses of an interface: the first of IPv4, those of IPv6 (/proc/net/if_inet6). */
+/** Addresses of an interface: the first of IPv4, those of IPv6 (/proc/thread-self/net/if_inet6). */
 function addressesOf(name: string, family: number): A.InetAddress[] {
   if (family === S.AF_INET) {
     using probe = new OwnedFd(syscall('socket', [S.AF_INET, S.SOCK_DGRAM | S.SOCK_CLOEXEC, 0]));
@@ -82,7 +82,7 @@ function addressesOf(name: string, family: number): A.InetAddress[] {
     if (attempt('ioctl', [probe.fd, SIOCGIFADDR, scratch.address]) < 0) return [];
     return [A.readSockaddr(scratch.bytes.subarray(16, 32))];
   }
-  return readFileSync('/proc/net/if_inet6', 'utf8')
+  return readFileSync('/proc/thread-self/net/if_inet6', 'utf8')
     .split('\n')
     .flatMap((line) => {
       const [address = '', , , , , device] = line.trim().split(/\s+/);

@@ -1,5 +1,7 @@
 import type { FileKind } from '../contract.js';
 import { datagramSocket } from './datagram.js';
+import { lockNetwork } from './lock.js';
+import { unlockNetwork } from './lock-restore.js';
 import { netlinkSocket } from './netlink.js';
 import { otherSocket } from './other.js';
 import { packetSocket } from './packet.js';
@@ -15,3 +17,6 @@ export const socketKinds: readonly FileKind[] = [
   packetSocket,
   otherSocket,
 ];
+
+/** What a network namespace of the tree's own is silent by, while it is saved and until it is restored. */
+export const networkLock = { hold: lockNetwork, release: unlockNetwork } as const;

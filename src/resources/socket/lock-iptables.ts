@@ -15,10 +15,23 @@ export function removeCriuRules(connections: readonly Connection[]): void {
       ['INPUT', remote, local],
       ['OUTPUT', local, remote],
     ] as const)
-      spawnSync(program, ['-w', '-t', 'filter', '-D', chain, ...matchOf(from, to), '-j', 'DROP'], {
-        stdio: 'ignore',
-      });
+      run(program, ['-D', chain, ...matchOf(from, to), '-j', 'DROP']);
   }
+}
+
+/** Those by which it makes a whole network namespace silent: a chain that everything goes through. */
+export function removeCriuChains(): void {
+  for (const program of ['iptables', 'ip6tables']) {
+    for (const chain of ['INPUT', 'OUTPUT']) run(program, ['-D', chain, '-j', CRIU_CHAIN]);
+    for (const verb of ['-F', '-X']) run(program, [verb, CRIU_CHAIN]);
+  }
+}
+
+const CRIU_CHAIN = 'CRIU';
+
+/** In the network namespace that this thread is in. */
+function run(program: string, words: readonly string[]): void {
+  spawnSync(program, ['-w', '-t', 'filter', ...words], { stdio: 'ignore' });
 }
 
 function matchOf(from: InetAddress, to: InetAddress): string[] {

@@ -7,8 +7,8 @@ import type { InetAddress } from './inet-address.js';
 
 /**
  * A table of packet filters that makes connections silent: what is sent to them, or by them, is dropped. Nothing else
- * is, not even what their peers on this host send and have sent. Packets with CRIU's mark pass, for those who
- * rebuild connections.
+ * is, not even what their peers on this host send and have sent; but a namespace can be silent as a whole. Packets with CRIU's mark pass, for those who
+ * rebuild sockets.
  */
 export const RESTORE_MARK = 0xc114;
 
@@ -42,29 +42,46 @@ const VERSIONS = [
 
 type Version = (typeof VERSIONS)[number];
 
+/** What is to be silent: connections, or all that goes in and out of a network namespace. */
+export type Silent = readonly Connection[] | 'everything';
+
 /** The transaction that makes it; see newTable for `owned` and `note`. */
 export function lockMessages(
   table: string,
-  connections: readonly Connection[],
+  silent: Silent,
   owned: boolean,
   note?: Uint8Array,
 ): NetlinkMessage[] {
-  const keys = connections.map(keyOf);
   return nft.transaction([
     nft.newTable(table, owned, note),
     nft.newChain(table, 'input', N.NF_INET_LOCAL_IN, N.NF_PRIORITY_RAW),
     nft.newChain(table, 'output', N.NF_INET_LOCAL_OUT, N.NF_PRIORITY_RAW),
-    ...VERSIONS.flatMap((version) => [
-      nft.newSet(table, version.set, keyShape(version), version.id),
-      ...nft.newElements(
-        table,
-        version.set,
-        unique(keys.filter(({ length }) => length === keyLength(version))),
-      ),
-      nft.newRule(table, 'input', dropRule(version, 'input')),
-      nft.newRule(table, 'output', dropRule(version, 'output')),
-    ]),
+    ...(silent === 'everything' ? dropAll(table) : dropConnections(table, silent)),
   ]);
+}
+
+function dropAll(table: string): NetlinkMessage[] {
+  const drop = [...unmarked(), nft.verdict(N.NF_DROP)];
+  return [nft.newRule(table, 'input', drop), nft.newRule(table, 'output', drop)];
+}
+
+function dropConnections(table: string, connections: readonly Connection[]): NetlinkMessage[] {
+  const keys = connections.map(keyOf);
+  return VERSIONS.flatMap((version) => [
+    nft.newSet(table, version.set, keyShape(version), version.id),
+    ...nft.newElements(
+      table,
+      version.set,
+      unique(keys.filter(({ length }) => length === keyLength(version))),
+    ),
+    nft.newRule(table, 'input', dropRule(version, 'input')),
+    nft.newRule(table, 'output', dropRule(version, 'output')),
+  ]);
+}
+
+/** Goes on only with packets that are not of those who rebuild connections. */
+function unmarked(): nft.Expression[] {
+  return [nft.meta(N.NFT_META_MARK), nft.compare(u32(RESTORE_MARK), N.NFT_CMP_NEQ)];
 }
 
 const SYN = 2;
@@ -149,8 +166,7 @@ function dropRule(version: Version, chain: 'input' | 'output'): nft.Expression[]
     nft.compare(Uint8Array.of(protocol)),
     nft.meta(N.NFT_META_L4PROTO),
     nft.compare(Uint8Array.of(IPPROTO_TCP)),
-    nft.meta(N.NFT_META_MARK),
-    nft.compare(u32(RESTORE_MARK), N.NFT_CMP_NEQ),
+    ...unmarked(),
     ...[0, 1].flatMap((end) => [
       load(N.NFT_PAYLOAD_NETWORK_HEADER, ends[end] ?? 0, length),
       load(N.NFT_PAYLOAD_TRANSPORT_HEADER, ports[end] ?? 0, 2),

@@ -3,8 +3,8 @@ import { AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW } from '../../abi/socket.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { listTables, openNftables, transactionBytes } from '../../kernel/netlink/nftables.js';
 import { NETLINK_NETFILTER, type Netlink, type NetlinkMessage } from '../../kernel/netlink/socket.js';
-import type { DumpContext, Tape } from '../contract.js';
-import { type Connection, holdMessages, lockMessages, unlockMessages } from './lock-table.js';
+import type { DumpContext, Kept, Result, Tape } from '../contract.js';
+import { holdMessages, lockMessages, type Silent, unlockMessages } from './lock-table.js';
 
 /**
  * The network lock: connections of a frozen tree are silent. While we work the table is owned by our netlink socket and
@@ -59,12 +59,12 @@ export class OwnedLock implements Disposable {
     this.#undo = undo;
   }
 
-  /** From its return on nothing comes in for the connections, and nothing goes out. */
-  static make(connections: readonly Connection[], undo: Undo | undefined): OwnedLock {
+  /** From its return on nothing comes in for what is to be silent, and nothing goes out. */
+  static make(silent: Silent, undo: Undo | undefined): OwnedLock {
     const name = `stasis-${process.pid}-${counter++}`;
     const netlink = openNftables();
     try {
-      const owner = makeOwned(netlink, name, connections, undo);
+      const owner = makeOwned(netlink, name, silent, undo);
       return new OwnedLock(netlink, owner);
     } catch (error) {
       netlink[Symbol.dispose]();
@@ -73,8 +73,8 @@ export class OwnedLock implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#netlink[Symbol.dispose]();
     this.#undo?.[Symbol.dispose]();
+    this.#netlink[Symbol.dispose]();
   }
 }
 
@@ -92,23 +92,56 @@ export function holdNew(ports: readonly number[]): Disposable {
   return netlink;
 }
 
+/** CRIU's numbers. */
+const NFTABLES = 1;
+const SKIPPED = 2;
+
+/** The lock of a dump: from here on until the tree goes on, or for as long as the image waits for its restore. */
+export function lock(silent: Silent, { inventory, options, undo: guard, writer }: DumpContext): Kept {
+  if (options.networkLock === 'skip') {
+    inventory.networkLockMethod = SKIPPED;
+    return { release: () => {} };
+  }
+  inventory.networkLockMethod = NFTABLES;
+  const name = lastingTable(inventory.dumpCriuRunId);
+  const owned = OwnedLock.make(silent, guard);
+  let undo: Disposable | undefined;
+  return {
+    commit() {
+      undo = guard?.((tape) => unlockOn(tape, name));
+      lockLastingly(name, silent, writer.directory);
+    },
+    release(outcome) {
+      if (outcome === 'goes on' && undo !== undefined) unlock(name);
+      undo?.[Symbol.dispose]();
+      owned[Symbol.dispose]();
+    },
+  };
+}
+
+/** As `lock`, for a tree that has a network namespace of its own: whatever goes in or out. */
+export function lockNetwork(context: DumpContext): Kept {
+  return lock('everything', context);
+}
+
 let counter = 0;
 const NO_OWNERS = new Set<number>([ERRNO.EOPNOTSUPP, ERRNO.EINVAL]);
 
 function makeOwned(
   netlink: Netlink,
   name: string,
-  connections: readonly Connection[],
+  silent: Silent,
   undo: Undo | undefined,
 ): Disposable | undefined {
   try {
-    netlink.batch(lockMessages(name, connections, true));
-    return undefined;
+    netlink.batch(lockMessages(name, silent, true));
+    // Our death lets the tree go a little before it closes the socket. A segment is said again; a datagram is lost.
+    return silent === 'everything' ? undo?.((tape) => unlockThrough(tape, netlink.fd, name)) : undefined;
   } catch (error) {
     if (!(error instanceof SyscallError) || !NO_OWNERS.has(error.errno)) throw error;
   }
   const guarded = undo?.((tape) => unlockOn(tape, name));
-  sendAnew(lockMessages(name, connections, false));
+  sendAnew(lockMessages(name, silent, false));
   return {
     [Symbol.dispose]: () => {
       unlock(name);
@@ -132,8 +165,8 @@ function explain(error: unknown): unknown {
 }
 
 /** The table that stays when we are gone. */
-export function lockLastingly(name: string, connections: readonly Connection[], directory: string): void {
-  sendAnew(lockMessages(name, connections, false, noteFor(directory)));
+export function lockLastingly(name: string, silent: Silent, directory: string): void {
+  sendAnew(lockMessages(name, silent, false, noteFor(directory)));
 }
 
 /** False where there was no such table. */
@@ -152,8 +185,18 @@ const NOT_THERE = new Set<number>([ERRNO.ENOENT, ERRNO.EPROTONOSUPPORT, ERRNO.EA
 
 /** Entries that remove a table, on the tape of whoever plays it. */
 export function unlockOn(tape: Tape, name: string): void {
+  remove(tape, tape.call('socket', [AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER], 'any'), name);
+}
+
+/** The same for a table that is owned: only its owner may, `fd` of this process, which stands still at its exit. */
+function unlockThrough(tape: Tape, fd: number, name: string): void {
+  const us = tape.call('pidfd_open', [process.pid, 0], 'any');
+  remove(tape, tape.call('pidfd_getfd', [us, fd, 0], 'any'), name);
+  tape.call('close', [us], 'any');
+}
+
+function remove(tape: Tape, fd: Result, name: string): void {
   const bytes = transactionBytes(unlockMessages(name));
-  const fd = tape.call('socket', [AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER], 'any');
   tape.call('sendto', [fd, tape.space(bytes), bytes.length, 0, 0, 0], 'any');
   tape.call('close', [fd], 'any');
 }

@@ -1,6 +1,7 @@
 import * as S from '../../abi/socket.js';
 import { ImageError } from '../../image/index.js';
 import { OwnedFd } from '../../kernel/fd.js';
+import { perNetwork } from '../../kernel/namespace.js';
 import { attempt } from '../../kernel/syscall.js';
 import type { Descriptor, DumpContext, Holder, Result, Tape } from '../contract.js';
 import { BESIDE_FILE, besideFor, besideOf } from './beside.js';
@@ -64,14 +65,14 @@ interface FreshOptions {
   readonly isAnswered: (fd: number) => boolean;
 }
 
-const known = new Map<string, FreshOptions>();
+const known = perNetwork(() => new Map<string, FreshOptions>());
 
 /** What a socket of this make has from the start, in this network namespace. */
 function freshOptions(socket: SocketIdentity): FreshOptions {
   const { family, type, protocol } = socket;
   const key = `${family}:${type}:${protocol}`;
-  const found = known.get(key) ?? askFresh(socket);
-  known.set(key, found);
+  const found = known().get(key) ?? askFresh(socket);
+  known().set(key, found);
   return found;
 }
 

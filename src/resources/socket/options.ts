@@ -5,6 +5,7 @@ import { type sk_opts_entry, sk_opts_entrySchema } from '../../image/index.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
+import { perNetwork } from '../../kernel/namespace.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
 import type { Result, Tape } from '../contract.js';
 import { OptionBatch } from './option-batch.js';
@@ -52,20 +53,17 @@ export function optionProblem(fd: number): string | undefined {
 }
 
 /** sock_diag(7) and /proc/PID/net tell of one namespace only, and a restore makes all sockets in one. */
-const OTHER_NETWORK = 'it is a socket of another network namespace than the process that saves it';
-
-let ownNetwork: string | undefined;
+const OTHER_NETWORK = 'it is a socket of another network namespace than the root of the tree is in';
 
 /** A socket stays in the namespace it was made in, whoever has it (SO_NETNS_COOKIE, Linux 5.14). */
 function isOfOtherNetwork(fd: number): boolean {
-  ownNetwork ??= askOwnNetwork();
-  return networkOf(fd) !== ownNetwork;
+  return networkOf(fd) !== ownNetwork();
 }
 
-function askOwnNetwork(): string {
+const ownNetwork = perNetwork(() => {
   using own = new OwnedFd(syscall('socket', [S.AF_UNIX, S.SOCK_DGRAM | S.SOCK_CLOEXEC, 0]));
   return networkOf(own.fd);
-}
+});
 
 /** Empty where the kernel does not tell. */
 function networkOf(fd: number): string {

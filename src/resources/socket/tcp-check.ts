@@ -1,5 +1,5 @@
 import * as S from '../../abi/socket.js';
-import type { Descriptor, DumpContext, DumpOptions, Refuse } from '../contract.js';
+import { type Descriptor, type DumpContext, type DumpOptions, nameOf, type Refuse } from '../contract.js';
 import { refusalOf } from '../description/described.js';
 import { throughDuplicate } from './duplicate.js';
 import { identify } from './identify.js';
@@ -84,4 +84,21 @@ export function refuseWaiting({ descriptor, diag, all, ports }: Listener, contex
     ),
     () => holdNew(ports),
   );
+}
+
+const LEAVING = new Set<number>([TCP.finWait1, TCP.closing, TCP.lastAck]);
+
+/**
+ * Connections that a program has closed, with something left to say. They go on in their network namespace without a
+ * descriptor, but not in one that ends with the tree; it is said in a moment, most of the time.
+ */
+export function refuseLeaving(all: readonly TcpDiag[], descriptor: Descriptor, context: DumpContext): void {
+  if (context.ownNetwork !== 'saved') return;
+  for (const { inode, state, sendQueue, local } of all)
+    if (inode === 0 && LEAVING.has(state) && sendQueue > 0)
+      context.retry({
+        task: nameOf(descriptor.process),
+        object: `a closed TCP connection of port ${local.port}`,
+        reason: `${sendQueue} bytes of it (its end counts as one) have not been received, and its network namespace ends with the tree`,
+      });
 }

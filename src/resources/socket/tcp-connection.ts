@@ -5,8 +5,9 @@ import type { Holder, Result, Tape } from '../contract.js';
 import { perRestore } from '../description/state.js';
 import { SETTABLE } from '../description/status-flags.js';
 import { bindInet, connectInet, type InetAddress, imageAddress, sockaddrBytes } from './inet-address.js';
-import { lastingTable, OwnedLock, unlock } from './lock.js';
+import { OwnedLock } from './lock.js';
 import { removeCriuRules } from './lock-iptables.js';
+import { isLockedByIptables } from './lock-restore.js';
 import type { Connection } from './lock-table.js';
 import { numbers, setBytes, setNumber } from './option-bytes.js';
 import { POLLHUP, POLLRDHUP } from './tcp-calls.js';
@@ -252,26 +253,10 @@ const rebuilt = perRestore((holder) => {
       if (holder.options.networkLock !== 'skip') lock = OwnedLock.make(connections, undefined);
     },
     resume() {
-      if (inventoryOf(holder)?.networkLockMethod === IPTABLES) removeCriuRules(connections);
+      if (isLockedByIptables(holder)) removeCriuRules(connections);
       open();
     },
     end: open,
   });
   return connections;
-});
-
-/** How CRIU, but never we, makes connections silent. */
-const IPTABLES = 0;
-
-function inventoryOf({ reader }: Holder): MessageOf<'inventory'> | undefined {
-  return reader.readOptional('inventory')?.[0];
-}
-
-/** What the dump has left locked is open when the tree goes on, also if its connections are not restored. */
-export const unlockImage = perRestore((holder) => {
-  const runId = inventoryOf(holder)?.dumpCriuRunId ?? '';
-  const resume = (): void => {
-    if (runId !== '') unlock(lastingTable(runId));
-  };
-  holder.around({ resume });
 });

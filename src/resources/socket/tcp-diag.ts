@@ -15,7 +15,7 @@ export interface TcpDiag extends Connection {
   readonly inode: number;
   /** Of a listener: connections that wait to be accepted. */
   readonly receiveQueue: number;
-  /** Of a listener: how many may wait. */
+  /** Of a listener: how many may wait. Of others: bytes that their peers have not said to have. */
   readonly sendQueue: number;
   /** RCV_SHUTDOWN 1, SEND_SHUTDOWN 2. */
   readonly shutdown: number;

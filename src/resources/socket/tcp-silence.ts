@@ -7,7 +7,7 @@ import { openPidfd, takeDescriptor } from '../description/calls.js';
 import { objectOf } from '../description/described.js';
 import { perDump } from '../description/state.js';
 import { identify } from './identify.js';
-import { lastingTable, lockLastingly, OwnedLock, unlock, unlockOn } from './lock.js';
+import { lock } from './lock.js';
 import { getNumber, setNumber } from './option-bytes.js';
 import { setTcp } from './tcp-calls.js';
 import { TCP, type TcpDiag } from './tcp-diag.js';
@@ -56,11 +56,13 @@ export function silence(
     },
   });
   keepRepaired(all, context);
-  if (context.options.networkLock === 'skip') context.inventory.networkLockMethod = SKIPPED;
-  else
-    holdLock(
-      sockets.map(({ diag }) => diag),
-      context,
+  // A namespace that is silent as a whole needs no more.
+  if (context.ownNetwork === undefined)
+    context.keep(
+      lock(
+        sockets.map(({ diag }) => diag),
+        context,
+      ),
     );
   for (const socket of sockets) taken.push(take(socket));
   undo = context.undo?.((tape, take) => {
@@ -72,10 +74,6 @@ export function silence(
     repaired(context).set(each.diag.inode, each);
   }
 }
-
-/** CRIU's numbers. */
-const NFTABLES = 1;
-const SKIPPED = 2;
 
 function take({ descriptor, diag }: { descriptor: Descriptor; diag: TcpDiag }): Repaired {
   using pidfd = openPidfd(descriptor.process.pid);
@@ -95,25 +93,6 @@ function keepRepaired(all: Repaired[], context: DumpContext): void {
         last.fd[Symbol.dispose]();
         all.pop();
       }
-    },
-  });
-}
-
-function holdLock(connections: readonly TcpDiag[], context: DumpContext): void {
-  const { inventory, writer } = context;
-  inventory.networkLockMethod = NFTABLES;
-  const name = lastingTable(inventory.dumpCriuRunId);
-  const owned = OwnedLock.make(connections, context.undo);
-  let undo: Disposable | undefined;
-  context.keep({
-    commit() {
-      undo = context.undo?.((tape) => unlockOn(tape, name));
-      lockLastingly(name, connections, writer.directory);
-    },
-    release(outcome) {
-      if (outcome === 'goes on' && undo !== undefined) unlock(name);
-      undo?.[Symbol.dispose]();
-      owned[Symbol.dispose]();
     },
   });
 }

@@ -34,6 +34,7 @@ import {
   mptcpProblem,
   PROTOCOLS,
   problemOf,
+  refuseLeaving,
   refuseWaiting,
 } from './tcp-check.js';
 import { TCP, type TcpDiag, tcpDiags } from './tcp-diag.js';
@@ -73,6 +74,7 @@ export const tcp: FileKind = {
       const problem = mptcpProblem(descriptor);
       if (problem !== undefined) refuseNow(context, descriptor, ...problem);
     }
+    for (const descriptor of descriptors.slice(0, 1)) refuseLeaving(all, descriptor, context);
     const found = [...byInode(descriptors)].flatMap(([inode, descriptor]) => {
       const diag = diags.get(inode);
       return diag === undefined ? [] : [{ descriptor, diag }];

@@ -1,0 +1,60 @@
+import { ERRNO } from '../../abi/errno.js';
+import { AF_UNSPEC } from '../../abi/socket.js';
+import { ImageError } from '../../image/index.js';
+import { SyscallError } from '../../kernel/errors.js';
+import { type Attribute, encodeAttributes, listAttributes } from '../../kernel/netlink/attributes.js';
+import { decodeMessages, encodeMessages } from '../../kernel/netlink/images.js';
+import {
+  NETLINK_NETFILTER,
+  type NetlinkMessage,
+  NLM_F_CREATE,
+  NLM_F_EXCL,
+} from '../../kernel/netlink/socket.js';
+import { ask, tell } from './messages.js';
+import type { Part } from './part.js';
+
+/**
+ * Connections that the packet filter keeps track of (net/netfilter/nf_conntrack_netlink.c). They age while nobody looks, so
+ * copies are not compared; what the kernel gives to each itself is left out when they are made again.
+ */
+const NFNL_SUBSYS_CTNETLINK = 1;
+const IPCTNL_MSG_CT_NEW = 0;
+const IPCTNL_MSG_CT_GET = 1;
+const HEADER_SIZE = 4;
+/** CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY, CTA_USE, CTA_ID, CTA_SECCTX, CTA_TIMESTAMP. */
+const GIVEN = new Set<number>([9, 10, 11, 12, 19, 20]);
+
+export const conntrack: Part<readonly NetlinkMessage[]> = {
+  name: 'tracked connections',
+  isLate: true,
+  read: () =>
+    ask(
+      NETLINK_NETFILTER,
+      (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_GET,
+      Uint8Array.of(AF_UNSPEC, 0, 0, 0),
+    ),
+  lines: () => [],
+  build(all) {
+    for (const { body } of all) {
+      const attributes: Attribute[] = listAttributes(body.subarray(HEADER_SIZE)).filter(
+        ([type]) => !GIVEN.has(type),
+      );
+      const request = new Uint8Array([...body.subarray(0, HEADER_SIZE), ...encodeAttributes(attributes)]);
+      const type = (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_NEW;
+      try {
+        tell(NETLINK_NETFILTER, type, NLM_F_CREATE | NLM_F_EXCL, request);
+      } catch (error) {
+        if (!(error instanceof SyscallError) || error.errno !== ERRNO.EEXIST) throw error;
+      }
+    }
+  },
+  write: (all, writer, id) => writer.writeBytes(`netns-ct-${id}.img`, [encodeMessages(undefined, all)]),
+  load(reader, id) {
+    const name = `netns-ct-${id}.img`;
+    try {
+      return decodeMessages(undefined, reader.bytes(name) ?? new Uint8Array());
+    } catch (error) {
+      throw error instanceof ImageError ? error : new ImageError(name, (error as Error).message);
+    }
+  },
+};

@@ -1,0 +1,108 @@
+import * as R from '../../abi/rtnetlink.js';
+import { createMessage, ImageError } from '../../image/index.js';
+import { decodeAttributes, encodeAttributes, u32 } from '../../kernel/netlink/attributes.js';
+import type { NetlinkMessage } from '../../kernel/netlink/socket.js';
+import { criuConf } from './criu-conf.js';
+import { ask, describe, NETLINK_ROUTE, tell } from './messages.js';
+import type { Part } from './part.js';
+import { changedSysctls, sysctls } from './sysctls.js';
+
+/**
+ * Network devices (RTM_GETLINK, rtnetlink(7)). Every namespace is born with a loopback device, which is down; its state
+ * and MTU are kept. Others cannot be made anew yet.
+ */
+const VOLATILE = new Set<number>([
+  R.IFLA_STATS,
+  R.IFLA_STATS64,
+  R.IFLA_OPERSTATE,
+  // What is there of IPv4 and IPv6 shows as addresses and sysctls.
+  R.IFLA_AF_SPEC,
+  R.IFLA_CARRIER_CHANGES,
+  R.IFLA_CARRIER_UP_COUNT,
+  R.IFLA_CARRIER_DOWN_COUNT,
+]);
+
+/** CRIU's number of the type of lo. */
+const LOOPBACK = 1;
+const LO = 1;
+const ETH_ALEN = 6;
+
+export const links: Part<readonly NetlinkMessage[]> = {
+  name: 'devices',
+  read: () => ask(NETLINK_ROUTE, R.RTM_GETLINK, new Uint8Array(R.IFINFOMSG_SIZE)),
+  lines: (all) => all.map((message) => describe(nameOf(message), message, R.IFINFOMSG_SIZE, VOLATILE)),
+
+  build(all) {
+    const lo = all.find((message) => headOf(message).index === LO);
+    if (lo === undefined) return;
+    const { flags, mtu } = headOf(lo);
+    const head = new Uint8Array(R.IFINFOMSG_SIZE);
+    const view = new DataView(head.buffer);
+    view.setInt32(4, LO, true);
+    view.setUint32(8, flags & R.IFF_UP, true);
+    view.setUint32(12, R.IFF_UP, true);
+    tell(
+      NETLINK_ROUTE,
+      R.RTM_NEWLINK,
+      0,
+      new Uint8Array([...head, ...encodeAttributes([[R.IFLA_MTU, u32(mtu)]])]),
+    );
+  },
+
+  write(all, writer, id, of) {
+    const settings = changedSysctls(of(sysctls));
+    writer.write(
+      'netdev',
+      id,
+      all.map((message) => {
+        const { index: ifindex, flags, mtu, name } = headOf(message);
+        return createMessage('netdev', {
+          ...{ type: LOOPBACK, ifindex, mtu, flags, name, address: new Uint8Array(ETH_ALEN) },
+          conf4: criuConf(settings, 'ipv4', name),
+          conf6: criuConf(settings, 'ipv6', name),
+        });
+      }),
+    );
+  },
+
+  load(reader, id) {
+    return (reader.readOptional('netdev', id) ?? []).map(({ type, ifindex, flags, mtu, name }) => {
+      if (type !== LOOPBACK || ifindex !== LO)
+        throw new ImageError(
+          `netdev-${id}.img`,
+          `${name} is a device that cannot be made anew yet: restore the tree in a namespace that has it, by --join-ns net:PATH`,
+        );
+      const head = new Uint8Array(R.IFINFOMSG_SIZE);
+      const view = new DataView(head.buffer);
+      view.setInt32(4, ifindex, true);
+      view.setUint32(8, flags, true);
+      const attributes = encodeAttributes([[R.IFLA_MTU, u32(mtu)]]);
+      return { type: R.RTM_NEWLINK, flags: 0, body: new Uint8Array([...head, ...attributes]) };
+    });
+  },
+};
+
+function headOf({ body }: NetlinkMessage): { index: number; flags: number; mtu: number; name: string } {
+  const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
+  const attributes = decodeAttributes(body.subarray(R.IFINFOMSG_SIZE));
+  const mtu = attributes.get(R.IFLA_MTU);
+  return {
+    index: view.getInt32(4, true),
+    flags: view.getUint32(8, true),
+    mtu: mtu === undefined ? 0 : Buffer.from(mtu).readUInt32LE(),
+    name: text(attributes.get(R.IFLA_IFNAME)),
+  };
+}
+
+/** "eth0 (veth)" */
+function nameOf(message: NetlinkMessage): string {
+  const info = decodeAttributes(message.body.subarray(R.IFINFOMSG_SIZE)).get(R.IFLA_LINKINFO);
+  const kind = info === undefined ? '' : text(decodeAttributes(info).get(R.IFLA_INFO_KIND));
+  return `${headOf(message).name}${kind === '' ? '' : ` (${kind})`}`;
+}
+
+function text(bytes: Uint8Array | undefined): string {
+  return Buffer.from(bytes ?? [])
+    .toString()
+    .replace(/\0.*$/s, '');
+}

@@ -1,0 +1,45 @@
+import { ERRNO } from '../../abi/errno.js';
+import { SyscallError } from '../../kernel/errors.js';
+import { listAttributes } from '../../kernel/netlink/attributes.js';
+import { Netlink, type NetlinkMessage, NLM_F_ACK, NLM_F_DUMP } from '../../kernel/netlink/socket.js';
+
+/** Questions and requests by netlink(7) about all that is in a network namespace. */
+
+export const NETLINK_ROUTE = 0;
+export const NETLINK_XFRM = 6;
+
+/** All there is; nothing where the kernel does not know the protocol, or the question. */
+export function ask(protocol: number, type: number, body: Uint8Array): NetlinkMessage[] {
+  try {
+    using netlink = new Netlink(protocol, NAMES[protocol] ?? 'netlink');
+    return netlink
+      .request(type, NLM_F_DUMP, body)
+      .map((message) => ({ ...message, body: message.body.slice() }));
+  } catch (error) {
+    if (error instanceof SyscallError && UNKNOWN.has(error.errno)) return [];
+    throw error;
+  }
+}
+
+const UNKNOWN = new Set<number>([ERRNO.EPROTONOSUPPORT, ERRNO.EAFNOSUPPORT, ERRNO.EOPNOTSUPP, ERRNO.EINVAL]);
+
+const NAMES: Readonly<Record<number, string>> = { 0: 'rtnetlink', 6: 'xfrm', 12: 'nfnetlink' };
+
+/** One request. @throws SyscallError */
+export function tell(protocol: number, type: number, flags: number, body: Uint8Array): void {
+  using netlink = new Netlink(protocol, NAMES[protocol] ?? 'netlink');
+  netlink.batch([{ type, flags: flags | NLM_F_ACK, body }]);
+}
+
+/** A name, and the header and attributes behind it, but for those that change by themselves. */
+export function describe(
+  name: string,
+  { body }: NetlinkMessage,
+  headerSize: number,
+  without: ReadonlySet<number>,
+): string {
+  const attributes = listAttributes(body.subarray(headerSize))
+    .filter(([type]) => !without.has(type))
+    .map(([type, value]) => `${type}=${Buffer.from(value).toString('hex')}`);
+  return `${name}: ${[Buffer.from(body.subarray(0, headerSize)).toString('hex'), ...attributes].join(' ')}`;
+}

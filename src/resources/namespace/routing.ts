@@ -1,0 +1,119 @@
+import { ERRNO } from '../../abi/errno.js';
+import * as R from '../../abi/rtnetlink.js';
+import { AF_INET, AF_INET6, AF_UNSPEC } from '../../abi/socket.js';
+import { ImageError, type ImageReader, type ImageWriter } from '../../image/index.js';
+import { SyscallError } from '../../kernel/errors.js';
+import { decodeMessages, encodeMessages } from '../../kernel/netlink/images.js';
+import { type NetlinkMessage, NLM_F_CREATE, NLM_F_EXCL } from '../../kernel/netlink/socket.js';
+import { ask, describe, NETLINK_ROUTE, tell } from './messages.js';
+import type { Part } from './part.js';
+
+/**
+ * Addresses, routes and rules (rtnetlink(7)). What the kernel said of them is in the image as it was, in the form of
+ * `ip addr save`, `ip route save` and `ip rule save`, and is said to it again. What it adds by itself, for a device that is
+ * up or an address, is there already then.
+ */
+type Messages = readonly NetlinkMessage[];
+
+const MAGIC = { addresses: 0x4736_1222, routes: 0x4531_1224, rules: 0x7170_6986 } as const;
+
+function asked(type: number, size: number, family: number): NetlinkMessage[] {
+  const body = new Uint8Array(size);
+  body[0] = family;
+  return ask(NETLINK_ROUTE, type, body);
+}
+
+function file(prefix: string, magic: number) {
+  return {
+    write: (messages: Messages, writer: ImageWriter, id: number): void =>
+      writer.writeBytes(`${prefix}-${id}.img`, [encodeMessages(magic, messages)]),
+    load: (reader: ImageReader, id: number): Messages => {
+      const name = `${prefix}-${id}.img`;
+      try {
+        return decodeMessages(magic, reader.bytes(name) ?? new Uint8Array());
+      } catch (error) {
+        throw error instanceof ImageError ? error : new ImageError(name, (error as Error).message);
+      }
+    },
+  };
+}
+
+export const addresses: Part<Messages> = {
+  name: 'addresses',
+  read: () => asked(R.RTM_GETADDR, R.IFADDRMSG_SIZE, AF_UNSPEC),
+  lines: (all) => all.map((each) => describe('address', each, R.IFADDRMSG_SIZE, new Set([R.IFA_CACHEINFO]))),
+  build(all) {
+    for (const { body } of all) tellUnlessThere(R.RTM_NEWADDR, body);
+  },
+  ...file('ifaddr', MAGIC.addresses),
+};
+
+/** Of all tables; those that the kernel made itself, for addresses, are only compared. */
+function routesOf(family: number, name: string, prefix: string): Part<Messages> {
+  const isOurs = ({ body }: NetlinkMessage): boolean => body[PROTOCOL_AT] !== R.RTPROT_KERNEL;
+  const { write, load } = file(prefix, MAGIC.routes);
+  return {
+    name,
+    read: () => asked(R.RTM_GETROUTE, R.RTMSG_SIZE, family).filter((route) => !isCloned(route)),
+    lines: (all) => all.map((each) => describe('route', each, R.RTMSG_SIZE, new Set([R.RTA_CACHEINFO]))),
+    build: (all) => buildRoutes(all.filter(isOurs)),
+    write: (all, writer, id) => write(all.filter(isOurs), writer, id),
+    load,
+  };
+}
+
+const PROTOCOL_AT = 5;
+const FLAGS_AT = 8;
+
+function isCloned({ body }: NetlinkMessage): boolean {
+  return (new DataView(body.buffer, body.byteOffset).getUint32(FLAGS_AT, true) & R.RTM_F_CLONED) !== 0;
+}
+
+/** One may lead through another, which has to be there before it. */
+function buildRoutes(routes: Messages): void {
+  let left = routes;
+  for (;;) {
+    const failed: NetlinkMessage[] = [];
+    let why: unknown;
+    for (const route of left)
+      try {
+        tellUnlessThere(R.RTM_NEWROUTE, route.body);
+      } catch (error) {
+        failed.push(route);
+        why = error;
+      }
+    if (failed.length === 0) return;
+    if (failed.length === left.length) throw why;
+    left = failed;
+  }
+}
+
+export const routes4 = routesOf(AF_INET, 'routes of IPv4', 'route');
+export const routes6 = routesOf(AF_INET6, 'routes of IPv6', 'route6');
+
+/** CRIU's file has those of IPv4; a namespace is born with three of them, which may have been removed. */
+export const rules: Part<Messages> = {
+  name: 'rules',
+  read: () => asked(R.RTM_GETRULE, R.RTMSG_SIZE, AF_INET),
+  lines: (all) => all.map(ruleLine),
+  build(all) {
+    const [there, wanted] = [rules.read(), new Set(all.map(ruleLine))];
+    const known = new Set(there.map(ruleLine));
+    for (const rule of all) if (!known.has(ruleLine(rule))) tellUnlessThere(R.RTM_NEWRULE, rule.body);
+    for (const rule of there)
+      if (!wanted.has(ruleLine(rule))) tell(NETLINK_ROUTE, R.RTM_DELRULE, 0, rule.body);
+  },
+  ...file('rule', MAGIC.rules),
+};
+
+function ruleLine(rule: NetlinkMessage): string {
+  return describe('rule', rule, R.RTMSG_SIZE, new Set());
+}
+
+function tellUnlessThere(type: number, body: Uint8Array): void {
+  try {
+    tell(NETLINK_ROUTE, type, NLM_F_CREATE | NLM_F_EXCL, body);
+  } catch (error) {
+    if (!(error instanceof SyscallError) || error.errno !== ERRNO.EEXIST) throw error;
+  }
+}
