@@ -270,7 +270,7 @@ export interface FileKind {
   /** Which member of file_entry it fills in. */
   readonly member: Exclude<keyof file_entry, `$${string}` | 'type' | 'id'>;
   /** Of kinds that share a member (sockets of IP), is it this one that restores the entry? Without it, it is. */
-  restores?(entry: file_entry): boolean;
+  restores?(entry: file_entry, reader: ImageReader): boolean;
   recognise(descriptor: Descriptor): boolean;
   check?(descriptor: Descriptor, refuse: Refuse, options: DumpOptions): void;
   /** Frozen, once per dump, before any is dumped: all descriptors of this kind (those of one description, too). */

@@ -4,8 +4,9 @@ import { scratch } from '../../kernel/memory.js';
 import { listDescriptors } from '../../kernel/procfs/descriptors.js';
 import { readStat } from '../../kernel/procfs/stat.js';
 import { syscall } from '../../kernel/syscall.js';
-import type { Descriptor, DescriptorInfo, Process } from '../contract.js';
+import type { Descriptor, DescriptorInfo } from '../contract.js';
 import { openPath } from '../description/calls.js';
+import { treeOf } from '../description/tree.js';
 
 /** What can be read of a POSIX message queue without taking anything out (ipc/mqueue.c). */
 
@@ -75,7 +76,7 @@ export function nameOfQueue({ info }: Descriptor): string {
 
 /** A process outside of the tree that has the queue open, as this process sees it; undefined where there is none. */
 export function outsiderOf({ process: member, info }: Descriptor): number | undefined {
-  const tree = treeOf(member);
+  const tree = new Set(treeOf(member).map(({ pid }) => pid));
   for (const name of readdirSync('/proc')) {
     const pid = Number(name);
     if (!Number.isInteger(pid) || tree.has(pid) || pid === process.pid) continue;
@@ -94,18 +95,6 @@ function hasOpen(pid: number, { stat }: DescriptorInfo): boolean {
     // It is ending, or not to be looked at.
     return false;
   }
-}
-
-function treeOf(member: Process): Set<number> {
-  let root = member;
-  while (root.parent !== undefined) root = root.parent;
-  const pids = new Set<number>();
-  const visit = ({ pid, children }: Process): void => {
-    pids.add(pid);
-    for (const child of children) visit(child);
-  };
-  visit(root);
-  return pids;
 }
 
 /** "python3" */

@@ -53,6 +53,8 @@ export const mqueue: FileKind = {
 
   recognise: isMqueue,
 
+  restores: ({ id }, reader) => readMqueues(reader)?.files.some((file) => file.id === id) === true,
+
   check(descriptor, refuse) {
     checkQueue(descriptor, statusOf(`/proc/${descriptor.process.pid}/fd/${descriptor.fd}`), refuse);
   },
