@@ -303,9 +303,17 @@ export interface FileKind {
   watch?(entry: file_entry, holder: Holder): void;
   /**
    * On the tape of every process that has the description as descriptor `fd`, after its table is complete: what has to
-   * be done by such a process itself (the kernel remembers whose signals an epoll waits for). `table` is its own.
+   * be done by such a process itself (the kernel remembers whose signals an epoll waits for). `table` is its own, `pid`
+   * its id in the image.
    */
-  attach?(entry: file_entry, fd: number, tape: Tape, table: readonly fdinfo_entry[], holder: Holder): void;
+  attach?(
+    entry: file_entry,
+    fd: number,
+    tape: Tape,
+    table: readonly fdinfo_entry[],
+    holder: Holder,
+    pid: number,
+  ): void;
   /** What of the kind belongs to sessions. */
   readonly session?: SessionHooks;
 }

@@ -20,6 +20,13 @@ export interface SavedRing extends Shape {
   readonly files: readonly number[];
   readonly fileRange: { readonly start: number; readonly end: number };
   readonly eventfd?: { readonly file: number; readonly isAsync: boolean };
+  /** The process whose first thread alone may submit, by its id in the image. */
+  readonly submitter?: number;
+  /** Registered buffers, and the process whose memory they are; those without any length are gaps. */
+  readonly buffers: readonly { readonly address: bigint; readonly length: number }[];
+  readonly buffersOf?: number;
+  /** Numbers that first threads of processes know it by. */
+  readonly numbers: readonly { readonly pid: number; readonly number: number }[];
   /** Memory, as long as `lengthsOf` says. */
   readonly rings: Uint8Array;
   readonly sqes: Uint8Array;
@@ -27,7 +34,12 @@ export interface SavedRing extends Shape {
 
 export function encodeRings(rings: readonly SavedRing[]): Uint8Array {
   const pack = (bytes: Uint8Array) => deflateSync(bytes, { level: 1 }).toString('base64');
-  const packed = rings.map((ring) => ({ ...ring, rings: pack(ring.rings), sqes: pack(ring.sqes) }));
+  const packed = rings.map((ring) => ({
+    ...ring,
+    buffers: ring.buffers.map(({ address, length }) => [address.toString(16), length]),
+    rings: pack(ring.rings),
+    sqes: pack(ring.sqes),
+  }));
   return Buffer.from(`${JSON.stringify(packed, undefined, 1)}\n`);
 }
 
@@ -41,7 +53,19 @@ export function decodeRings(content: unknown): Map<number, SavedRing> {
 }
 
 const U32_MAX = 0xffff_ffff;
-const FILES_MAX = 1 << 20;
+const LIST_MAX = 1 << 20;
+
+function list(value: unknown, name: string): unknown[] {
+  if (!Array.isArray(value) || value.length > LIST_MAX) throw new Error(`has a ring without ${name}`);
+  return value;
+}
+
+function decodeBuffer(item: unknown): { address: bigint; length: number } {
+  const [address, length] = Array.isArray(item) ? item : [];
+  if (typeof address !== 'string' || !/^[0-9a-f]{1,16}$/.test(address) || typeof length !== 'number')
+    throw new Error('has a ring with a buffer that is none');
+  return { address: BigInt(`0x${address}`), length };
+}
 
 function decodeRing(item: unknown): SavedRing {
   if (!isRecord(item)) throw new Error('has something that is no ring');
@@ -50,10 +74,8 @@ function decodeRing(item: unknown): SavedRing {
       throw new Error(`has a ring whose ${name} is ${JSON.stringify(value)}`);
     return value;
   };
-  const numbers = (value: unknown, name: string, most: number): number[] => {
-    if (!Array.isArray(value) || value.length > most) throw new Error(`has a ring without ${name}`);
-    return value.map((each) => number(each, name));
-  };
+  const numbers = (value: unknown, name: string): number[] =>
+    list(value, name).map((each) => number(each, name));
   const entries = (value: unknown, name: string, most: number): number => {
     const count = number(value, name, most);
     if (count === 0 || (count & (count - 1)) !== 0) throw new Error(`has a ring of ${count} entries`);
@@ -64,7 +86,7 @@ function decodeRing(item: unknown): SavedRing {
     sqEntries: entries(item.sqEntries, 'size', U.IORING_MAX_ENTRIES),
     cqEntries: entries(item.cqEntries, 'number of completions', U.IORING_MAX_CQ_ENTRIES),
   };
-  const offsets = numbers(item.offsets, 'offsets', OFFSETS_LENGTH);
+  const offsets = numbers(item.offsets, 'offsets');
   if (offsets.length !== OFFSETS_LENGTH || offsets.some((offset) => offset > OFFSET_MAX))
     throw new Error('has a ring without offsets');
   const lengths = lengthsOf(shape, offsets);
@@ -78,11 +100,18 @@ function decodeRing(item: unknown): SavedRing {
     sqHead: number(item.sqHead, 'head'),
     cqTail: number(item.cqTail, 'tail'),
     clock: number(item.clock, 'clock'),
-    files: numbers(item.files, 'files', FILES_MAX),
+    files: numbers(item.files, 'files'),
     fileRange: { start: number(range.start, 'range of files'), end: number(range.end, 'range of files') },
     ...(eventfd === undefined
       ? {}
       : { eventfd: { file: number(eventfd.file, 'eventfd'), isAsync: eventfd.isAsync === true } }),
+    ...(item.submitter === undefined ? {} : { submitter: number(item.submitter, 'submitter') }),
+    ...(item.buffersOf === undefined ? {} : { buffersOf: number(item.buffersOf, 'owner of buffers') }),
+    buffers: list(item.buffers, 'buffers').map(decodeBuffer),
+    numbers: list(item.numbers, 'numbers').map((each) => {
+      const { pid, number: own } = isRecord(each) ? each : {};
+      return { pid: number(pid, 'process'), number: number(own, 'number') };
+    }),
     rings: unpack(item.rings, lengths.rings),
     sqes: unpack(item.sqes, lengths.sqes),
   };

@@ -22,9 +22,13 @@ import {
 const RW = PROT_READ | PROT_WRITE;
 const SHARED = MAP_SHARED | MAP_POPULATE;
 
-/** Entries that make a ring; its words must lie where the program was told. */
+/**
+ * Entries that make a ring; its words must lie where the program was told. One that a single task may submit to becomes
+ * that of the task that enables it.
+ */
 export function makeRing(tape: Tape, ring: SavedRing): Result {
-  const parameters = tape.space(parametersOf(ring));
+  const flags = isSingle(ring) ? ring.flags | U.IORING_SETUP_R_DISABLED : ring.flags;
+  const parameters = tape.space(parametersOf({ ...ring, flags }));
   const fd = tape.call('io_uring_setup', [ring.sqEntries, parameters]);
   placesOfOffsets().forEach((place, index) => {
     insistEqual(tape, { kind: 'inside', space: parameters, at: place }, ring.offsets[index] ?? 0);
@@ -32,9 +36,13 @@ export function makeRing(tape: Tape, ring: SavedRing): Result {
   return fd;
 }
 
+export function isSingle({ submitter }: SavedRing): boolean {
+  return submitter !== undefined;
+}
+
 /** A ring that can be submitted to; `page` is where its words lie. */
 interface Mapped {
-  readonly fd: Result;
+  readonly fd: Result | number;
   readonly shape: Shape;
   readonly page: Result;
   readonly length: number;
@@ -42,7 +50,7 @@ interface Mapped {
 }
 
 /** Less than all of a ring cannot be mapped; more can, and is not there. */
-function map(tape: Tape, fd: Result, shape: Shape, offsets: Offsets): Mapped {
+function map(tape: Tape, fd: Result | number, shape: Shape, offsets: Offsets): Mapped {
   const length = lengthsOf(shape, offsets).rings + shape.sqEntries * 4 + CACHE_LINE;
   const page = tape.call('mmap', [0, length, RW, SHARED, fd, U.IORING_OFF_SQ_RING]);
   return { fd, shape, page, length, tail: addressIn(tape, page, offsetIn(offsets, 'sqTail')) };
@@ -51,7 +59,7 @@ function map(tape: Tape, fd: Result, shape: Shape, offsets: Offsets): Mapped {
 const CACHE_LINE = 64;
 
 /** Bring the counters of a fresh ring to where they were. Nothing may be registered with it yet. */
-export function advance(tape: Tape, fd: Result, ring: SavedRing): void {
+export function advance(tape: Tape, fd: Result | number, ring: SavedRing): void {
   const { offsets, sqHead, cqTail, cqEntries } = ring;
   if (sqHead === 0 && cqTail === 0) return;
   const target = map(tape, fd, ring, offsets);
@@ -64,7 +72,10 @@ export function advance(tape: Tape, fd: Result, ring: SavedRing): void {
     const head = addressIn(tape, target.page, offsetIn(offsets, 'cqHead'));
     const source = messenger(tape, Math.min(cqEntries, BATCH_MAX), offsets);
     writeSubmissions(tape, source, silent(U.IORING_OP_MSG_RING), fd);
+    const isDeferred = (ring.flags & U.IORING_SETUP_DEFER_TASKRUN) !== 0;
     submit(tape, source, cqTail, (count) => {
+      // They arrive when the task asks for them.
+      if (isDeferred) tape.call('io_uring_enter', [fd, 0, count, U.IORING_ENTER_GETEVENTS, 0, 0], 0);
       addTo(tape, head, count);
     });
     tape.call('munmap', [source.page, source.length]);
@@ -92,12 +103,19 @@ function silent(opcode: number): Uint8Array {
 }
 
 /** Every submission is to be this one: an array of zeros names the first; where there is no array, all are written. */
-function writeSubmissions(tape: Tape, { fd, shape }: Mapped, sqe: Uint8Array, target?: Result): void {
+function writeSubmissions(
+  tape: Tape,
+  { fd, shape }: Mapped,
+  sqe: Uint8Array,
+  target?: Result | number,
+): void {
   const stride = strideOf(shape.flags);
   const count = (shape.flags & U.IORING_SETUP_NO_SQARRAY) === 0 ? 1 : shape.sqEntries;
   const length = count * stride;
-  const pattern = tape.space(sqe.slice(0, stride));
-  if (target !== undefined) tape.copy(target, pattern, U.SQE.fd);
+  const bytes = sqe.slice(0, stride);
+  if (typeof target === 'number') new DataView(bytes.buffer).setInt32(U.SQE.fd, target, true);
+  const pattern = tape.space(bytes);
+  if (typeof target === 'object') tape.copy(target, pattern, U.SQE.fd);
   const file = tape.call('memfd_create', [tape.string(''), 0]);
   repeat(tape, count, () => tape.call('write', [file, pattern, stride], stride));
   const all = shape.sqEntries * stride;
@@ -140,9 +158,47 @@ export function writeContents(tape: Tape, fd: Result | number, file: Result | nu
   }
 }
 
-/** What is registered with it but files of the tree. */
-export function registerClock(tape: Tape, fd: Result, clock: number): void {
-  const bytes = new Uint8Array(16);
-  new DataView(bytes.buffer).setUint32(0, clock, true);
-  tape.call('io_uring_register', [fd, U.IORING_REGISTER_CLOCK, tape.space(bytes), 0]);
+export function registerClock(tape: Tape, fd: Result | number, clock: number): void {
+  tape.call('io_uring_register', [fd, U.IORING_REGISTER_CLOCK, tape.space(words([clock, 0, 0, 0])), 0]);
+}
+
+export function registerFiles(tape: Tape, fd: Result | number, files: readonly number[], range: Range): void {
+  if (files.length === 0) return;
+  const numbers = tape.space(words(files));
+  tape.call('io_uring_register', [fd, U.IORING_REGISTER_FILES, numbers, files.length]);
+  if (range.start === 0 && range.end === files.length) return;
+  const part = tape.space(words([range.start, range.end - range.start, 0, 0]));
+  tape.call('io_uring_register', [fd, U.IORING_REGISTER_FILE_ALLOC_RANGE, part, 0]);
+}
+
+type Range = SavedRing['fileRange'];
+
+export function registerEventfd(tape: Tape, fd: Result | number, eventfd: number, isAsync: boolean): void {
+  const how = isAsync ? U.IORING_REGISTER_EVENTFD_ASYNC : U.IORING_REGISTER_EVENTFD;
+  tape.call('io_uring_register', [fd, how, tape.space(words([eventfd])), 1]);
+}
+
+/** By a task of the process whose memory they are. */
+export function registerBuffers(tape: Tape, fd: number, buffers: SavedRing['buffers']): void {
+  const vectors = new Uint8Array(buffers.length * 16);
+  const view = new DataView(vectors.buffer);
+  buffers.forEach(({ address, length }, index) => {
+    view.setBigUint64(index * 16, address, true);
+    view.setBigUint64(index * 16 + 8, BigInt(length), true);
+  });
+  const space = tape.space(vectors);
+  tape.call('io_uring_register', [fd, U.IORING_REGISTER_BUFFERS, space, buffers.length]);
+}
+
+/** By the thread that is to know it by `number`: struct io_uring_rsrc_update. */
+export function registerNumber(tape: Tape, fd: number, number: number): void {
+  tape.call(
+    'io_uring_register',
+    [fd, U.IORING_REGISTER_RING_FDS, tape.space(words([number, 0, fd, 0])), 1],
+    1,
+  );
+}
+
+function words(numbers: readonly number[]): Uint8Array {
+  return new Uint8Array(Int32Array.from(numbers).buffer);
 }

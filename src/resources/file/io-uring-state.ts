@@ -1,4 +1,5 @@
 import * as U from '../../abi/io-uring.js';
+import { PAGE_SIZE } from '../../abi/mman.js';
 import { KernelMemory } from '../../kernel/bpf/kernel-memory.js';
 
 /**
@@ -21,14 +22,35 @@ export interface Ring {
   /** Of registered files, where those are put that an operation opens. */
   readonly fileRange: { readonly start: number; readonly end: number };
   readonly eventfd: { readonly context: bigint; readonly isAsync: boolean } | undefined;
-  /** Addresses in the kernel of the one task that may submit, and of the address space that made it. */
+  readonly buffers: readonly RegisteredBuffer[];
+  /** Addresses in the kernel of its file, and of the one task that may submit (0: any may). */
+  readonly file: bigint;
   readonly submitter: bigint;
+  /** To look at it by: valid as long as the descriptor is that it was read through. */
+  readonly memory: RingMemory;
   /** Operations on their way. */
   readonly inFlight: number;
   /** Completions that found no room, or are being posted. */
   readonly isPosting: boolean;
   /** Why it cannot be rebuilt. */
   readonly problems: readonly string[];
+}
+
+/** A registered buffer; one without any length is a gap. */
+export interface RegisteredBuffer {
+  /** In the process that registered it. */
+  readonly address: bigint;
+  readonly length: number;
+  /** struct bio_vec: addresses of descriptions of pages, with bytes from there. */
+  readonly pieces: readonly { readonly page: bigint; readonly offset: number; readonly length: number }[];
+}
+
+export interface RingMemory {
+  readonly fd: number;
+  /** Bytes that its rings take when they are mapped. */
+  readonly length: number;
+  /** Address of the description of the first page. */
+  readonly firstPage: bigint;
 }
 
 let memory: KernelMemory | undefined;
@@ -50,13 +72,14 @@ const REBUILT =
   U.IORING_SETUP_TASKRUN_FLAG |
   U.IORING_SETUP_SQE128 |
   U.IORING_SETUP_CQE32 |
+  U.IORING_SETUP_SINGLE_ISSUER |
+  U.IORING_SETUP_DEFER_TASKRUN |
   U.IORING_SETUP_NO_SQARRAY |
   U.IORING_SETUP_CQE_MIXED;
 
 const FLAG_PROBLEMS: readonly (readonly [number, string])[] = [
   [U.IORING_SETUP_SQPOLL, 'a thread of the kernel polls it (IORING_SETUP_SQPOLL)'],
   [U.IORING_SETUP_IOPOLL, 'it polls devices (IORING_SETUP_IOPOLL)'],
-  [U.IORING_SETUP_SINGLE_ISSUER, 'one task alone may submit to it (IORING_SETUP_SINGLE_ISSUER)'],
   [U.IORING_SETUP_NO_MMAP, 'it lies in memory that the program gave (IORING_SETUP_NO_MMAP)'],
 ];
 
@@ -108,6 +131,7 @@ export function readRing(fd: number): Ring {
   const context = new Context(address, memory);
   const free = memory.listLength(address + BigInt(context.at('submit_state.free_list')));
   const files = readFiles(context);
+  const buffers = readBuffers(context);
   return {
     flags: context.word('flags'),
     sqEntries: context.word('sq_entries'),
@@ -118,12 +142,19 @@ export function readRing(fd: number): Ring {
     files: files.files,
     fileRange: { start: context.word('file_alloc_start'), end: context.word('file_alloc_end') },
     eventfd: readEventfd(context),
+    buffers: buffers.buffers,
+    file,
     submitter: context.pointer('submitter_task'),
+    memory: {
+      fd,
+      length: context.word('ring_region.nr_pages') * PAGE_SIZE,
+      firstPage: memory.pointer(context.pointer('ring_region.pages')),
+    },
     inFlight: context.word('nr_req_allocated') - free,
     isPosting:
       !context.isEmpty('cq_overflow_list') ||
       ['work_llist', 'retry_llist', 'fallback_llist'].some((list) => context.pointer(list) !== 0n),
-    problems: [...problemsOf(context), ...files.problems],
+    problems: [...problemsOf(context), ...files.problems, ...buffers.problems],
   };
 }
 
@@ -141,7 +172,6 @@ function problemsOf(context: Context): string[] {
   has(context.pointer('io_bl_xa.xa_head') !== 0n, 'buffers are provided for it to choose from');
   has(context.pointer('personalities.xa_head') !== 0n, 'credentials are registered with it');
   has(context.pointer('zcrx_ctxs.xa_head') !== 0n, 'a network interface receives into it');
-  has(context.word('buf_table.nr') !== 0, 'buffers are registered with it');
   has(
     context.pointer('cq_wait_arg') !== 0n || context.pointer('param_region.pages') !== 0n,
     'memory for its parameters is registered with it',
@@ -169,6 +199,37 @@ function readFiles(context: Context): { files: bigint[]; problems: string[] } {
   return { files, problems };
 }
 
+function readBuffers(context: Context): { buffers: RegisteredBuffer[]; problems: string[] } {
+  const { memory } = context;
+  const count = context.word('buf_table.nr');
+  const problems: string[] = [];
+  if (count === 0) return { buffers: [], problems };
+  const nodes = memory.read(context.pointer('buf_table.nodes'), count * 8);
+  const buffers = Array.from({ length: count }, (_, index) => {
+    const node = nodes.readBigUInt64LE(index * 8);
+    if (node === 0n) return { address: 0n, length: 0, pieces: [] };
+    if (memory.pointer(memory.member(node, 'io_rsrc_node', 'tag')) !== 0n)
+      problems.push(`registered buffer ${index} has a tag`);
+    const buffer = memory.pointer(memory.member(node, 'io_rsrc_node', 'buf'));
+    const at = (path: string) => memory.types.offset(BUFFER, path);
+    const bytes = memory.read(buffer, memory.types.size(BUFFER));
+    if (bytes[at('is_kbuf')] !== 0) problems.push(`registered buffer ${index} is memory of a driver`);
+    const vectors = memory.read(buffer + BigInt(at('bvec')), bytes.readUInt32LE(at('nr_bvecs')) * 16);
+    return {
+      address: bytes.readBigUInt64LE(at('ubuf')),
+      length: bytes.readUInt32LE(at('len')),
+      pieces: Array.from({ length: vectors.length / 16 }, (_, piece) => ({
+        page: vectors.readBigUInt64LE(piece * 16),
+        length: vectors.readUInt32LE(piece * 16 + 8),
+        offset: vectors.readUInt32LE(piece * 16 + 12),
+      })),
+    };
+  });
+  return { buffers, problems };
+}
+
+const BUFFER = 'io_mapped_ubuf';
+
 function readEventfd(context: Context): Ring['eventfd'] {
   const { memory } = context;
   const registered = context.pointer('io_ev_fd');
@@ -180,15 +241,13 @@ function readEventfd(context: Context): Ring['eventfd'] {
   };
 }
 
-/** How many rings a thread has numbers for (IORING_REGISTER_RING_FDS); `tid` is as this process sees it. */
-export function registeredRings(tid: number): number {
+/** Addresses of the rings that a thread knows by numbers (IORING_REGISTER_RING_FDS); `tid` is as this process sees it. */
+export function registeredRings(tid: number): bigint[] {
   const memory = kernelMemory();
   const context = memory.pointer(memory.member(memory.task(tid), 'task_struct', 'io_uring'));
-  if (context === 0n) return 0;
+  if (context === 0n) return [];
   const bytes = memory.read(memory.member(context, 'io_uring_task', 'registered_rings'), RINGS_MAX * 8);
-  return Array.from({ length: RINGS_MAX }, (_, index) => bytes.readBigUInt64LE(index * 8)).filter(
-    (ring) => ring !== 0n,
-  ).length;
+  return Array.from({ length: RINGS_MAX }, (_, index) => bytes.readBigUInt64LE(index * 8));
 }
 
 /** IO_RINGFD_REG_MAX */

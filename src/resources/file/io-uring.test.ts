@@ -161,4 +161,51 @@ reads(ring, 1); reads(other, 1)`,
       anyContents: true,
     });
   });
+
+  test('rings that one task alone may submit to, registered buffers, and numbers of rings', async () => {
+    await roundTrip({
+      build: `${URING}
+def array(*numbers): return (ctypes.c_int32 * len(numbers))(*numbers)
+def vectors(*pairs): return (ctypes.c_uint64 * (2 * len(pairs)))(*[n for pair in pairs for n in pair])
+sets = (SINGLE, SINGLE|DEFER, SINGLE|DEFER|TASKFLAG, SINGLE|DEFER|CQE32|SQE128, SINGLE|DEFER|NO_SQARRAY, SINGLE|R_DISABLED)
+rings = [Ring(8, f, 64) for f in sets]
+off = rings.pop()
+for r in rings: r.many(101); r.many(13, SKIP); reads(r, 3)
+for r in rings: r.put(READ, fd, at, 4, 2, 9); r.enter(1, 1); r.put(READ, fd, at, 4, 3, 10)
+event = os.eventfd(0); call(427, rings[1].fd, 4, array(event), 1); call(427, rings[1].fd, 2, array(-1, fd), 2)
+plain = Ring(8)
+room = new(5); put(room, bytes(range(256))); huge = new(600)
+for r in (rings[0], rings[1], plain): call(427, r.fd, 0, vectors((room + 100, 3 * PAGE), (0, 0), (huge, 600 * PAGE)), 3)
+def fixed(ring, index, to, offset=0, tag=5):
+  ring.put(4, fd, to, 4, offset, tag); put(ring.sqes + (u32(ring.stail).value - 1) % ring.n * ring.step + 40, struct.pack('<H', index))
+  ring.enter(1, 1); return ring.take()
+assert fixed(plain, 0, room + 200) == [(5, 4)] and get(room + 200, 4) == b'0123'
+def known(ring, index): call(427, ring.fd, 20, (ctypes.c_uint32 * 4)(index, 0, ring.fd, 0), 1)
+known(plain, 3); known(rings[2], 0)
+def numbered(ring, index):
+  ring.put(READ, fd, at, 4, 0, 8); assert call(426, index, 1, 1, 17, 0, 0) == 1; assert ring.take() == [(8, 4)]
+child = os.fork()
+if child == 0: signal.pause()
+before = [r.words() for r in rings + [off, plain]]`,
+      check: `
+assert [r.words() for r in rings + [off, plain]] == before, (before, [r.words() for r in rings + [off, plain]])
+for r in rings:
+  assert r.take() == [(9, 4)]; assert r.enter(1, 1) == 1; assert r.take() == [(10, 4)]; works(r)
+assert os.eventfd_read(event) == 1 + 2 * 8 + 3
+rings[1].put(READ, 1, at, 4, 0, 5, FIXED); rings[1].enter(1, 1); assert rings[1].take() == [(5, 4)]
+for r in (plain, rings[0], rings[1]):
+  put(room + 3000, b'----'); assert fixed(r, 0, room + 3000, 2) == [(5, 4)] and get(room + 3000, 4) == b'2345'
+  assert fixed(r, 2, huge + 500 * PAGE, 1) == [(5, 4)] and get(huge + 500 * PAGE, 4) == b'1234'
+  assert fixed(r, 1, room) == [(5, -14)] and fixed(r, 0, room + 5 * PAGE) == [(5, -14)]
+numbered(plain, 3); numbered(rings[2], 0)
+call(427, off.fd, 12, 0, 0); works(off)
+if os.fork() == 0:
+  try: rings[1].put(); rings[1].enter(1)
+  except OSError as e: os._exit(e.errno)
+assert os.wait()[1] == 17 << 8
+os.kill(child, 9); os.wait()`,
+      rounds: 2,
+      anyContents: true,
+    });
+  });
 }

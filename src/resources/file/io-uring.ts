@@ -17,6 +17,7 @@ import {
   type Holder,
   nameOf,
   type Process,
+  type Refusal,
   type Refuse,
 } from '../contract.js';
 import { takeIfOpen } from '../description/calls.js';
@@ -28,8 +29,19 @@ import { treeOf } from '../description/tree.js';
 import { FD_TYPE } from '../description/types.js';
 import { encodeRings, readRings, type SavedRing, URING_FILE } from './io-uring-codec.js';
 import { offsetsOf, readContents } from './io-uring-layout.js';
-import { advance, makeRing, registerClock, writeContents } from './io-uring-rebuild.js';
-import { COUNTER_MAX, kernelMemory, type Ring, readRing, registeredRings } from './io-uring-state.js';
+import { OpenFiles, ownersOf, ringNumbers } from './io-uring-owners.js';
+import {
+  advance,
+  isSingle,
+  makeRing,
+  registerBuffers,
+  registerClock,
+  registerEventfd,
+  registerFiles,
+  registerNumber,
+  writeContents,
+} from './io-uring-rebuild.js';
+import { COUNTER_MAX, type Ring, readRing } from './io-uring-state.js';
 
 /**
  * io_uring(7): two rings in shared memory, which the kernel and the program go round, and what is registered with them.
@@ -40,8 +52,7 @@ import { COUNTER_MAX, kernelMemory, type Ring, readRing, registeredRings } from 
  */
 interface Pending {
   readonly descriptor: Descriptor;
-  readonly ring: Ring;
-  readonly saved: Omit<SavedRing, 'files' | 'eventfd'>;
+  readonly saved: Omit<SavedRing, 'files' | 'eventfd' | 'buffers' | 'numbers'>;
 }
 
 const pending = perDump<Pending[]>(() => []);
@@ -67,7 +78,7 @@ export const ioUring: FileKind = {
   },
 
   checkAll(descriptors, refuse) {
-    checkRegistered(descriptors, refuse);
+    checkOwners(descriptors, refuse);
   },
 
   dump(descriptor, id, taken, context) {
@@ -80,16 +91,17 @@ export const ioUring: FileKind = {
     const fileFlags = descriptor.info.info.flags & ~O_CLOEXEC;
     const words = { id, fileFlags, flags, sqEntries, cqEntries, offsets, sqHead, cqTail, clock, fileRange };
     const saved = { ...words, ...readContents(taken, ring, offsets) };
-    pending(context).push({ descriptor, ring, saved });
+    pending(context).push({ descriptor, saved });
     const ext = { id, fown: dumpOwner(descriptor, taken, context) };
     return createMessage('files', { type: FD_TYPE.ext, id, ext });
   },
 
   conclude(context) {
     const all = pending(context);
-    const found = all.some(({ ring }) => hasRegistered(ring)) ? context.files.found : [];
-    const files = addressesOf(found);
-    for (const each of all) complete(context).push(completed(each, files, context));
+    if (all.length === 0) return;
+    const open = new OpenFiles(context.files.found);
+    const numbers = open.processes.flatMap((process) => numbersOf(process, open, context));
+    for (const each of all) complete(context).push(completed(each, open, numbers, context));
   },
 
   write(context) {
@@ -101,10 +113,18 @@ export const ioUring: FileKind = {
     const ring = ringOf(entry, holder);
     const { tape } = holder;
     const fd = makeRing(tape, ring);
-    advance(tape, fd, ring);
     const contents = holder.bring(contentsFile(ring));
-    writeContents(tape, fd, contents, ring);
-    tape.call('close', [contents]);
+    if (isSingle(ring)) {
+      // Its memory comes last, when the one task that may has advanced it.
+      const key = `io_uring:${entry.id}`;
+      holder.hold(key, contents);
+      holder.last.about(`file ${entry.id} (io_uring)`);
+      writeContents(holder.last, holder.slot(`file:${entry.id}`), holder.slot(key), ring);
+    } else {
+      advance(tape, fd, ring);
+      writeContents(tape, fd, contents, ring);
+      tape.call('close', [contents]);
+    }
     if (ring.clock !== CLOCK_MONOTONIC) registerClock(tape, fd, ring.clock);
     setStatusFlags(tape, fd, ring.fileFlags);
     restoreOwner(`file:${entry.id}`, entry.ext?.fown, holder);
@@ -112,25 +132,31 @@ export const ioUring: FileKind = {
   },
 
   connect(entry, holder) {
-    if (!readRings(holder.reader).has(entry.id)) return;
-    const { files, fileRange, eventfd } = ringOf(entry, holder);
+    const ring = readRings(holder.reader).get(entry.id);
+    if (ring === undefined) return;
     const { tape } = holder;
+    const { files, fileRange, eventfd } = ring;
     const fd = holder.slot(`file:${entry.id}`);
-    if (files.length > 0) {
-      const slots = new Int32Array(files.map((file) => (file === 0 ? -1 : holder.slot(`file:${file}`))));
-      const space = tape.space(new Uint8Array(slots.buffer));
-      tape.call('io_uring_register', [fd, U.IORING_REGISTER_FILES, space, files.length]);
-      const range = new Uint8Array(16);
-      const view = new DataView(range.buffer);
-      view.setUint32(0, fileRange.start, true);
-      view.setUint32(4, fileRange.end - fileRange.start, true);
-      if (fileRange.start !== 0 || fileRange.end !== files.length)
-        tape.call('io_uring_register', [fd, U.IORING_REGISTER_FILE_ALLOC_RANGE, tape.space(range), 0]);
+    const slots = files.map((file) => (file === 0 ? -1 : holder.slot(`file:${file}`)));
+    registerFiles(tape, fd, slots, fileRange);
+    if (eventfd !== undefined && !isSingle(ring))
+      registerEventfd(tape, fd, holder.slot(`file:${eventfd.file}`), eventfd.isAsync);
+  },
+
+  attach(entry, fd, tape, table, holder, pid) {
+    const ring = readRings(holder.reader).get(entry.id);
+    if (ring === undefined) return;
+    if (ring.submitter === pid) {
+      tape.call('io_uring_register', [fd, U.IORING_REGISTER_ENABLE_RINGS, 0, 0]);
+      advance(tape, fd, ring);
+      const { eventfd } = ring;
+      const own = table.find(({ id }) => id === eventfd?.file);
+      if (eventfd !== undefined && own === undefined)
+        throw new ImageError(URING_FILE, `process ${pid} has no eventfd ${eventfd.file} for ring ${ring.id}`);
+      if (eventfd !== undefined && own !== undefined) registerEventfd(tape, fd, own.fd, eventfd.isAsync);
     }
-    if (eventfd === undefined) return;
-    const space = tape.space(new Uint8Array(new Int32Array([holder.slot(`file:${eventfd.file}`)]).buffer));
-    const how = eventfd.isAsync ? U.IORING_REGISTER_EVENTFD_ASYNC : U.IORING_REGISTER_EVENTFD;
-    tape.call('io_uring_register', [fd, how, space, 1]);
+    if (ring.buffersOf === pid) registerBuffers(tape, fd, ring.buffers);
+    for (const each of ring.numbers) if (each.pid === pid) registerNumber(tape, fd, each.number);
   },
 };
 
@@ -163,54 +189,22 @@ function retryBusy(descriptor: Descriptor, ring: Ring, context: DumpContext): ne
   );
 }
 
-function hasRegistered({ files, eventfd }: Ring): boolean {
-  return eventfd !== undefined || files.some((file) => file !== 0n);
-}
+/* ---------- what is registered, as files and processes of the tree ---------- */
 
-/* ---------- what is registered, as files of the tree ---------- */
-
-interface Found {
-  readonly id: number;
-}
-
-/** Files of the tree by their addresses in the kernel, and the counters of eventfds, which rings have instead. */
-function addressesOf<T extends { readonly descriptor: Descriptor }>(all: readonly T[]): Map<bigint, T> {
-  const memory = kernelMemory();
-  const tables = new Map<number, BigUint64Array>();
-  const byAddress = new Map<bigint, T>();
-  for (const each of all) {
-    const { process, fd, info } = each.descriptor;
-    const table = tables.get(process.pid) ?? memory.files(memory.task(process.pid));
-    tables.set(process.pid, table);
-    const file = table[fd] ?? 0n;
-    if (file === 0n) continue;
-    byAddress.set(file, each);
-    if (info.link === 'anon_inode:[eventfd]')
-      byAddress.set(memory.pointer(memory.member(file, 'file', 'private_data')), each);
-  }
-  return byAddress;
-}
-
-/** Before the freeze: what is registered with rings has to be open in the tree, and rings with no task. */
-function checkRegistered(descriptors: readonly Descriptor[], refuse: Refuse): void {
+/** Before the freeze: what is registered with rings has to be open in the tree, and who may submit to be of it. */
+function checkOwners(descriptors: readonly Descriptor[], refuse: Refuse): void {
   const processes = descriptors[0] === undefined ? [] : treeOf(descriptors[0].process);
   try {
-    for (const process of processes) checkRingDescriptors(process, refuse);
-    const rings = descriptors.flatMap((descriptor) => {
+    const open = new OpenFiles(processes.flatMap(openOf));
+    for (const process of processes) {
+      const numbers = ringNumbers(process, open);
+      if (typeof numbers === 'string') refuse(refusalOfNumbers(process, numbers));
+    }
+    for (const descriptor of descriptors) {
       using taken = takeIfOpen(descriptor.process.pid, descriptor.fd, objectOf(descriptor));
-      const ring = taken === undefined ? undefined : readRing(taken.fd);
-      return ring === undefined || !hasRegistered(ring) ? [] : [{ descriptor, ring }];
-    });
-    if (rings.length === 0) return;
-    const open = processes.flatMap((process) =>
-      (unlessVanished(() => readDescriptors(process.pid)) ?? []).map((info) => ({
-        descriptor: { process, fd: info.fd, info },
-      })),
-    );
-    const byAddress = addressesOf(open);
-    for (const { descriptor, ring } of rings) {
-      const strange = strangerOf(ring, byAddress);
-      if (strange !== undefined) refuse(refusalOf(descriptor, strange, HELP_REGISTERED));
+      if (taken === undefined) continue;
+      const owners = ownersOf(readRing(taken.fd), open);
+      if ('problem' in owners) refuse(refusalOf(descriptor, owners.problem, HELP_REGISTERED));
     }
   } catch {
     // It ended meanwhile, or cannot be looked at, which the check of each ring has said.
@@ -219,40 +213,48 @@ function checkRegistered(descriptors: readonly Descriptor[], refuse: Refuse): vo
 
 const HELP_REGISTERED = 'let the program unregister it, or keep a descriptor of it open';
 
-function strangerOf({ files, eventfd }: Ring, byAddress: ReadonlyMap<bigint, unknown>): string | undefined {
-  const index = files.findIndex((file) => file !== 0n && !byAddress.has(file));
-  if (index >= 0) return `registered file ${index} is open in no process of the tree`;
-  if (eventfd !== undefined && !byAddress.has(eventfd.context))
-    return 'the eventfd that is registered with it is open in no process of the tree';
-  return undefined;
+function openOf(process: Process): { descriptor: Descriptor }[] {
+  const infos = unlessVanished(() => readDescriptors(process.pid)) ?? [];
+  return infos.map((info) => ({ descriptor: { process, fd: info.fd, info } }));
 }
 
-/** io_uring_enter(2) with IORING_ENTER_REGISTERED_RING finds rings by numbers that belong to a thread. */
-function checkRingDescriptors(process: Process, refuse: Refuse): void {
-  for (const thread of process.threads) {
-    const count = registeredRings(thread.tid);
-    if (count === 0) continue;
-    refuse({
-      task: nameOf(thread),
-      object: `${count} registered ring descriptor${count === 1 ? '' : 's'}`,
-      reason: 'which rings a thread knows by numbers of its own cannot be given back yet',
-      help: 'let the program not register them (io_uring_register_ring_fd(3))',
-    });
-  }
+function refusalOfNumbers(process: Process, reason: string): Refusal {
+  const help = 'let the program unregister them (io_uring_unregister_ring_fd(3))';
+  return { task: nameOf(process), object: 'registered ring descriptors', reason, help };
+}
+
+interface Found {
+  readonly descriptor: Descriptor;
+  readonly id: number;
+}
+
+function numbersOf(process: Process, open: OpenFiles<Found>, context: DumpContext) {
+  const numbers = ringNumbers(process, open);
+  if (typeof numbers !== 'string')
+    return numbers.map(({ file, number }) => ({ file, pid: process.insidePid, number }));
+  context.refuse(refusalOfNumbers(process, numbers));
+  throw new Error(numbers);
 }
 
 function completed(
-  { descriptor, ring, saved }: Pending,
-  files: ReadonlyMap<bigint, Found>,
+  { descriptor, saved }: Pending,
+  open: OpenFiles<Found>,
+  numbers: readonly { readonly file: bigint; readonly pid: number; readonly number: number }[],
   context: DumpContext,
 ): SavedRing {
-  const strange = strangerOf(ring, files);
-  if (strange !== undefined) refuseNow(context, descriptor, strange, HELP_REGISTERED);
-  const idOf = (address: bigint) => files.get(address)?.id ?? 0;
+  using taken = takeIfOpen(descriptor.process.pid, descriptor.fd, objectOf(descriptor));
+  if (taken === undefined) throw new Error(`${objectOf(descriptor)} is gone, of a process that stands still`);
+  const ring = readRing(taken.fd);
+  const owners = ownersOf(ring, open);
+  if ('problem' in owners) return refuseNow(context, descriptor, owners.problem, HELP_REGISTERED);
+  const idOf = (address: bigint) => open.at(address)?.id ?? 0;
   const { eventfd } = ring;
   return {
     ...saved,
+    ...owners,
     files: ring.files.map(idOf),
+    buffers: ring.buffers.map(({ address, length }) => ({ address, length })),
+    numbers: numbers.filter(({ file }) => file === ring.file).map(({ pid, number }) => ({ pid, number })),
     ...(eventfd === undefined ? {} : { eventfd: { file: idOf(eventfd.context), isAsync: eventfd.isAsync } }),
   };
 }
