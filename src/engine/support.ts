@@ -44,7 +44,7 @@ const TREE: readonly Row[] = [
 const REFUSED: readonly Row[] = [
   { name: 'namespaces', support: 'trees with namespaces of their own' },
   {
-    name: 'io_uring, userfaultfd, perf events, BPF programs, KVM, FUSE, tun, devices',
+    name: 'userfaultfd, perf events, BPF programs, KVM, FUSE, tun, devices',
     support: 'descriptors of these kinds, each with what would help',
   },
 ];

@@ -48,6 +48,9 @@ export class KernelTypes {
   readonly #strings: Buffer;
   /** Offset of each type's words, by its id. */
   readonly #types: Uint32Array;
+  /** What was asked for before; there are some hundred thousand types. */
+  readonly #places = new Map<string, Place>();
+  readonly #sizes = new Map<string, number>();
 
   constructor(bytes: Buffer) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -96,6 +99,13 @@ export class KernelTypes {
 
   /** The place of `path` (`submit_state.free_list`) in a structure; throws where the kernel has no such member. */
   #place(name: string, path: string): Place {
+    const key = `${name}.${path}`;
+    const place = this.#places.get(key) ?? this.#find(name, path);
+    this.#places.set(key, place);
+    return place;
+  }
+
+  #find(name: string, path: string): Place {
     let place: Place = { type: this.id('STRUCT', name), bit: 0, bits: 0 };
     for (const member of path.split('.')) {
       const inside = this.#member(place.type, member);
@@ -145,6 +155,9 @@ export class KernelTypes {
   }
 
   size(name: string): number {
-    return this.#view.getUint32((this.#types[this.id('STRUCT', name)] ?? 0) + 8, true);
+    const known =
+      this.#sizes.get(name) ?? this.#view.getUint32((this.#types[this.id('STRUCT', name)] ?? 0) + 8, true);
+    this.#sizes.set(name, known);
+    return known;
   }
 }

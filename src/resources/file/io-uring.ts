@@ -22,6 +22,7 @@ import {
 } from '../contract.js';
 import { takeIfOpen } from '../description/calls.js';
 import { objectOf, refusalOf, refuseNow } from '../description/described.js';
+import { outsiderOf } from '../description/outsider.js';
 import { dumpOwner, restoreOwner } from '../description/owner.js';
 import { perDump } from '../description/state.js';
 import { setStatusFlags } from '../description/status-flags.js';
@@ -64,7 +65,7 @@ const HELP =
 export const ioUring: FileKind = {
   name: 'io_uring',
   support:
-    'idle rings of all sizes with unread completions, unsubmitted entries, registered files and eventfd, and their mappings (from Linux 6.16, with BTF); operations on their way are waited for; refused: polled by the kernel (SQPOLL), IOPOLL, SINGLE_ISSUER, NO_MMAP, restrictions, registered or provided buffers, credentials, ring descriptors, more than 16 million operations',
+    'idle rings: counters, unread completions, unsubmitted entries, registered files, buffers, eventfds and ring numbers, mappings (from Linux 6.16, with BTF); operations on their way are waited for; refused: SQPOLL, IOPOLL, NO_MMAP, restrictions, provided buffers, credentials, more than 16 million operations',
   member: 'ext',
 
   recognise: ({ info }) => info.link === 'anon_inode:[io_uring]',
@@ -205,6 +206,9 @@ function checkOwners(descriptors: readonly Descriptor[], refuse: Refuse): void {
       if (taken === undefined) continue;
       const owners = ownersOf(readRing(taken.fd), open);
       if ('problem' in owners) refuse(refusalOf(descriptor, owners.problem, HELP_REGISTERED));
+      const outsider = outsiderOf(descriptor);
+      if (outsider !== undefined)
+        refuse(refusalOf(descriptor, `pid ${outsider}, which is not of the tree, has it open as well`, HELP));
     }
   } catch {
     // It ended meanwhile, or cannot be looked at, which the check of each ring has said.
