@@ -302,9 +302,8 @@ export interface FileKind {
    */
   watch?(entry: file_entry, holder: Holder): void;
   /**
-   * On the tape of every process that has the description as descriptor `fd`, after its table is complete: what has to
-   * be done by such a process itself (the kernel remembers whose signals an epoll waits for). `table` is its own, `pid`
-   * its id in the image.
+   * On the tape of every process that has the description as descriptor `fd`, when its `table` is complete: what such a
+   * process has to do itself (the kernel remembers whose signals an epoll waits for). `pid` is its id in the image.
    */
   attach?(
     entry: file_entry,

@@ -1,5 +1,17 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'node:test';
-import { inPidNamespace, roundTrip } from '../memory/testing/trial.js';
+import { dump } from '../../engine/dump.js';
+import { restore } from '../../engine/restore.js';
+import {
+  checkpointOptions,
+  gone,
+  inPidNamespace,
+  restoreRequest,
+  roundTrip,
+  started,
+} from '../memory/testing/trial.js';
 import { URING } from './testing/uring.js';
 
 if (inPidNamespace(import.meta.url)) {
@@ -148,5 +160,27 @@ os.kill(child, 9); os.wait()`,
       rounds: 2,
       anyContents: true,
     });
+  });
+
+  test('a tree that goes on, and is restored from that image later', async () => {
+    using subject = await started(
+      `${URING}
+ring = Ring(8); ring.many(100); ring.put(READ, fd, at, 4, 1, 3); ring.enter(1, 1); ring.put(READ, fd, at, 4, 2, 4)
+alone = Ring(8, SINGLE|DEFER); reads(alone, 2)`,
+      'assert ring.take() == [(3, 4)]; ring.enter(1, 1); assert ring.take() == [(4, 4)]; works(ring); works(alone)',
+    );
+    const directory = mkdtempSync(join(tmpdir(), 'stasis-uring-'));
+    try {
+      dump({ ...checkpointOptions(subject.pid, directory), afterwards: 'run' });
+      subject.signal(10);
+      await subject.expect(/checked/);
+      subject.signal(9);
+      await gone(subject.pid);
+      restore(restoreRequest(directory));
+      subject.signal(10);
+      await subject.expect(/checked\n(.*\n)*.*checked/);
+    } finally {
+      rmSync(directory, { recursive: true, force: true });
+    }
   });
 }
