@@ -220,6 +220,8 @@ export const GRND_INSECURE = 4;
 export const PF_EXITING = 4;
 export const PF_FORKNOEXEC = 0x40;
 export const PF_SUPERPRIV = 0x100;
+/** A worker of io_uring (Linux 5.12). */
+export const PF_IO_WORKER = 0x10;
 export const PF_DUMPCORE = 0x200;
 export const PF_SIGNALED = 0x400;
 export const PF_KTHREAD = 0x200000;

@@ -54,19 +54,14 @@ const PAUSE_US = 20_000;
 
 function dumpOnce(options: CheckpointOptions): CheckpointReport {
   const clock = new PhaseClock(options.hooks.phase);
-
   using entered = Network.of(options.pid);
   using survey = new DescriptorSurvey();
   const plan = prepare(options, survey, entered, clock);
   const stopsBefore = statistics.stops;
   const commitment = commitmentOf(options);
   using writer = new ImageWriter(commitment.target);
-
   using guardian = Guardian.start();
-
-  collectGarbage();
-  // What the kernel waits for before it answers is over then, when it is asked again while all stand still.
-  readLocks();
+  takeBreath();
 
   clock.start('freeze');
   writer.hold();
@@ -128,6 +123,13 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
     image_bytes: [...writer.bytes.values()].reduce((sum, size) => sum + size, 0),
     files: writer.bytes,
   };
+}
+
+/** What would otherwise come due while all stand still. */
+function takeBreath(): void {
+  collectGarbage();
+  // The first to ask waits for all processors (kernel/procfs/locks.ts); who asks again soon after does not.
+  readLocks();
 }
 
 /** All that can be done while the tree runs, in whose network namespace we are. */

@@ -1,6 +1,7 @@
+import { PF_IO_WORKER } from '../abi/process.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
 import { KeptFiles, taskPath } from '../kernel/procfs/read.js';
-import { readStat, readState } from '../kernel/procfs/stat.js';
+import { readStat, readStateFlags } from '../kernel/procfs/stat.js';
 import { readStatus, type Status } from '../kernel/procfs/status.js';
 import { readTree, type TreeProcess } from '../kernel/procfs/tree.js';
 import type { Process, Thread } from '../resources/contract.js';
@@ -9,6 +10,17 @@ import { newCore } from '../resources/process/index.js';
 /** The state letter of /proc/PID/stat of a process that has ended. */
 const ZOMBIE = new Set(['Z', 'X']);
 const STOPPED = 'T';
+
+/**
+ * Threads that the kernel runs for io_uring are listed with those of the process, never run its code, cannot be traced,
+ * and come and go as they are needed.
+ */
+function isWorker(flags: number): boolean {
+  return (flags & PF_IO_WORKER) !== 0;
+}
+
+/** The names they have; only who is called so is asked whether he is one. */
+const WORKER_NAME = /^iou-/;
 
 /** A thread that is to be stopped, by its ids alone. */
 export interface Sighting {
@@ -22,8 +34,8 @@ export interface Sighting {
 export function sightings(root: number): Sighting[] {
   return readTree(root).flatMap(({ pid, tids }) => {
     const [first, ...others] = [pid, ...tids.filter((tid) => tid !== pid)].flatMap((tid) => {
-      const state = unlessVanished(() => readState(pid, tid));
-      return state === undefined ? [] : [{ pid, tid, state }];
+      const seen = unlessVanished(() => readStateFlags(pid, tid));
+      return seen === undefined || isWorker(seen.flags) ? [] : [{ pid, tid, state: seen.state }];
     });
     return first === undefined || first.tid !== pid || ZOMBIE.has(first.state) ? [] : [first, ...others];
   });
@@ -101,9 +113,11 @@ function lookAt(
   return process;
 }
 
-function lookAtThread(process: Process, tid: number, known: Status | undefined): Thread {
+function lookAtThread(process: Process, tid: number, known: Status | undefined): Thread | undefined {
   const isLeader = tid === process.pid;
   const status = known ?? readStatus(process.pid, { tid });
+  if (!isLeader && WORKER_NAME.test(status.name) && isWorker(readStat(process.pid, { tid }).flags))
+    return undefined;
   return {
     tid,
     insideTid: status.nsPid.at(-1) ?? tid,

@@ -52,7 +52,7 @@ const REFUSED: readonly Row[] = [
     support: 'trees with namespaces of their own, but time and external network namespaces',
   },
   {
-    name: 'io_uring, userfaultfd, perf events, BPF programs, KVM, FUSE, tun, devices',
+    name: 'userfaultfd, perf events, BPF programs, KVM, FUSE, tun, devices',
     support: 'descriptors of these kinds, each with what would help',
   },
 ];

@@ -276,7 +276,7 @@ export interface FileKind {
   /** Which member of file_entry it fills in. */
   readonly member: Exclude<keyof file_entry, `$${string}` | 'type' | 'id'>;
   /** Of kinds that share a member (sockets of IP), is it this one that restores the entry? Without it, it is. */
-  restores?(entry: file_entry): boolean;
+  restores?(entry: file_entry, reader: ImageReader): boolean;
   recognise(descriptor: Descriptor): boolean;
   check?(descriptor: Descriptor, refuse: Refuse, options: DumpOptions): void;
   /** Frozen, once per dump, before any is dumped: all descriptors of this kind (those of one description, too). */
@@ -313,10 +313,17 @@ export interface FileKind {
    */
   watch?(entry: file_entry, holder: Holder): void;
   /**
-   * On the tape of every process that has the description as descriptor `fd`, after its table is complete: what has to
-   * be done by such a process itself (the kernel remembers whose signals an epoll waits for). `table` is its own.
+   * On the tape of every process that has the description as descriptor `fd`, when its `table` is complete: what such a
+   * process has to do itself (the kernel remembers whose signals an epoll waits for). `pid` is its id in the image.
    */
-  attach?(entry: file_entry, fd: number, tape: Tape, table: readonly fdinfo_entry[], holder: Holder): void;
+  attach?(
+    entry: file_entry,
+    fd: number,
+    tape: Tape,
+    table: readonly fdinfo_entry[],
+    holder: Holder,
+    pid: number,
+  ): void;
   /** What of the kind belongs to sessions. */
   readonly session?: SessionHooks;
 }

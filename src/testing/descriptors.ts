@@ -227,7 +227,7 @@ export class Restored {
       const taker = new StemTaker(tape, holder, pid);
       if (user.fs !== undefined) restoreFs(user.fs, tape, taker);
       restoreTable(user.descriptors, holder.waiting, tape, taker);
-      attachAll(fileKinds, user.descriptors, files, tape, holder, () => true);
+      attachAll(fileKinds, { ...user, pid: pids[index] ?? 0 }, files, tape, holder, () => true);
       playOne(actor, tape);
       this.tasks.set(pids[index] ?? 0, actor);
     });

@@ -236,7 +236,7 @@ class Planner {
     if (ownsTable(process, living)) {
       const taker = new StemTaker(tape, this.#holder, this.#holderPid);
       restoreTable(process.descriptors, waiting, tape, taker);
-      attachAll(fileKinds, process.descriptors, this.#files, tape, this.#holder, (id) => !waiting.has(id));
+      attachAll(fileKinds, process, this.#files, tape, this.#holder, (id) => !waiting.has(id));
     }
     for (const { tid } of process.threads.slice(1)) {
       tape.about(`thread ${tid}`);
@@ -254,7 +254,7 @@ class Planner {
     const tape = new Tape(`descriptors of ${process.name} that had to wait`);
     const { waiting } = this.#holder;
     completeTable(process.descriptors, waiting, tape, new StemTaker(tape, this.#holder, this.#holderPid));
-    attachAll(fileKinds, process.descriptors, this.#files, tape, this.#holder, (id) => waiting.has(id));
+    attachAll(fileKinds, process, this.#files, tape, this.#holder, (id) => waiting.has(id));
     return tape;
   }
 

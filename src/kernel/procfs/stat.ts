@@ -129,7 +129,13 @@ export function readStat(pid: number, where: Where = {}): Stat {
 
 /** The state letter of a thread alone. */
 export function readState(pid: number, tid: number): string {
+  return readStateFlags(pid, tid).state;
+}
+
+/** The state letter of a thread, and its PF_* flags. */
+export function readStateFlags(pid: number, tid: number): { state: string; flags: number } {
   const path = taskPath(pid, 'stat', { tid });
   const text = readText(path);
-  return text.charAt(text.lastIndexOf(') ') + 2);
+  const [state = '', ...rest] = text.slice(text.lastIndexOf(') ') + 2).split(' ', 7);
+  return { state, flags: Number(rest[5]) };
 }

@@ -120,7 +120,7 @@ export class StemHolder implements Holder, Disposable {
     const names = namesOnly(this.reader, entries);
     const all = entries
       .filter(({ id }) => !names.has(id))
-      .map((entry) => ({ kind: kindOfEntry(kinds, entry), entry }));
+      .map((entry) => ({ kind: kindOfEntry(kinds, entry, this.reader), entry }));
     const when = ({ kind, entry }: (typeof all)[number]) => kind.late?.(entry, this) ?? false;
     for (const each of all) if (when(each) === false) this.#open(each.kind, each.entry);
     this.#tape = this.late;
@@ -187,8 +187,10 @@ export function duplicate(fd: number): number {
   return fcntl(fd, F_DUPFD_CLOEXEC, 3);
 }
 
-function kindOfEntry(kinds: readonly FileKind[], entry: file_entry): FileKind {
-  const kind = kinds.find((each) => entry[each.member] !== undefined && each.restores?.(entry) !== false);
+function kindOfEntry(kinds: readonly FileKind[], entry: file_entry, reader: ImageReader): FileKind {
+  const kind = kinds.find(
+    (each) => entry[each.member] !== undefined && each.restores?.(entry, reader) !== false,
+  );
   if (kind !== undefined) return kind;
   const member = Object.keys(entry).find((key) => key !== 'type' && key !== 'id' && !key.startsWith('$'));
   throw new UnknownFileError(

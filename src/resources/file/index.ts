@@ -5,6 +5,7 @@ import { eventfd } from './eventfd.js';
 import { fanotify } from './fanotify.js';
 import { fifo } from './fifo.js';
 import { inotify } from './inotify.js';
+import { ioUring } from './io-uring.js';
 import { memfd } from './memfd.js';
 import { namespace } from './namespace.js';
 import { pidfd } from './pidfd.js';
@@ -25,6 +26,7 @@ export const fileKinds: readonly FileKind[] = [
   inotify,
   fanotify,
   bpfmap,
+  ioUring,
   namespace,
   tty,
   pipe,

@@ -112,10 +112,10 @@ function checkNumbers(sorted: readonly fdinfo_entry[]): void {
   });
 }
 
-/** What kinds do where the descriptors are in place; `entries` is the table, `files` the image's by id, those that `isIts`. */
+/** What kinds do where the descriptors of a process are in place; `files` are the image's by id, those that `isIts`. */
 export function attachAll(
   kinds: readonly FileKind[],
-  entries: readonly fdinfo_entry[],
+  { pid, descriptors: entries }: { readonly pid: number; readonly descriptors: readonly fdinfo_entry[] },
   files: ReadonlyMap<number, file_entry>,
   tape: Tape,
   holder: Holder,
@@ -129,7 +129,7 @@ export function attachAll(
     for (const kind of kinds) {
       if (kind.attach === undefined || entry[kind.member] === undefined) continue;
       tape.about(`descriptor ${fd} (${kind.name})`);
-      kind.attach(entry, fd, tape, entries, holder);
+      kind.attach(entry, fd, tape, entries, holder, pid);
     }
   }
 }

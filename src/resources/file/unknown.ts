@@ -17,12 +17,6 @@ const CLOSE = 'let the program close it';
 
 const ANONYMOUS: readonly Known[] = [
   {
-    link: /^anon_inode:\[io_uring\]$/,
-    reason:
-      'it is an io_uring: its counters, registered buffers and operations on their way have no way back in',
-    help: 'let the program close it, or start it with io_uring turned off (io_uring_disabled, UV_USE_IO_URING=0)',
-  },
-  {
     link: /^anon_inode:\[userfaultfd\]$/,
     reason: 'it is a userfaultfd: which ranges it serves, and faults that wait, can be seen by nobody',
     help: 'let the fault handler unregister its ranges and close it',

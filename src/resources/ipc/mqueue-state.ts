@@ -1,10 +1,9 @@
-import { readdirSync, readSync, statfsSync, statSync } from 'node:fs';
+import { readSync, statfsSync } from 'node:fs';
 import { O_NONBLOCK, O_RDONLY, S_IFMT, S_IFREG } from '../../abi/fcntl.js';
 import { scratch } from '../../kernel/memory.js';
-import { listDescriptors } from '../../kernel/procfs/descriptors.js';
 import { readStat } from '../../kernel/procfs/stat.js';
 import { syscall } from '../../kernel/syscall.js';
-import type { Descriptor, DescriptorInfo, Process } from '../contract.js';
+import type { Descriptor, DescriptorInfo } from '../contract.js';
 import { openPath } from '../description/calls.js';
 
 /** What can be read of a POSIX message queue without taking anything out (ipc/mqueue.c). */
@@ -71,41 +70,6 @@ export function statusOf(path: string): Status {
 export function nameOfQueue({ info }: Descriptor): string {
   const path = info.link.replace(/ \(deleted\)$/, '');
   return path.slice(path.lastIndexOf('/') + 1);
-}
-
-/** A process outside of the tree that has the queue open, as this process sees it; undefined where there is none. */
-export function outsiderOf({ process: member, info }: Descriptor): number | undefined {
-  const tree = treeOf(member);
-  for (const name of readdirSync('/proc')) {
-    const pid = Number(name);
-    if (!Number.isInteger(pid) || tree.has(pid) || pid === process.pid) continue;
-    if (hasOpen(pid, info)) return pid;
-  }
-  return undefined;
-}
-
-function hasOpen(pid: number, { stat }: DescriptorInfo): boolean {
-  try {
-    return listDescriptors(pid).some((fd) => {
-      const other = statSync(`/proc/${pid}/fd/${fd}`, { bigint: true, throwIfNoEntry: false });
-      return other?.ino === stat.ino && other.dev === stat.dev;
-    });
-  } catch {
-    // It is ending, or not to be looked at.
-    return false;
-  }
-}
-
-function treeOf(member: Process): Set<number> {
-  let root = member;
-  while (root.parent !== undefined) root = root.parent;
-  const pids = new Set<number>();
-  const visit = ({ pid, children }: Process): void => {
-    pids.add(pid);
-    for (const child of children) visit(child);
-  };
-  visit(root);
-  return pids;
 }
 
 /** "python3" */

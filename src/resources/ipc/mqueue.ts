@@ -17,20 +17,13 @@ import { attempt } from '../../kernel/syscall.js';
 import type { Descriptor, DumpContext, FileKind, file_entry, Holder, Refuse, Result } from '../contract.js';
 import { pathBytes } from '../description/calls.js';
 import { refusalOf } from '../description/described.js';
+import { outsiderOf } from '../description/outsider.js';
 import { dumpOwner, restoreOwner } from '../description/owner.js';
 import { perDump, perRestore } from '../description/state.js';
 import { FD_TYPE } from '../description/types.js';
 import { encodeMqueues, MQUEUE_FILE, type Queue, type QueueFile, readMqueues } from './mqueue-codec.js';
 import { MESSAGES_MAX, ROOM_MAX, readMessages } from './mqueue-messages.js';
-import {
-  attributesOf,
-  commOf,
-  isMqueue,
-  nameOfQueue,
-  outsiderOf,
-  type Status,
-  statusOf,
-} from './mqueue-state.js';
+import { attributesOf, commOf, isMqueue, nameOfQueue, type Status, statusOf } from './mqueue-state.js';
 
 /**
  * POSIX message queues (mq_overview(7)): a name in the IPC namespace, like a file. One that is there at restore is used
@@ -52,6 +45,8 @@ export const mqueue: FileKind = {
   member: 'ext',
 
   recognise: isMqueue,
+
+  restores: ({ id }, reader) => readMqueues(reader)?.files.some((file) => file.id === id) === true,
 
   check(descriptor, refuse) {
     checkQueue(descriptor, statusOf(`/proc/${descriptor.process.pid}/fd/${descriptor.fd}`), refuse);

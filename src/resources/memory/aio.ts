@@ -137,7 +137,7 @@ function possibleProcessors(): number {
   }, 0);
 }
 
-/** Entries that make the contexts of a process again. Nothing is mapped after this. */
+/** Entries that make the contexts of a process again. */
 export function restoreRings(image: ProcessImage, tape: Tape, taken: Taken): void {
   const { aios, vmas } = mmOf(image);
   for (const { id, nrReq, ringLen } of aios) {

@@ -1,4 +1,5 @@
 import { statSync } from 'node:fs';
+import { MAP_SHARED, PROT_READ } from '../../abi/mman.js';
 import { AF_PACKET, SO_DOMAIN, SOL_SOCKET } from '../../abi/socket.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
@@ -10,7 +11,8 @@ import type { DetailedMapping } from '../../kernel/procfs/smaps.js';
 import { attempt as syscallAttempt } from '../../kernel/syscall.js';
 import { USER_END } from '../../tape/gap.js';
 import { nameOf, type Process, type Refuse } from '../contract.js';
-import { openPidfd } from '../description/calls.js';
+import { openPidfd, takeIfOpen } from '../description/calls.js';
+import { treeOf } from '../description/tree.js';
 import { noteRings } from './aio.js';
 import { readVmas } from './mappings.js';
 import { readSegments } from './sysv.js';
@@ -43,7 +45,10 @@ export function checkMemory(process: Process, refuse: Refuse): void {
   const sockets = vmas.some(({ backing }) => backing === 'socket') ? packetSockets(process) : undefined;
   for (const vma of vmas) {
     const found =
-      reasonFor(vma) ?? fileReason(process.pid, vma, files) ?? socketReason(vma, sockets ?? new Set());
+      reasonFor(vma) ??
+      fileReason(process.pid, vma, files) ??
+      socketReason(vma, sockets ?? new Set()) ??
+      ringReason(process, vma);
     if (found === undefined) continue;
     refuse({ task: nameOf(process), object: nameOfMapping(vma.mapping), ...found });
   }
@@ -108,6 +113,31 @@ function packetSockets({ pid }: Process): Set<string> {
 function socketReason({ mapping, backing }: Vma, packetSockets: ReadonlySet<string>): Reason | undefined {
   if (backing !== 'socket' || packetSockets.has(mapping.path)) return undefined;
   return { reason: 'it is of a socket that is no packet socket, or that the process has closed' };
+}
+
+/**
+ * Every ring has an inode of its own (Linux 5.12); a descriptor of it may be another process's of the tree. A ring can only
+ * be mapped as a whole (io_uring/memmap.c), so a part that is left of one is refused.
+ */
+function ringReason(process: Process, { mapping, backing }: Vma): Reason | undefined {
+  if (backing !== 'uring') return undefined;
+  for (const { pid } of treeOf(process)) {
+    const open = (unlessVanished(() => readDescriptors(pid)) ?? []).find(
+      ({ link, stat }) => link === mapping.path && stat.ino === mapping.inode,
+    );
+    using taken = open === undefined ? undefined : takeIfOpen(pid, open.fd, mapping.path);
+    if (taken === undefined) continue;
+    return canMap(taken.fd, mapping) ? undefined : { reason: 'it is only a part of an io_uring' };
+  }
+  return { reason: 'it is of an io_uring that nobody of the tree has a descriptor of' };
+}
+
+function canMap(fd: number, { start, end, offset }: DetailedMapping): boolean {
+  const length = Number(end - start);
+  const address = syscallAttempt('mmap', [0, length, PROT_READ, MAP_SHARED, fd, offset]);
+  if (address < 0) return false;
+  syscallAttempt('munmap', [address, length]);
+  return true;
 }
 
 const DEV_ZERO = 0x105n;

@@ -14,6 +14,7 @@ import { lockMapped, mapVma } from './map.js';
 import { keyOfPages, readRunsTo, runsOfProcess } from './runs.js';
 import { segmentsOf } from './segments.js';
 import { Taken } from './taken.js';
+import { mapUrings } from './uring.js';
 import { placeVdso } from './vdso.js';
 import { PAGE } from './vma.js';
 
@@ -27,6 +28,7 @@ export function finishMemory(image: ProcessImage, tape: Tape, taker: Taker, work
   placeVdso(image, tape, workspace);
   mapOldRings(image, tape, taken);
   restoreRings(image, tape, taken);
+  mapUrings(image, tape, taken, workspace);
   protect(image, tape);
   advise(image, tape);
   bounds(image, tape, taken);

@@ -47,8 +47,14 @@ export function isLate(vma: vma_entry): boolean {
   return isPrivate(vma) && !isKernel(vma) && !isEarly(vma) && !isRing(vma);
 }
 
+/** Of an io_uring, which is mapped in a way of its own. */
+export function isUring({ status }: vma_entry): boolean {
+  return (status & VMA.PLUGIN) !== 0;
+}
+
 export function isShared(vma: vma_entry): boolean {
-  return (vma.status & (VMA.FILE_SHARED | VMA.ANON_SHARED | VMA.SOCKET)) !== 0 && !isSysv(vma);
+  const shared = VMA.FILE_SHARED | VMA.ANON_SHARED | VMA.SOCKET;
+  return (vma.status & shared) !== 0 && !isSysv(vma) && !isUring(vma);
 }
 
 export function spanOfEntry({ start, end }: vma_entry): Span {

@@ -78,7 +78,7 @@ export class MappingCollector {
     if (madv !== 0n) fields.madv = madv;
     if (backing === 'kernel' || backing === 'anonymous' || backing === 'ring') fields.pgoff = 0n;
     if (backing === 'sysv') fields.shmid = segmentOf(mapping);
-    if (backing === 'socket') fields.shmid = BigInt(this.#socketOf(mapping));
+    if (backing === 'socket' || backing === 'uring') fields.shmid = BigInt(this.#openOf(mapping));
     if (backing === 'file' || backing === 'memfd') {
       fields.fdflags = accessOf(this.#process.pid, mapping);
       fields.shmid = BigInt(this.#fileOf(vma, fields.fdflags));
@@ -87,11 +87,11 @@ export class MappingCollector {
   }
 
   /** Its descriptors were dumped before; the check saw to it that the process has one. */
-  #socketOf({ path }: DetailedMapping): number {
+  #openOf({ path, inode }: DetailedMapping): number {
     const { found } = this.#context.files;
-    const socket = found.find(({ descriptor }) => descriptor.info.link === path);
-    if (socket === undefined) throw new Error(`${path} is mapped, and nobody has a descriptor of it`);
-    return socket.id;
+    const open = found.find(({ descriptor: { info } }) => info.link === path && info.stat.ino === inode);
+    if (open === undefined) throw new Error(`${path} is mapped, and nobody has a descriptor of it`);
+    return open.id;
   }
 
   #fileOf({ mapping, backing }: Vma, flags: number): number {

@@ -90,6 +90,20 @@ function readOwn(): Uint8Array {
   return readRemote(process.pid, own.start, Number(own.end - own.start));
 }
 
+/** Where the running kernel's lies once it was placed, with its data. */
+export function placeOfVdso(image: ProcessImage, workspace: AddressRange): { start: bigint; end: bigint } {
+  const vdso = vdsoOf(image);
+  const own = kernelParts().find(({ name }) => name === '[vdso]');
+  const size = own === undefined ? 0n : own.offset + own.size;
+  const start =
+    vdso === undefined || own === undefined
+      ? luggageAddress(workspace)
+      : needsProxy(image)
+        ? freeRangeOf(mmOf(image).vmas, workspace, size, image.name)
+        : vdso.start - own.offset;
+  return { start, end: start + size };
+}
+
 /** Entries that bring the vDSO out of the workspace to where the image has it; without one it goes with that. */
 export function placeVdso(image: ProcessImage, tape: Tape, workspace: AddressRange): void {
   const vdso = vdsoOf(image);
@@ -97,13 +111,10 @@ export function placeVdso(image: ProcessImage, tape: Tape, workspace: AddressRan
   tape.about('vDSO');
   const own = kernelParts().find(({ name }) => name === '[vdso]');
   if (own === undefined) return;
-  const proxy = needsProxy(image);
-  const first = proxy
-    ? freeRangeOf(mmOf(image).vmas, workspace, own.offset + own.size, image.name)
-    : vdso.start - own.offset;
+  const { start } = placeOfVdso(image, workspace);
   for (const { offset, size } of kernelParts())
-    movePart(tape, luggageAddress(workspace) + offset, size, first + offset);
-  if (proxy) patch(image, vdso, tape, first + own.offset);
+    movePart(tape, luggageAddress(workspace) + offset, size, start + offset);
+  if (needsProxy(image)) patch(image, vdso, tape, start + own.offset);
 }
 
 /** `mov $target, %rax; jmp *%rax` */

@@ -23,6 +23,8 @@ export const VMA = {
   MEMFD: 0x4000,
   SHSTK: 0x8000,
   GUARD: 0x10000,
+  /** CRIU leaves it to a plugin, and refuses it without one. */
+  PLUGIN: 0x800_0000,
 } as const;
 
 export const PAGE = BigInt(M.PAGE_SIZE);
@@ -41,6 +43,8 @@ export type Backing =
   | 'ring'
   /** The rings of a packet socket, which are made with it. */
   | 'socket'
+  /** An io_uring, which is made with its descriptor. */
+  | 'uring'
   /** The kernel's: vDSO, its data, vsyscall. */
   | 'kernel';
 
@@ -112,6 +116,7 @@ function backingOf(mapping: DetailedMapping, shmemDevice: string): Backing {
   if (KERNEL[path] !== undefined && inode === 0n) return 'kernel';
   if (path === '/[aio]' && perms[3] === 's') return 'ring';
   if (path.startsWith('socket:[')) return 'socket';
+  if (path === 'anon_inode:[io_uring]') return 'uring';
   if (inode === 0n && !path.startsWith('/') && !path.includes(':[')) return 'anonymous';
   const huge = vmFlags.includes('ht');
   if (huge || `${major}:${minor}` === shmemDevice) {
@@ -138,6 +143,8 @@ function statusOf(backing: Backing, { path, perms }: DetailedMapping): number {
       return VMA.AIORING;
     case 'socket':
       return VMA.REGULAR | VMA.SOCKET;
+    case 'uring':
+      return VMA.REGULAR | VMA.FILE_SHARED | VMA.PLUGIN;
     case 'sysv':
       return VMA.REGULAR | VMA.SYSVIPC | VMA.ANON_SHARED;
     default:

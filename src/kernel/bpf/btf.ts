@@ -1,0 +1,163 @@
+import { readFileSync } from 'node:fs';
+
+/**
+ * Where members lie in the running kernel's structures, as its own description of its types says: the BPF Type Format,
+ * Documentation/bpf/btf.rst, in /sys/kernel/btf/vmlinux.
+ */
+const KIND = {
+  INT: 1,
+  ARRAY: 3,
+  STRUCT: 4,
+  UNION: 5,
+  ENUM: 6,
+  FUNC: 12,
+  FUNC_PROTO: 13,
+  VAR: 14,
+  DATASEC: 15,
+  DECL_TAG: 17,
+  ENUM64: 19,
+} as const;
+/** PTR is none: what it points to lies elsewhere. TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG. */
+const TRANSPARENT: readonly number[] = [8, 9, 10, 11, 18];
+const HEADER_MAGIC = 0xeb9f;
+
+/** Bytes behind the three words of a type, for each of its elements and by itself. */
+const TAILS: Readonly<Record<number, { readonly each: number; readonly once: number }>> = {
+  [KIND.INT]: { each: 0, once: 4 },
+  [KIND.ARRAY]: { each: 0, once: 12 },
+  [KIND.STRUCT]: { each: 12, once: 0 },
+  [KIND.UNION]: { each: 12, once: 0 },
+  [KIND.ENUM]: { each: 8, once: 0 },
+  [KIND.FUNC_PROTO]: { each: 8, once: 0 },
+  [KIND.VAR]: { each: 0, once: 4 },
+  [KIND.DATASEC]: { each: 12, once: 0 },
+  [KIND.DECL_TAG]: { each: 0, once: 4 },
+  [KIND.ENUM64]: { each: 12, once: 0 },
+};
+
+/** A member, in bits from the start of the structure. */
+interface Place {
+  readonly type: number;
+  readonly bit: number;
+  /** 0 where it is no bit field. */
+  readonly bits: number;
+}
+
+export class KernelTypes {
+  readonly #view: DataView;
+  readonly #strings: Buffer;
+  /** Offset of each type's words, by its id. */
+  readonly #types: Uint32Array;
+  /** What was asked for before; there are some hundred thousand types. */
+  readonly #places = new Map<string, Place>();
+  readonly #sizes = new Map<string, number>();
+
+  constructor(bytes: Buffer) {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    if (bytes.length < 24 || view.getUint16(0, true) !== HEADER_MAGIC) throw new Error('is no BTF');
+    const header = view.getUint32(4, true);
+    const start = header + view.getUint32(8, true);
+    const end = start + view.getUint32(12, true);
+    const strings = header + view.getUint32(16, true);
+    this.#view = view;
+    this.#strings = bytes.subarray(strings, strings + view.getUint32(20, true));
+    const types = [0];
+    for (let at = start; at < end; ) {
+      types.push(at);
+      const tail = TAILS[this.#kind(at)];
+      at += 12 + (tail === undefined ? 0 : tail.once + tail.each * this.#count(at));
+    }
+    this.#types = Uint32Array.from(types);
+  }
+
+  static ofKernel(): KernelTypes {
+    return new KernelTypes(readFileSync('/sys/kernel/btf/vmlinux'));
+  }
+
+  #kind(at: number): number {
+    return (this.#view.getUint32(at + 4, true) >>> 24) & 0x1f;
+  }
+
+  #count(at: number): number {
+    return this.#view.getUint32(at + 4, true) & 0xffff;
+  }
+
+  #name(at: number): string {
+    const start = this.#view.getUint32(at, true);
+    return this.#strings.toString('latin1', start, this.#strings.indexOf(0, start));
+  }
+
+  /** The id of a structure or a function; throws where the kernel has none of that name. */
+  id(kind: 'STRUCT' | 'FUNC', name: string): number {
+    const text = this.#strings.indexOf(`\0${name}\0`, 0, 'latin1') + 1;
+    const found = this.#types.findIndex(
+      (at, id) => id > 0 && this.#view.getUint32(at, true) === text && this.#kind(at) === KIND[kind],
+    );
+    if (text === 0 || found < 0) throw new Error(`the kernel describes no ${kind.toLowerCase()} ${name}`);
+    return found;
+  }
+
+  /** The place of `path` (`submit_state.free_list`) in a structure; throws where the kernel has no such member. */
+  #place(name: string, path: string): Place {
+    const key = `${name}.${path}`;
+    const place = this.#places.get(key) ?? this.#find(name, path);
+    this.#places.set(key, place);
+    return place;
+  }
+
+  #find(name: string, path: string): Place {
+    let place: Place = { type: this.id('STRUCT', name), bit: 0, bits: 0 };
+    for (const member of path.split('.')) {
+      const inside = this.#member(place.type, member);
+      if (inside === undefined) throw new Error(`the kernel's struct ${name} has no ${path}`);
+      place = { ...inside, bit: place.bit + inside.bit };
+    }
+    return place;
+  }
+
+  #member(type: number, name: string): Place | undefined {
+    const at = this.#types[this.#resolve(type)] ?? 0;
+    const kind = this.#kind(at);
+    if (kind !== KIND.STRUCT && kind !== KIND.UNION) return undefined;
+    const hasBitFields = this.#view.getUint32(at + 4, true) >>> 31 === 1;
+    for (let index = 0; index < this.#count(at); index++) {
+      const member = at + 12 + index * 12;
+      const inner = this.#view.getUint32(member + 4, true);
+      const word = this.#view.getUint32(member + 8, true);
+      const place = hasBitFields
+        ? { type: inner, bit: word & 0xff_ffff, bits: word >>> 24 }
+        : { type: inner, bit: word, bits: 0 };
+      const own = this.#name(member);
+      if (own === name) return place;
+      const found = own === '' ? this.#member(inner, name) : undefined;
+      if (found !== undefined) return { ...found, bit: place.bit + found.bit };
+    }
+    return undefined;
+  }
+
+  #resolve(type: number): number {
+    for (let id = type; ; ) {
+      const at = this.#types[id] ?? 0;
+      if (id === 0 || !TRANSPARENT.includes(this.#kind(at))) return id;
+      id = this.#view.getUint32(at + 8, true);
+    }
+  }
+
+  /** Bytes from the start of a structure to a member. */
+  offset(name: string, path: string): number {
+    return this.#place(name, path).bit >>> 3;
+  }
+
+  /** Where a bit field of one bit is: its byte, and its bit there. */
+  flag(name: string, path: string): { byte: number; bit: number } {
+    const { bit } = this.#place(name, path);
+    return { byte: bit >>> 3, bit: bit & 7 };
+  }
+
+  size(name: string): number {
+    const known =
+      this.#sizes.get(name) ?? this.#view.getUint32((this.#types[this.id('STRUCT', name)] ?? 0) + 8, true);
+    this.#sizes.set(name, known);
+    return known;
+  }
+}

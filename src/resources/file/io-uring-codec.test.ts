@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { decodeRings, encodeRings, type SavedRing } from './io-uring-codec.js';
+
+const RING: SavedRing = {
+  id: 7,
+  fileFlags: 0o2,
+  flags: 1 << 12,
+  sqEntries: 4,
+  cqEntries: 8,
+  offsets: [0, 4, 16, 24, 36, 32, 192, 8, 12, 20, 28, 44, 64, 40],
+  sqHead: 1003,
+  cqTail: 0xffff,
+  clock: 1,
+  files: [0, 5],
+  fileRange: { start: 0, end: 2 },
+  eventfd: { file: 9, isAsync: true },
+  submitter: 12,
+  buffers: [
+    { address: 0x7fff_0000_0001n, length: 4096 },
+    { address: 0n, length: 0 },
+  ],
+  buffersOf: 12,
+  numbers: [{ pid: 12, number: 3 }],
+  rings: new Uint8Array(208).fill(1),
+  sqes: new Uint8Array(256).fill(2),
+};
+
+function plain(): Record<string, unknown> {
+  const [ring] = JSON.parse(Buffer.from(encodeRings([RING])).toString());
+  return ring;
+}
+
+test('a ring as it was', () => {
+  const bytes = encodeRings([RING]);
+  const ring = decodeRings(JSON.parse(Buffer.from(bytes).toString())).get(7);
+  assert.deepEqual(ring, {
+    ...RING,
+    rings: Buffer.from(RING.rings),
+    sqes: Buffer.from(RING.sqes),
+  });
+});
+
+for (const [name, change, message] of [
+  ['no list', undefined, /is no list/],
+  ['entries that are no power of two', { sqEntries: 3 }, /a ring of 3 entries/],
+  ['too many entries', { cqEntries: 1 << 20 }, /number of completions is 1048576/],
+  ['a head that is no counter', { sqHead: -1 }, /whose head is -1/],
+  ['offsets far away', { offsets: Array.from({ length: 14 }, () => 1 << 30) }, /without offsets/],
+  ['too few offsets', { offsets: [1] }, /without offsets/],
+  ['other contents', { rings: Buffer.from('x').toString('base64') }, /unexpected end of file/],
+  ['too little memory', { sqes: plain().rings }, /208 bytes instead of 256/],
+  ['buffers that are none', { buffers: [['zz', 1]] }, /a buffer that is none/],
+  ['numbers that are none', { numbers: [3] }, /whose process is undefined/],
+] as const)
+  test(`invalid: ${name}`, () => {
+    const content = change === undefined ? {} : [{ ...plain(), ...change }];
+    assert.throws(() => decodeRings(content), message);
+  });

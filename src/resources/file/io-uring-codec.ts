@@ -1,0 +1,128 @@
+import { deflateSync, inflateSync } from 'node:zlib';
+import * as U from '../../abi/io-uring.js';
+import type { ImageReader } from '../../image/index.js';
+import { isRecord, readJson } from '../../image/json.js';
+import { lengthsOf, OFFSETS_LENGTH, type Offsets, type Shape } from './io-uring-layout.js';
+
+/** stasis-uring.json: rings, which CRIU's format does not know. */
+export const URING_FILE = 'stasis-uring.json';
+
+export interface SavedRing extends Shape {
+  /** In files.img. */
+  readonly id: number;
+  /** O_* of its description. */
+  readonly fileFlags: number;
+  readonly offsets: Offsets;
+  readonly sqHead: number;
+  readonly cqTail: number;
+  readonly clock: number;
+  /** Ids of registered files; 0 where there is none. */
+  readonly files: readonly number[];
+  readonly fileRange: { readonly start: number; readonly end: number };
+  readonly eventfd?: { readonly file: number; readonly isAsync: boolean };
+  /** The process whose first thread alone may submit, by its id in the image. */
+  readonly submitter?: number;
+  /** Registered buffers, and the process whose memory they are; those without any length are gaps. */
+  readonly buffers: readonly { readonly address: bigint; readonly length: number }[];
+  readonly buffersOf?: number;
+  /** Numbers that first threads of processes know it by. */
+  readonly numbers: readonly { readonly pid: number; readonly number: number }[];
+  /** Memory, as long as `lengthsOf` says. */
+  readonly rings: Uint8Array;
+  readonly sqes: Uint8Array;
+}
+
+export function encodeRings(rings: readonly SavedRing[]): Uint8Array {
+  const pack = (bytes: Uint8Array) => deflateSync(bytes, { level: 1 }).toString('base64');
+  const packed = rings.map((ring) => ({
+    ...ring,
+    buffers: ring.buffers.map(({ address, length }) => [address.toString(16), length]),
+    rings: pack(ring.rings),
+    sqes: pack(ring.sqes),
+  }));
+  return Buffer.from(`${JSON.stringify(packed, undefined, 1)}\n`);
+}
+
+export function readRings(reader: ImageReader): ReadonlyMap<number, SavedRing> {
+  return readJson(reader, URING_FILE, decodeRings) ?? new Map();
+}
+
+export function decodeRings(content: unknown): Map<number, SavedRing> {
+  if (!Array.isArray(content)) throw new Error('is no list');
+  return new Map(content.map(decodeRing).map((ring) => [ring.id, ring]));
+}
+
+const U32_MAX = 0xffff_ffff;
+const LIST_MAX = 1 << 20;
+
+function list(value: unknown, name: string): unknown[] {
+  if (!Array.isArray(value) || value.length > LIST_MAX) throw new Error(`has a ring without ${name}`);
+  return value;
+}
+
+function decodeBuffer(item: unknown): { address: bigint; length: number } {
+  const [address, length] = Array.isArray(item) ? item : [];
+  if (typeof address !== 'string' || !/^[0-9a-f]{1,16}$/.test(address) || typeof length !== 'number')
+    throw new Error('has a ring with a buffer that is none');
+  return { address: BigInt(`0x${address}`), length };
+}
+
+function decodeRing(item: unknown): SavedRing {
+  if (!isRecord(item)) throw new Error('has something that is no ring');
+  const number = (value: unknown, name: string, most = U32_MAX): number => {
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > most)
+      throw new Error(`has a ring whose ${name} is ${JSON.stringify(value)}`);
+    return value;
+  };
+  const numbers = (value: unknown, name: string): number[] =>
+    list(value, name).map((each) => number(each, name));
+  const entries = (value: unknown, name: string, most: number): number => {
+    const count = number(value, name, most);
+    if (count === 0 || (count & (count - 1)) !== 0) throw new Error(`has a ring of ${count} entries`);
+    return count;
+  };
+  const shape = {
+    flags: number(item.flags, 'flags'),
+    sqEntries: entries(item.sqEntries, 'size', U.IORING_MAX_ENTRIES),
+    cqEntries: entries(item.cqEntries, 'number of completions', U.IORING_MAX_CQ_ENTRIES),
+  };
+  const offsets = numbers(item.offsets, 'offsets');
+  if (offsets.length !== OFFSETS_LENGTH || offsets.some((offset) => offset > OFFSET_MAX))
+    throw new Error('has a ring without offsets');
+  const lengths = lengthsOf(shape, offsets);
+  const range = isRecord(item.fileRange) ? item.fileRange : {};
+  const eventfd = isRecord(item.eventfd) ? item.eventfd : undefined;
+  return {
+    ...shape,
+    id: number(item.id, 'file'),
+    fileFlags: number(item.fileFlags, 'file flags'),
+    offsets,
+    sqHead: number(item.sqHead, 'head'),
+    cqTail: number(item.cqTail, 'tail'),
+    clock: number(item.clock, 'clock'),
+    files: numbers(item.files, 'files'),
+    fileRange: { start: number(range.start, 'range of files'), end: number(range.end, 'range of files') },
+    ...(eventfd === undefined
+      ? {}
+      : { eventfd: { file: number(eventfd.file, 'eventfd'), isAsync: eventfd.isAsync === true } }),
+    ...(item.submitter === undefined ? {} : { submitter: number(item.submitter, 'submitter') }),
+    ...(item.buffersOf === undefined ? {} : { buffersOf: number(item.buffersOf, 'owner of buffers') }),
+    buffers: list(item.buffers, 'buffers').map(decodeBuffer),
+    numbers: list(item.numbers, 'numbers').map((each) => {
+      const { pid, number: own } = isRecord(each) ? each : {};
+      return { pid: number(pid, 'process'), number: number(own, 'number') };
+    }),
+    rings: unpack(item.rings, lengths.rings),
+    sqes: unpack(item.sqes, lengths.sqes),
+  };
+}
+
+/** Rings are a few megabytes long at most; their words lie in the first page but for the array of submissions. */
+const OFFSET_MAX = 4 << 20;
+
+function unpack(value: unknown, length: number): Uint8Array {
+  if (typeof value !== 'string') throw new Error('has a ring without contents');
+  const bytes = inflateSync(Buffer.from(value, 'base64'), { maxOutputLength: length + 1 });
+  if (bytes.length !== length) throw new Error(`has a ring of ${bytes.length} bytes instead of ${length}`);
+  return bytes;
+}

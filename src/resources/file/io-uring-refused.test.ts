@@ -1,0 +1,119 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'node:test';
+import { dump } from '../../engine/dump.js';
+import { restore } from '../../engine/restore.js';
+import { checkpointOptions, gone, inPidNamespace, restoreRequest, started } from '../memory/testing/trial.js';
+import { URING } from './testing/uring.js';
+
+/** A program whose ring cannot be saved: it is refused for `reason`, and goes on as if nothing had been. */
+async function refused(build: string, reason: RegExp, check: string): Promise<void> {
+  using subject = await started(`${URING}\n${build}`, check);
+  const directory = mkdtempSync(join(tmpdir(), 'stasis-uring-'));
+  try {
+    assert.throws(() => dump(checkpointOptions(subject.pid, directory)), reason);
+    subject.signal(10);
+    await subject.expect(/checked/);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+const REFUSED: readonly (readonly [name: string, build: string, reason: RegExp])[] = [
+  ['polled by the kernel', 'ring = Ring(8, SQPOLL)', /a thread of the kernel polls it/],
+  ['that poll devices', 'ring = Ring(8, IOPOLL)', /it polls devices/],
+  [
+    'with provided buffers',
+    `ring = Ring(8)
+room = new(1); call(427, ring.fd, 22, (ctypes.c_uint64 * 5)(room, 8 | 1 << 32, 0, 0, 0), 1)`,
+    /buffers are provided/,
+  ],
+  ['with personalities', 'ring = Ring(8); call(427, ring.fd, 9, 0, 0)', /credentials are registered/],
+  [
+    'with restrictions',
+    `ring = Ring(8, R_DISABLED)
+call(427, ring.fd, 11, (ctypes.c_uint8 * 16)(1, 0, 0), 1)`,
+    /it is restricted/,
+  ],
+  [
+    'with a registered file that nobody has open',
+    `ring = Ring(8); r, w = os.pipe(); call(427, ring.fd, 2, (ctypes.c_int32 * 1)(r), 1); os.close(r)`,
+    /registered file 0 is open in no process/,
+  ],
+  [
+    'with a buffer whose memory was unmapped',
+    `ring = Ring(8); room = new(2)
+call(427, ring.fd, 0, (ctypes.c_uint64 * 2)(room, 2 * PAGE), 1); libc.munmap(room, 2 * PAGE)
+assert new(2, at=room) == room; put(room, b'other')`,
+    /registered buffer 0 is memory that the program has unmapped/,
+  ],
+  [
+    'of another thread alone',
+    `import threading
+stay = threading.Event(); made = threading.Event()
+def work():
+  global ring; ring = Ring(8, SINGLE); made.set(); stay.wait()
+threading.Thread(target=work, daemon=True).start(); made.wait()`,
+    /the one thread that may submit to it/,
+  ],
+  [
+    'of which a part is mapped',
+    'ring = Ring(4096); libc.munmap(ring.sqes + 8 * PAGE, PAGE)',
+    /it is only a part of an io_uring/,
+  ],
+  [
+    'that are mapped and closed',
+    'ring = Ring(8); os.close(ring.fd)',
+    /an io_uring that nobody of the tree has a descriptor of/,
+  ],
+];
+
+if (inPidNamespace(import.meta.url)) {
+  for (const [name, build, reason] of REFUSED)
+    test(`rings ${name} are refused before the freeze`, async () => {
+      await refused(build, reason, '');
+    });
+
+  for (const [name, op] of [
+    ['reads', 'ring.put(READ, r, at, 4, 0xffffffffffffffff, 1)'],
+    ['reads of a worker', 'ring.put(READ, r, at, 4, 0xffffffffffffffff, 1, ASYNC)'],
+    ['polls', 'ring.put(POLL, r, tag=1); put(ring.sqes + 28, struct.pack("<I", 1))'],
+    [
+      'timeouts',
+      'when = new(1); put(when, struct.pack("<QQ", 3600, 0)); ring.put(TIMEOUT, -1, when, 1, 0, 1)',
+    ],
+  ] as const)
+    test(`${name} that are on their way are waited for, and refused`, async () => {
+      await refused(
+        `ring = Ring(8); r, w = os.pipe(); ${op}; assert ring.enter(1) == 1`,
+        /1 of its operations are on their way/,
+        `
+os.write(w, b'word')
+if '${name}' != 'timeouts':
+  assert ring.enter(0, 1) == 0; (tag, res), = ring.take(); assert tag == 1 and res > 0`,
+      );
+    });
+
+  test('a ring whose last operation ends while it is waited for is saved', async () => {
+    using subject = await started(
+      `${URING}
+import threading
+ring = Ring(8); r, w = os.pipe(); ring.put(READ, r, at, 4, 0xffffffffffffffff, 1); ring.enter(1)
+def later(): os.write(w, b'word')
+timer = threading.Timer(0.3, later); timer.daemon = True; timer.start()`,
+      'assert ring.take() == [(1, 4)] and data.raw[:4] == b"word"; works(ring)',
+    );
+    const directory = mkdtempSync(join(tmpdir(), 'stasis-uring-'));
+    try {
+      dump(checkpointOptions(subject.pid, directory));
+      await gone(subject.pid);
+      restore(restoreRequest(directory));
+      subject.signal(10);
+      await subject.expect(/checked/);
+    } finally {
+      rmSync(directory, { recursive: true, force: true });
+    }
+  });
+}

@@ -1,0 +1,254 @@
+import * as U from '../../abi/io-uring.js';
+import { PAGE_SIZE } from '../../abi/mman.js';
+import { KernelMemory } from '../../kernel/bpf/kernel-memory.js';
+
+/**
+ * What the kernel keeps of a ring, struct io_ring_ctx (include/linux/io_uring_types.h), read where it lies: fdinfo has
+ * neither the flags it was set up with, nor most of what can be registered, nor which operations are on their way.
+ * Every operation is a struct io_kiocb that was allocated for this ring (nr_req_allocated, Linux 6.16) and lies in the
+ * ring's list of free ones unless it is on its way: whether it polls, waits for a timer, a futex, a disk or a worker.
+ */
+export interface Ring {
+  /** IORING_SETUP_* */
+  readonly flags: number;
+  readonly sqEntries: number;
+  readonly cqEntries: number;
+  /** Operations that were ever submitted, and completions ever posted, modulo 2³². */
+  readonly sqHead: number;
+  readonly cqTail: number;
+  readonly clock: number;
+  /** Addresses of registered files in the kernel, 0 where there is none. */
+  readonly files: readonly bigint[];
+  /** Of registered files, where those are put that an operation opens. */
+  readonly fileRange: { readonly start: number; readonly end: number };
+  readonly eventfd: { readonly context: bigint; readonly isAsync: boolean } | undefined;
+  readonly buffers: readonly RegisteredBuffer[];
+  /** Addresses in the kernel of its file, and of the one task that may submit (0: any may). */
+  readonly file: bigint;
+  readonly submitter: bigint;
+  /** To look at it by: valid as long as the descriptor is that it was read through. */
+  readonly memory: RingMemory;
+  /** Operations on their way. */
+  readonly inFlight: number;
+  /** Completions that found no room, or are being posted. */
+  readonly isPosting: boolean;
+  /** Why it cannot be rebuilt. */
+  readonly problems: readonly string[];
+}
+
+/** A registered buffer; one without any length is a gap. */
+export interface RegisteredBuffer {
+  /** In the process that registered it. */
+  readonly address: bigint;
+  readonly length: number;
+  /** struct bio_vec: addresses of descriptions of pages, with bytes from there. */
+  readonly pieces: readonly { readonly page: bigint; readonly offset: number; readonly length: number }[];
+}
+
+export interface RingMemory {
+  readonly fd: number;
+  /** Bytes that its rings take when they are mapped. */
+  readonly length: number;
+  /** Address of the description of the first page. */
+  readonly firstPage: bigint;
+}
+
+let memory: KernelMemory | undefined;
+
+/** Opened when a ring is met first, before the freeze, and kept; throws where the kernel does not let itself be seen. */
+export function kernelMemory(): KernelMemory {
+  memory ??= new KernelMemory();
+  return memory;
+}
+
+/** Which flags a ring can be rebuilt with. */
+const REBUILT =
+  U.IORING_SETUP_CQSIZE |
+  U.IORING_SETUP_CLAMP |
+  U.IORING_SETUP_ATTACH_WQ |
+  U.IORING_SETUP_R_DISABLED |
+  U.IORING_SETUP_SUBMIT_ALL |
+  U.IORING_SETUP_COOP_TASKRUN |
+  U.IORING_SETUP_TASKRUN_FLAG |
+  U.IORING_SETUP_SQE128 |
+  U.IORING_SETUP_CQE32 |
+  U.IORING_SETUP_SINGLE_ISSUER |
+  U.IORING_SETUP_DEFER_TASKRUN |
+  U.IORING_SETUP_NO_SQARRAY |
+  U.IORING_SETUP_CQE_MIXED;
+
+const FLAG_PROBLEMS: readonly (readonly [number, string])[] = [
+  [U.IORING_SETUP_SQPOLL, 'a thread of the kernel polls it (IORING_SETUP_SQPOLL)'],
+  [U.IORING_SETUP_IOPOLL, 'it polls devices (IORING_SETUP_IOPOLL)'],
+  [U.IORING_SETUP_NO_MMAP, 'it lies in memory that the program gave (IORING_SETUP_NO_MMAP)'],
+];
+
+/** Counters can only be brought back by as many operations. */
+export const COUNTER_MAX = 2 ** 24;
+
+/** One read of the structure, and names for what is in it. */
+class Context {
+  readonly address: bigint;
+  readonly memory: KernelMemory;
+  readonly #bytes: Buffer;
+
+  constructor(address: bigint, memory: KernelMemory) {
+    this.address = address;
+    this.memory = memory;
+    this.#bytes = memory.read(address, memory.types.size(NAME));
+  }
+
+  at(path: string): number {
+    return this.memory.types.offset(NAME, path);
+  }
+
+  word(path: string): number {
+    return this.#bytes.readUInt32LE(this.at(path));
+  }
+
+  pointer(path: string): bigint {
+    return this.#bytes.readBigUInt64LE(this.at(path));
+  }
+
+  flag(path: string): boolean {
+    const { byte, bit } = this.memory.types.flag(NAME, path);
+    return ((this.#bytes[byte] ?? 0) & (1 << bit)) !== 0;
+  }
+
+  /** Of a struct list_head, whose elements begin and end at itself. */
+  isEmpty(path: string): boolean {
+    return this.pointer(path) === this.address + BigInt(this.at(path));
+  }
+}
+
+const NAME = 'io_ring_ctx';
+
+/** The ring behind a descriptor of this process. */
+export function readRing(fd: number): Ring {
+  const memory = kernelMemory();
+  const file = memory.file(memory.task(process.pid), fd);
+  const address = memory.pointer(memory.member(file, 'file', 'private_data'));
+  const context = new Context(address, memory);
+  const free = memory.listLength(address + BigInt(context.at('submit_state.free_list')));
+  const files = readFiles(context);
+  const buffers = readBuffers(context);
+  return {
+    flags: context.word('flags'),
+    sqEntries: context.word('sq_entries'),
+    cqEntries: context.word('cq_entries'),
+    sqHead: context.word('cached_sq_head'),
+    cqTail: context.word('cached_cq_tail'),
+    clock: context.word('clockid'),
+    files: files.files,
+    fileRange: { start: context.word('file_alloc_start'), end: context.word('file_alloc_end') },
+    eventfd: readEventfd(context),
+    buffers: buffers.buffers,
+    file,
+    submitter: context.pointer('submitter_task'),
+    memory: {
+      fd,
+      length: context.word('ring_region.nr_pages') * PAGE_SIZE,
+      firstPage: memory.pointer(context.pointer('ring_region.pages')),
+    },
+    inFlight: context.word('nr_req_allocated') - free,
+    isPosting:
+      !context.isEmpty('cq_overflow_list') ||
+      ['work_llist', 'retry_llist', 'fallback_llist'].some((list) => context.pointer(list) !== 0n),
+    problems: [...problemsOf(context), ...files.problems, ...buffers.problems],
+  };
+}
+
+function problemsOf(context: Context): string[] {
+  const flags = context.word('flags');
+  const problems = FLAG_PROBLEMS.flatMap(([flag, problem]) => ((flags & flag) === 0 ? [] : [problem]));
+  const unknown = flags & ~REBUILT;
+  if (problems.length === 0 && unknown !== 0)
+    problems.push(`it was set up with flags 0x${unknown.toString(16)}, which cannot be rebuilt`);
+  const has = (condition: boolean, problem: string) => {
+    if (condition) problems.push(problem);
+  };
+  has(context.flag('compat'), 'it is of a 32-bit program');
+  has(context.flag('restricted') || context.flag('restrictions.registered'), 'it is restricted');
+  has(context.pointer('io_bl_xa.xa_head') !== 0n, 'buffers are provided for it to choose from');
+  has(context.pointer('personalities.xa_head') !== 0n, 'credentials are registered with it');
+  has(context.pointer('zcrx_ctxs.xa_head') !== 0n, 'a network interface receives into it');
+  has(
+    context.pointer('cq_wait_arg') !== 0n || context.pointer('param_region.pages') !== 0n,
+    'memory for its parameters is registered with it',
+  );
+  has(context.flag('iowq_limits_set'), 'the number of its workers is limited');
+  return problems;
+}
+
+/** Flags that the kernel keeps in the low bits of a registered file's address (io_uring/filetable.h). */
+const FILE_BITS = 7n;
+
+function readFiles(context: Context): { files: bigint[]; problems: string[] } {
+  const { memory } = context;
+  const count = context.word('file_table.data.nr');
+  const problems: string[] = [];
+  if (count === 0) return { files: [], problems };
+  const nodes = memory.read(context.pointer('file_table.data.nodes'), count * 8);
+  const files = Array.from({ length: count }, (_, index) => {
+    const node = nodes.readBigUInt64LE(index * 8);
+    if (node === 0n) return 0n;
+    if (memory.pointer(memory.member(node, 'io_rsrc_node', 'tag')) !== 0n)
+      problems.push(`registered file ${index} has a tag`);
+    return memory.pointer(memory.member(node, 'io_rsrc_node', 'file_ptr')) & ~FILE_BITS;
+  });
+  return { files, problems };
+}
+
+function readBuffers(context: Context): { buffers: RegisteredBuffer[]; problems: string[] } {
+  const { memory } = context;
+  const count = context.word('buf_table.nr');
+  const problems: string[] = [];
+  if (count === 0) return { buffers: [], problems };
+  const nodes = memory.read(context.pointer('buf_table.nodes'), count * 8);
+  const buffers = Array.from({ length: count }, (_, index) => {
+    const node = nodes.readBigUInt64LE(index * 8);
+    if (node === 0n) return { address: 0n, length: 0, pieces: [] };
+    if (memory.pointer(memory.member(node, 'io_rsrc_node', 'tag')) !== 0n)
+      problems.push(`registered buffer ${index} has a tag`);
+    const buffer = memory.pointer(memory.member(node, 'io_rsrc_node', 'buf'));
+    const at = (path: string) => memory.types.offset(BUFFER, path);
+    const bytes = memory.read(buffer, memory.types.size(BUFFER));
+    if (bytes[at('is_kbuf')] !== 0) problems.push(`registered buffer ${index} is memory of a driver`);
+    const vectors = memory.read(buffer + BigInt(at('bvec')), bytes.readUInt32LE(at('nr_bvecs')) * 16);
+    return {
+      address: bytes.readBigUInt64LE(at('ubuf')),
+      length: bytes.readUInt32LE(at('len')),
+      pieces: Array.from({ length: vectors.length / 16 }, (_, piece) => ({
+        page: vectors.readBigUInt64LE(piece * 16),
+        length: vectors.readUInt32LE(piece * 16 + 8),
+        offset: vectors.readUInt32LE(piece * 16 + 12),
+      })),
+    };
+  });
+  return { buffers, problems };
+}
+
+const BUFFER = 'io_mapped_ubuf';
+
+function readEventfd(context: Context): Ring['eventfd'] {
+  const { memory } = context;
+  const registered = context.pointer('io_ev_fd');
+  if (registered === 0n) return undefined;
+  const isAsync = memory.read(memory.member(registered, 'io_ev_fd', 'eventfd_async'), 4).readUInt32LE(0) & 1;
+  return {
+    context: memory.pointer(memory.member(registered, 'io_ev_fd', 'cq_ev_fd')),
+    isAsync: isAsync !== 0,
+  };
+}
+
+/** Addresses of the rings that a thread knows by numbers (IORING_REGISTER_RING_FDS); `tid` is as this process sees it. */
+export function registeredRings(tid: number): bigint[] {
+  const memory = kernelMemory();
+  const context = memory.pointer(memory.member(memory.task(tid), 'task_struct', 'io_uring'));
+  if (context === 0n) return [];
+  const bytes = memory.read(memory.member(context, 'io_uring_task', 'registered_rings'), RINGS_MAX * 8);
+  return Array.from({ length: RINGS_MAX }, (_, index) => bytes.readBigUInt64LE(index * 8));
+}
+
+/** IO_RINGFD_REG_MAX */
+const RINGS_MAX = 16;

@@ -1,0 +1,283 @@
+import { writeSync } from 'node:fs';
+import { O_CLOEXEC } from '../../abi/fcntl.js';
+import * as U from '../../abi/io-uring.js';
+import { MFD_CLOEXEC } from '../../abi/mman.js';
+import { CLOCK_MONOTONIC } from '../../abi/process.js';
+import { createMessage, ImageError } from '../../image/index.js';
+import { OwnedFd } from '../../kernel/fd.js';
+import { scratchString } from '../../kernel/memory.js';
+import { readDescriptors } from '../../kernel/procfs/descriptors.js';
+import { unlessVanished } from '../../kernel/procfs/error.js';
+import { syscall } from '../../kernel/syscall.js';
+import {
+  type Descriptor,
+  type DumpContext,
+  type FileKind,
+  type file_entry,
+  type Holder,
+  nameOf,
+  type Process,
+  type Refusal,
+  type Refuse,
+} from '../contract.js';
+import { takeIfOpen } from '../description/calls.js';
+import { objectOf, refusalOf, refuseNow } from '../description/described.js';
+import { outsiderOf } from '../description/outsider.js';
+import { dumpOwner, restoreOwner } from '../description/owner.js';
+import { perDump } from '../description/state.js';
+import { setStatusFlags } from '../description/status-flags.js';
+import { treeOf } from '../description/tree.js';
+import { FD_TYPE } from '../description/types.js';
+import { encodeRings, readRings, type SavedRing, URING_FILE } from './io-uring-codec.js';
+import { offsetsOf, readContents } from './io-uring-layout.js';
+import { OpenFiles, ownersOf, ringNumbers } from './io-uring-owners.js';
+import {
+  advance,
+  isSingle,
+  makeRing,
+  registerBuffers,
+  registerClock,
+  registerEventfd,
+  registerFiles,
+  registerNumber,
+  writeContents,
+} from './io-uring-rebuild.js';
+import { COUNTER_MAX, type Ring, readRing } from './io-uring-state.js';
+
+/**
+ * io_uring(7): two rings in shared memory, which the kernel and the program go round, and what is registered with them.
+ * What the kernel keeps of one is read in its own memory (io-uring-state.ts). A ring is saved while none of its operations
+ * is on its way, is made anew of the same shape, brought to where its counters were (io-uring-rebuild.ts), and gets its
+ * memory back: completions that were not read, submissions that were not submitted. files.img names it as an external
+ * file, which CRIU refuses without a plugin.
+ */
+interface Pending {
+  readonly descriptor: Descriptor;
+  readonly saved: Omit<SavedRing, 'files' | 'eventfd' | 'buffers' | 'numbers'>;
+}
+
+const pending = perDump<Pending[]>(() => []);
+const complete = perDump<SavedRing[]>(() => []);
+
+const HELP =
+  'let the program close it, or start it with io_uring turned off (io_uring_disabled, UV_USE_IO_URING=0)';
+
+export const ioUring: FileKind = {
+  name: 'io_uring',
+  support:
+    'idle rings: counters, unread completions, unsubmitted entries, registered files, buffers, eventfds and ring numbers, mappings (from Linux 6.16, with BTF); operations on their way are waited for; refused: SQPOLL, IOPOLL, NO_MMAP, restrictions, provided buffers, credentials, more than 16 million operations',
+  member: 'ext',
+
+  recognise: ({ info }) => info.link === 'anon_inode:[io_uring]',
+
+  restores: ({ id }, reader) => readRings(reader).has(id),
+
+  check(descriptor, refuse) {
+    using taken = takeIfOpen(descriptor.process.pid, descriptor.fd, objectOf(descriptor));
+    if (taken === undefined) return;
+    for (const problem of problemsOf(descriptor, taken.fd)) refuse(refusalOf(descriptor, problem, HELP));
+  },
+
+  checkAll(descriptors, refuse) {
+    checkOwners(descriptors, refuse);
+  },
+
+  dump(descriptor, id, taken, context) {
+    const [problem] = problemsOf(descriptor, taken);
+    if (problem !== undefined) refuseNow(context, descriptor, problem, HELP);
+    const ring = readRing(taken);
+    if (ring.inFlight !== 0 || ring.isPosting) retryBusy(descriptor, ring, context);
+    const offsets = offsetsOf(ring);
+    const { flags, sqEntries, cqEntries, sqHead, cqTail, clock, fileRange } = ring;
+    const fileFlags = descriptor.info.info.flags & ~O_CLOEXEC;
+    const words = { id, fileFlags, flags, sqEntries, cqEntries, offsets, sqHead, cqTail, clock, fileRange };
+    const saved = { ...words, ...readContents(taken, ring, offsets) };
+    pending(context).push({ descriptor, saved });
+    const ext = { id, fown: dumpOwner(descriptor, taken, context) };
+    return createMessage('files', { type: FD_TYPE.ext, id, ext });
+  },
+
+  conclude(context) {
+    const all = pending(context);
+    if (all.length === 0) return;
+    const open = new OpenFiles(context.files.found);
+    const numbers = open.processes.flatMap((process) => numbersOf(process, open, context));
+    for (const each of all) complete(context).push(completed(each, open, numbers, context));
+  },
+
+  write(context) {
+    const rings = complete(context);
+    if (rings.length > 0) context.writer.writeBytes(URING_FILE, [encodeRings(rings)]);
+  },
+
+  open(entry, holder) {
+    const ring = ringOf(entry, holder);
+    const { tape } = holder;
+    const fd = makeRing(tape, ring);
+    const contents = holder.bring(contentsFile(ring));
+    if (isSingle(ring)) {
+      // Its memory comes last, when the one task that may has advanced it.
+      const key = `io_uring:${entry.id}`;
+      holder.hold(key, contents);
+      holder.last.about(`file ${entry.id} (io_uring)`);
+      writeContents(holder.last, holder.slot(`file:${entry.id}`), holder.slot(key), ring);
+    } else {
+      advance(tape, fd, ring);
+      writeContents(tape, fd, contents, ring);
+      tape.call('close', [contents]);
+    }
+    if (ring.clock !== CLOCK_MONOTONIC) registerClock(tape, fd, ring.clock);
+    setStatusFlags(tape, fd, ring.fileFlags);
+    restoreOwner(`file:${entry.id}`, entry.ext?.fown, holder);
+    return fd;
+  },
+
+  connect(entry, holder) {
+    const ring = readRings(holder.reader).get(entry.id);
+    if (ring === undefined) return;
+    const { tape } = holder;
+    const { files, fileRange, eventfd } = ring;
+    const fd = holder.slot(`file:${entry.id}`);
+    const slots = files.map((file) => (file === 0 ? -1 : holder.slot(`file:${file}`)));
+    registerFiles(tape, fd, slots, fileRange);
+    if (eventfd !== undefined && !isSingle(ring))
+      registerEventfd(tape, fd, holder.slot(`file:${eventfd.file}`), eventfd.isAsync);
+  },
+
+  attach(entry, fd, tape, table, holder, pid) {
+    const ring = readRings(holder.reader).get(entry.id);
+    if (ring === undefined) return;
+    if (ring.submitter === pid) {
+      tape.call('io_uring_register', [fd, U.IORING_REGISTER_ENABLE_RINGS, 0, 0]);
+      advance(tape, fd, ring);
+      const { eventfd } = ring;
+      const own = table.find(({ id }) => id === eventfd?.file);
+      if (eventfd !== undefined && own === undefined)
+        throw new ImageError(URING_FILE, `process ${pid} has no eventfd ${eventfd.file} for ring ${ring.id}`);
+      if (eventfd !== undefined && own !== undefined) registerEventfd(tape, fd, own.fd, eventfd.isAsync);
+    }
+    if (ring.buffersOf === pid) registerBuffers(tape, fd, ring.buffers);
+    for (const each of ring.numbers) if (each.pid === pid) registerNumber(tape, fd, each.number);
+  },
+};
+
+/** Why a ring cannot be saved, whatever the program does next; `fd` is a duplicate of it. */
+function problemsOf(descriptor: Descriptor, fd: number): readonly string[] {
+  try {
+    const ring = readRing(fd);
+    const problems = [...ring.problems];
+    if (ring.sqHead >= COUNTER_MAX || ring.cqTail >= COUNTER_MAX)
+      problems.push(
+        `${Math.max(ring.sqHead, ring.cqTail)} operations have gone through it, and no more than ${COUNTER_MAX} are gone through again`,
+      );
+    const napi = descriptor.info.info.fields.get('NAPI') ?? 'disabled';
+    if (napi !== 'disabled') problems.push(`it polls network devices (NAPI: ${napi})`);
+    if (problems.length === 0) offsetsOf(ring);
+    return problems;
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    return [`what the kernel keeps of it cannot be seen, or made again (${why})`];
+  }
+}
+
+function retryBusy(descriptor: Descriptor, ring: Ring, context: DumpContext): never {
+  const reason =
+    ring.inFlight === 0
+      ? 'completions of it wait for room in its ring'
+      : `${ring.inFlight} of its operations are on their way (reads that wait, timeouts, polls)`;
+  return context.retry(
+    refusalOf(descriptor, reason, 'let the program cancel them, or wait until they are done'),
+  );
+}
+
+/* ---------- what is registered, as files and processes of the tree ---------- */
+
+/** Before the freeze: what is registered with rings has to be open in the tree, and who may submit to be of it. */
+function checkOwners(descriptors: readonly Descriptor[], refuse: Refuse): void {
+  const processes = descriptors[0] === undefined ? [] : treeOf(descriptors[0].process);
+  try {
+    const open = new OpenFiles(processes.flatMap(openOf));
+    for (const process of processes) {
+      const numbers = ringNumbers(process, open);
+      if (typeof numbers === 'string') refuse(refusalOfNumbers(process, numbers));
+    }
+    for (const descriptor of descriptors) {
+      using taken = takeIfOpen(descriptor.process.pid, descriptor.fd, objectOf(descriptor));
+      if (taken === undefined) continue;
+      const owners = ownersOf(readRing(taken.fd), open);
+      if ('problem' in owners) refuse(refusalOf(descriptor, owners.problem, HELP_REGISTERED));
+      const outsider = outsiderOf(descriptor);
+      if (outsider !== undefined)
+        refuse(refusalOf(descriptor, `pid ${outsider}, which is not of the tree, has it open as well`, HELP));
+    }
+  } catch {
+    // It ended meanwhile, or cannot be looked at, which the check of each ring has said.
+  }
+}
+
+const HELP_REGISTERED = 'let the program unregister it, or keep a descriptor of it open';
+
+function openOf(process: Process): { descriptor: Descriptor }[] {
+  const infos = unlessVanished(() => readDescriptors(process.pid)) ?? [];
+  return infos.map((info) => ({ descriptor: { process, fd: info.fd, info } }));
+}
+
+function refusalOfNumbers(process: Process, reason: string): Refusal {
+  const help = 'let the program unregister them (io_uring_unregister_ring_fd(3))';
+  return { task: nameOf(process), object: 'registered ring descriptors', reason, help };
+}
+
+interface Found {
+  readonly descriptor: Descriptor;
+  readonly id: number;
+}
+
+function numbersOf(process: Process, open: OpenFiles<Found>, context: DumpContext) {
+  const numbers = ringNumbers(process, open);
+  if (typeof numbers !== 'string')
+    return numbers.map(({ file, number }) => ({ file, pid: process.insidePid, number }));
+  context.refuse(refusalOfNumbers(process, numbers));
+  throw new Error(numbers);
+}
+
+function completed(
+  { descriptor, saved }: Pending,
+  open: OpenFiles<Found>,
+  numbers: readonly { readonly file: bigint; readonly pid: number; readonly number: number }[],
+  context: DumpContext,
+): SavedRing {
+  using taken = takeIfOpen(descriptor.process.pid, descriptor.fd, objectOf(descriptor));
+  if (taken === undefined) throw new Error(`${objectOf(descriptor)} is gone, of a process that stands still`);
+  const ring = readRing(taken.fd);
+  const owners = ownersOf(ring, open);
+  if ('problem' in owners) return refuseNow(context, descriptor, owners.problem, HELP_REGISTERED);
+  const idOf = (address: bigint) => open.at(address)?.id ?? 0;
+  const { eventfd } = ring;
+  return {
+    ...saved,
+    ...owners,
+    files: ring.files.map(idOf),
+    buffers: ring.buffers.map(({ address, length }) => ({ address, length })),
+    numbers: numbers.filter(({ file }) => file === ring.file).map(({ pid, number }) => ({ pid, number })),
+    ...(eventfd === undefined ? {} : { eventfd: { file: idOf(eventfd.context), isAsync: eventfd.isAsync } }),
+  };
+}
+
+/* ---------- restore ---------- */
+
+function ringOf({ id }: file_entry, { reader }: Holder): SavedRing {
+  const ring = readRings(reader).get(id);
+  if (ring === undefined) throw new ImageError(URING_FILE, `has no ring ${id}`);
+  return ring;
+}
+
+/** A file of ours with a ring's memory, to be given to the holder. */
+function contentsFile({ rings, sqes }: SavedRing): number {
+  using file = new OwnedFd(syscall('memfd_create', [scratchString('io_uring'), MFD_CLOEXEC]));
+  writeAll(file.fd, Buffer.concat([rings, sqes]));
+  return file.release();
+}
+
+function writeAll(fd: number, bytes: Buffer): void {
+  for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+}
