@@ -1,7 +1,7 @@
 import koffi from 'koffi';
 import { SYSCALL_X86_64, type SyscallName } from '../abi/syscalls.js';
 import { CPUID } from '../machine/cpuid.js';
-import { BATCH, HERE, LOOP, RAW_SYSCALL, SPAWN } from '../machine/x86_64.js';
+import { HERE, LOOP, RAW_SYSCALL, SPAWN } from '../machine/x86_64.js';
 
 /**
  * The one importer of the FFI. libc's syscall(2) is called once, to map a page for RAW_SYSCALL; from then on the
@@ -18,8 +18,7 @@ const MAP_PRIVATE_ANONYMOUS = 0x22;
 const PAGE = 4096;
 /** Where CPUID lies in the page, behind the other two. */
 const CPUID_OFFSET = 2048;
-const BATCH_OFFSET = 1024;
-const HERE_OFFSET = 1536;
+const HERE_OFFSET = 1024;
 const LOOP_OFFSET = 3072;
 
 function mapCode(): bigint {
@@ -34,7 +33,6 @@ function mapCode(): bigint {
   const page = new Uint8Array(koffi.view(address, PAGE));
   page.set(RAW_SYSCALL, 0);
   page.set(SPAWN, RAW_SYSCALL.length);
-  page.set(BATCH, BATCH_OFFSET);
   page.set(HERE, HERE_OFFSET);
   page.set(CPUID, CPUID_OFFSET);
   page.set(LOOP, LOOP_OFFSET);
@@ -50,12 +48,6 @@ const raw = koffi.decode(
 const spawn = koffi.decode(
   code + BigInt(RAW_SYSCALL.length),
   koffi.proto('int64_t stasis_spawn(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t)'),
-) as (...args: Argument[]) => number | bigint;
-
-// SAFETY: the prototype names the registers that BATCH reads; it saves all it may not change.
-const batch = koffi.decode(
-  code + BigInt(BATCH_OFFSET),
-  koffi.proto('int64_t stasis_batch(uint64_t, uint64_t, uint64_t)'),
 ) as (...args: Argument[]) => number | bigint;
 
 // SAFETY: the prototype names the registers that HERE reads; LOOP uses no stack, and HERE saves all that neither may change.
@@ -97,15 +89,6 @@ export function spawnFrom(
 ): number {
   hook.beforeCall?.('clone3');
   return Number(spawn(cloneArgs, size, fd, empty, argv, envp));
-}
-
-/**
- * The `count` system calls of the entries at an address (layout: BATCH), of which `name` is said to be, each with `first`
- * as its first argument. SAFETY: the caller answers for every pointer in them.
- */
-export function callBatch(name: SyscallName, entries: bigint, count: number, first: number): void {
-  hook.beforeCall?.(name);
-  batch(entries, count, first);
 }
 
 /**

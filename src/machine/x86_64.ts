@@ -114,40 +114,6 @@ export const RAW_SYSCALL = Uint8Array.of(
 );
 
 /**
- * `batch(entries, count, first)`: so many system calls of this process, one after the other, whatever they answer. An
- * entry: +0 number, +8…+40 arguments two to six, +48 the answer; the first argument is `first` for all.
- */
-// biome-ignore format: one instruction a line
-export const BATCH = Uint8Array.of(
-  0x53, // push rbx
-  0x55, // push rbp
-  0x41, 0x54, // push r12
-  0x48, 0x89, 0xfb, // mov rbx,rdi
-  0x48, 0x89, 0xf5, // mov rbp,rsi
-  0x49, 0x89, 0xd4, // mov r12,rdx
-  // next:
-  0x48, 0x85, 0xed, // test rbp,rbp
-  0x74, 0x29, // je 3b <done>
-  0x48, 0x8b, 0x03, // mov rax,[rbx]
-  0x4c, 0x89, 0xe7, // mov rdi,r12
-  0x48, 0x8b, 0x73, 0x08, // mov rsi,[rbx+0x8]
-  0x48, 0x8b, 0x53, 0x10, // mov rdx,[rbx+0x10]
-  0x4c, 0x8b, 0x53, 0x18, // mov r10,[rbx+0x18]
-  0x4c, 0x8b, 0x43, 0x20, // mov r8,[rbx+0x20]
-  0x4c, 0x8b, 0x4b, 0x28, // mov r9,[rbx+0x28]
-  0x0f, 0x05, // syscall
-  0x48, 0x89, 0x43, 0x30, // mov [rbx+0x30],rax
-  0x48, 0x83, 0xc3, 0x38, // add rbx,0x38
-  0x48, 0xff, 0xcd, // dec rbp
-  0xeb, 0xd2, // jmp d <next>
-  // done:
-  0x41, 0x5c, // pop r12
-  0x5d, // pop rbp
-  0x5b, // pop rbx
-  0xc3, // ret
-);
-
-/**
  * `here(header, entry, loop)`: this thread plays a tape itself, from `entry` on by LOOP at `loop`. Where the tape leaves to,
  * and with which stack, is written into the header.
  */

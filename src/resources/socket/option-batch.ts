@@ -1,8 +1,8 @@
 import { ERRNO } from '../../abi/errno.js';
-import { SYSCALL_X86_64 } from '../../abi/syscalls.js';
 import { SyscallError } from '../../kernel/errors.js';
-import { callBatch } from '../../kernel/ffi.js';
-import { NativeMemory } from '../../kernel/memory.js';
+import { HEADER_SIZE } from '../../tape/layout.js';
+import { OwnTape } from '../../tape/own.js';
+import { Played, type Result, type Space, Tape } from '../../tape/tape.js';
 
 /** An option by its level and number, and the most bytes it can have. */
 export interface OptionQuestion {
@@ -19,75 +19,59 @@ export const ABSENT: ReadonlySet<number> = new Set([
   -ERRNO.ENOTCONN,
 ]);
 
-/** An entry of a batch, see machine/x86_64.ts. */
-const ENTRY_SIZE = 56;
-const ENTRY = { arguments: 8, answer: 48 } as const;
-const ALIGN = 8;
-
-/**
- * The same options of many sockets: each time all of them are asked for at once, in one call through the FFI. First lie
- * the entries, then the values, each with the room that its option may take, then their lengths.
- */
+/** The same options of many sockets: each time all of them are asked for at once, in one call through the FFI. */
 export class OptionBatch {
   readonly #questions: readonly OptionQuestion[];
-  readonly #memory: NativeMemory;
-  /** The memory as it is before the questions are asked. */
+  readonly #tape: OwnTape;
+  readonly #played: Played;
+  /** The tape as it is before the questions are asked. */
   readonly #blank: Uint8Array;
-  readonly #values: readonly number[];
-  readonly #lengths: number;
-  readonly #end: number;
+  readonly #answers: readonly { readonly answer: Result; readonly value: Space; readonly length: Space }[];
+  /** Where the socket's number goes, which is no part of the answers: it comes last. */
+  readonly #fd: Space;
 
   constructor(questions: readonly OptionQuestion[]) {
+    const tape = new Tape('options of a socket');
+    const rooms = questions.map(({ length }) => ({
+      value: tape.space(length),
+      length: tape.space(wordOf(length)),
+    }));
+    this.#fd = tape.space(8);
+    const fd = { kind: 'value', at: { kind: 'inside', space: this.#fd, at: 0 } } as const;
+    this.#answers = rooms.map((room, index) => {
+      const { level = 0, option = 0 } = questions[index] ?? {};
+      return {
+        ...room,
+        answer: tape.call('getsockopt', [fd, level, option, room.value, room.length], 'any'),
+      };
+    });
     this.#questions = questions;
-    let at = questions.length * ENTRY_SIZE;
-    this.#values = questions.map(({ length }) => {
-      const value = at;
-      at += Math.ceil(length / ALIGN) * ALIGN;
-      return value;
-    });
-    this.#lengths = at;
-    this.#end = at + questions.length * 4;
-    this.#memory = new NativeMemory(this.#end);
-    questions.forEach((question, index) => {
-      this.#enter(question, index);
-    });
-    this.#blank = this.#memory.bytes.slice(0, this.#end);
-  }
-
-  #enter({ level, option, length }: OptionQuestion, index: number): void {
-    const { view, address } = this.#memory;
-    const at = index * ENTRY_SIZE;
-    const words = [
-      BigInt(SYSCALL_X86_64.getsockopt),
-      BigInt(level),
-      BigInt(option),
-      address + BigInt(this.#values[index] ?? 0),
-      address + BigInt(this.#lengths + index * 4),
-    ];
-    words.forEach((word, position) => {
-      view.setBigUint64(at + position * ALIGN, word, true);
-    });
-    view.setUint32(this.#lengths + index * 4, length, true);
+    this.#tape = new OwnTape(tape);
+    this.#blank = this.#tape.bytes.slice();
+    this.#played = new Played(tape, this.#tape.bytes);
   }
 
   /** Ask them of a socket. Answers all that came back, for comparison. */
   ask(fd: number): Uint8Array {
-    const { bytes, address } = this.#memory;
+    const { bytes } = this.#tape;
     bytes.set(this.#blank);
-    callBatch('getsockopt', address, this.#questions.length, fd);
-    return bytes.subarray(0, this.#end);
+    const number = this.#played.view(this.#fd);
+    number.setUint32(0, fd, true);
+    this.#tape.play('getsockopt');
+    return bytes.subarray(HEADER_SIZE, number.byteOffset - bytes.byteOffset);
   }
 
   /** The bytes of an option as last asked for; undefined where the socket has none of the name. Throws SyscallError. */
   bytes(index: number): Uint8Array | undefined {
-    const { view, bytes } = this.#memory;
-    const answer = Number(view.getBigInt64(index * ENTRY_SIZE + ENTRY.answer, true));
-    if (ABSENT.has(answer)) return undefined;
     const question = this.#questions[index];
-    if (answer < 0 || question === undefined)
-      throw new SyscallError('getsockopt', -answer, `option ${question?.option} of level ${question?.level}`);
-    const at = this.#values[index] ?? 0;
-    return bytes.subarray(at, at + view.getUint32(this.#lengths + index * 4, true));
+    const asked = this.#answers[index];
+    if (question === undefined || asked === undefined)
+      throw new RangeError(`option ${index} was not asked for`);
+    const answer = this.#played.number(asked.answer);
+    if (ABSENT.has(answer)) return undefined;
+    if (answer < 0)
+      throw new SyscallError('getsockopt', -answer, `option ${question.option} of level ${question.level}`);
+    return this.#played.read(asked.value).subarray(0, this.#played.view(asked.length).getUint32(0, true));
   }
 
   /** An option of four bytes. */
@@ -96,4 +80,10 @@ export class OptionBatch {
     if (value?.length !== 4) return undefined;
     return new DataView(value.buffer, value.byteOffset).getInt32(0, true);
   }
+}
+
+function wordOf(value: number): Uint8Array {
+  const bytes = new Uint8Array(4);
+  new DataView(bytes.buffer).setUint32(0, value, true);
+  return bytes;
 }
