@@ -56,30 +56,29 @@ export class KernelMemory implements Disposable {
 
   /** Throws where there is nothing. */
   read(address: bigint, length: number): Buffer {
-    const bytes = Buffer.alloc(length);
-    for (let done = 0; done < length; done += CHUNK * CHUNKS_MAX) {
-      const part = Math.min(length - done, CHUNK * CHUNKS_MAX);
-      this.#readPart(address + BigInt(done), bytes.subarray(done, done + part));
-    }
-    return bytes;
+    const end = address + BigInt(length);
+    const parts: Buffer[] = [];
+    // Chunks are aligned, so none is of two pages, and no page is looked at but those that were asked for.
+    const first = address & ~BigInt(CHUNK - 1);
+    for (let at = first; at < end; at += BigInt(CHUNK * CHUNKS_MAX))
+      parts.push(this.#readChunks(at, Math.min(CHUNKS_MAX, Math.ceil(Number(end - at) / CHUNK))));
+    const skipped = Number(address - first);
+    return Buffer.concat(parts).subarray(skipped, skipped + length);
   }
 
-  #readPart(address: bigint, into: Buffer): void {
-    const count = Math.ceil(into.length / CHUNK);
-    // The last one ends where the bytes do, for behind them there may be nothing.
-    const offset = (index: number) => Math.max(0, Math.min(index * CHUNK, into.length - CHUNK));
-    const offsets = Array.from({ length: count }, (_, index) => offset(index));
-    this.#ask(
-      offsets.map((at) => address + BigInt(at)),
-      0n,
-    );
+  #readChunks(address: bigint, count: number): Buffer {
+    const chunks = Array.from({ length: count }, (_, index) => address + BigInt(index * CHUNK));
+    this.#ask(chunks, 0n);
     const answer = this.#run(process.pid);
-    offsets.forEach((at, index) => {
-      const record = 8 + index * RECORD;
-      if (answer.readBigInt64LE(record) !== 0n)
-        throw new Error(`nothing is to be read at 0x${address.toString(16)} in the kernel`);
-      answer.copy(into, at, record + 8, record + 8 + Math.min(CHUNK, into.length - at));
-    });
+    return Buffer.concat(
+      chunks.map((chunk, index) => {
+        const record = 8 + index * RECORD;
+        // At address 0, which ends the questions, nothing is either.
+        if (answer.length < record + RECORD || answer.readBigInt64LE(record) !== 0n)
+          throw new Error(`nothing is to be read at 0x${chunk.toString(16)} in the kernel`);
+        return answer.subarray(record + 8, record + RECORD);
+      }),
+    );
   }
 
   pointer(address: bigint): bigint {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
@@ -99,15 +99,19 @@ if '${name}' != 'timeouts':
   test('a ring whose last operation ends while it is waited for is saved', async () => {
     using subject = await started(
       `${URING}
-import threading
-ring = Ring(8); r, w = os.pipe(); ring.put(READ, r, at, 4, 0xffffffffffffffff, 1); ring.enter(1)
-def later(): os.write(w, b'word')
-timer = threading.Timer(0.3, later); timer.daemon = True; timer.start()`,
+os.mkfifo(name + 'fifo'); r = os.open(name + 'fifo', os.O_RDWR)
+ring = Ring(8); ring.put(READ, r, at, 4, 0xffffffffffffffff, 1); ring.enter(1)`,
       'assert ring.take() == [(1, 4)] and data.raw[:4] == b"word"; works(ring)',
     );
     const directory = mkdtempSync(join(tmpdir(), 'stasis-uring-'));
+    let looks = 0;
+    const phase = (name: string) => {
+      if (name !== 'look' || ++looks !== 2) return;
+      writeFileSync(join(subject.directory, 'filefifo'), 'word');
+      while (!isDone(subject.pid));
+    };
     try {
-      dump(checkpointOptions(subject.pid, directory));
+      dump({ ...checkpointOptions(subject.pid, directory), hooks: { phase } });
       await gone(subject.pid);
       restore(restoreRequest(directory));
       subject.signal(10);
@@ -116,4 +120,11 @@ timer = threading.Timer(0.3, later); timer.daemon = True; timer.start()`,
       rmSync(directory, { recursive: true, force: true });
     }
   });
+}
+
+/** Has a completion been posted to its ring? */
+function isDone(pid: number): boolean {
+  return readdirSync(`/proc/${pid}/fdinfo`).some((fd) =>
+    /^CqTail:\t1$/m.test(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8')),
+  );
 }

@@ -25,10 +25,13 @@ used.enter(3, 3)
 used.put(READ, fd, at, 3, 1, 200); used.put(READ, fd, at, 4, 2, 201)
 one = Ring(1); one.many(77)
 big = Ring(4096); big.many(10000)
+# As programs map the rings that do not know that both are one.
+cq = ok(libc.mmap(None, 2 * PAGE, R, SHARED, used.fd, 0x8000000))
 rings = (fresh, used, one, big)
 before = [r.words() for r in rings]`,
       check: `
 assert [r.words() for r in rings] == before, (before, [r.words() for r in rings])
+assert get(cq, 100) == get(used.ring, 100)
 assert used.take() == [(100, 2), (101, 2), (102, 2)]
 assert used.enter(2, 2) == 2 and used.take() == [(200, 3), (201, 4)]
 for r in (fresh, used, one): works(r)

@@ -36,7 +36,7 @@ export function mapUrings(image: ProcessImage, tape: Tape, taken: Taken, workspa
   ];
   const nothing = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
   for (const { start, end } of gapsBetween(others))
-    tape.call('mmap', [start, end - start, 0, nothing, -1, 0], start);
+    tape.call('mmap', [start, end - start, 0, nothing, -1, 0], start < MIN_ADDRESS ? 'any' : start);
   rings.forEach(({ start, end, prot, pgoff }, index) => {
     tape.call('munmap', [start, end - start]);
     tape.call('mmap', [0, end - start, prot, MAP_SHARED, fds[index] ?? -1, pgoff], start);
@@ -49,12 +49,15 @@ interface Range {
   readonly end: bigint;
 }
 
+/** vm.mmap_min_addr: nobody gets a place below it who may not take one there (CAP_SYS_RAWIO). */
+const MIN_ADDRESS = 0x1_0000n;
+
 /** What is free, from the second page on: nobody has the first. */
 function gapsBetween(taken: readonly Range[]): Range[] {
   const gaps: Range[] = [];
   let last = PAGE;
-  const limit = { start: USER_END, end: USER_END };
-  const inOrder = [...taken, limit].sort((a, b) => (a.start < b.start ? -1 : 1));
+  const cuts = [MIN_ADDRESS, USER_END].map((at) => ({ start: at, end: at }));
+  const inOrder = [...taken, ...cuts].sort((a, b) => (a.start < b.start ? -1 : 1));
   for (const { start, end } of inOrder) {
     if (last < start && start <= USER_END) gaps.push({ start: last, end: start });
     if (end > last) last = end;
