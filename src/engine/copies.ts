@@ -1,3 +1,4 @@
+import { ERRNO } from '../abi/errno.js';
 import {
   CLONE_PARENT_SETTID,
   CLONE_PTRACE,
@@ -7,6 +8,7 @@ import {
 } from '../abi/process.js';
 import { PTRACE_O_EXITKILL } from '../abi/ptrace.js';
 import { SIGCHLD } from '../abi/signal.js';
+import { SyscallError } from '../kernel/errors.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
 import { readStat } from '../kernel/procfs/stat.js';
 import * as ptrace from '../kernel/ptrace.js';
@@ -146,8 +148,8 @@ export class Copies implements Disposable {
   #meet(tid: number, status: WaitStatus, running: ReadonlyMap<number, Play>, middles: Set<number>): void {
     if (!isEventStop(status)) return;
     if (this.#isMiddle(tid, running)) {
-      ptrace.resume(tid);
       middles.add(tid);
+      unlessEnded(() => ptrace.resume(tid));
       return;
     }
     this.#keep(tid);
@@ -155,7 +157,7 @@ export class Copies implements Disposable {
 
   #keep(tid: number): void {
     this.#born.add(tid);
-    ptrace.setOptions(tid, PTRACE_O_EXITKILL);
+    unlessEnded(() => ptrace.setOptions(tid, PTRACE_O_EXITKILL));
   }
 
   /** Its parent's tape knows: the kernel wrote its id there before it was woken. */
@@ -198,6 +200,15 @@ export class Copies implements Disposable {
       for (const pid of [...this.#born]) this.#kill(pid);
     });
     this.#pids.clear();
+  }
+}
+
+/** Somebody else has killed it since its birth: that shows when it is read, and must keep nobody from going on. */
+function unlessEnded(action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    if (!(error instanceof SyscallError) || error.errno !== ERRNO.ESRCH) throw error;
   }
 }
 

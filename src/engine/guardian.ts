@@ -247,7 +247,7 @@ export class Guardian implements Disposable {
   /** Nothing is left to guard. SIGKILL, so that none of its tapes plays on. */
   [Symbol.dispose](): void {
     endStem(this.#actor.tid);
-    this.#alive[Symbol.dispose]();
+    insist(() => this.#alive[Symbol.dispose]());
   }
 }
 

@@ -55,6 +55,8 @@ export class Performance implements Disposable {
     this.#births();
     if (this.#holder !== undefined) play([{ actor: this.#holder, tape: this.#plan.holder.late }]);
     clock.start('memory');
+    // Before they are born: a leader that is killed then is told of only after its threads.
+    for (const { process, index } of this.#plan.states) if (index > 0) noteThreads(process.pid, true);
     this.#playAll(this.#plan.finish);
     clock.start('descriptors');
     this.#endTheDead();
@@ -223,10 +225,7 @@ export class Performance implements Disposable {
 
   #adoptThreads(): void {
     for (const { process, index, tid } of this.#plan.states)
-      if (index > 0) {
-        noteThreads(process.pid, true);
-        this.#adopt(process.pid, tid, index, `${process.name} thread ${tid}`);
-      }
+      if (index > 0) this.#adopt(process.pid, tid, index, `${process.name} thread ${tid}`);
   }
 
   #finalActor({ task, tid }: ThreadPlan): Actor {

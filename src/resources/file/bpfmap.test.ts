@@ -51,7 +51,7 @@ e=new(1,8,8,4); os.dup(h)`,
     using program = await Program.start(
       `${QUIET}${BPF}call=lambda *a: libc.syscall(*a)
 new(6,4,8,4)
-params=ctypes.create_string_buffer(120); call(425,8,params)
+params=ctypes.create_string_buffer(struct.pack('III',0,0,2),120); call(425,8,params)
 call(323,1)
 call(298,struct.pack('II',1,128)+b'\\0'*120,0,-1,-1,0)
 call(430,b'tmpfs',0)
@@ -71,7 +71,7 @@ os.open('/dev/loop-control',os.O_RDWR) if os.path.exists('/dev/loop-control') el
       assert.ok((help ?? '').length > 10, object);
     }
     const reasons = found.map(({ reason }) => reason).join('\n');
-    for (const word of ['BPF map of type 6', 'io_uring', 'userfaultfd', 'perf event', 'fsopen'])
+    for (const word of ['BPF map of type 6', 'IORING_SETUP_SQPOLL', 'userfaultfd', 'perf event', 'fsopen'])
       assert.match(reasons, new RegExp(word));
   });
 }

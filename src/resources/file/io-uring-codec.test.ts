@@ -47,6 +47,8 @@ for (const [name, change, message] of [
   ['too many entries', { cqEntries: 1 << 20 }, /number of completions is 1048576/],
   ['a head that is no counter', { sqHead: -1 }, /whose head is -1/],
   ['offsets far away', { offsets: Array.from({ length: 14 }, () => 1 << 30) }, /without offsets/],
+  ['a word far from the beginning', { offsets: RING.offsets.with(8, 4096) }, /without offsets/],
+  ['more operations than are gone through', { cqTail: 2 ** 25 }, /whose tail is 33554432/],
   ['too few offsets', { offsets: [1] }, /without offsets/],
   ['other contents', { rings: Buffer.from('x').toString('base64') }, /unexpected end of file/],
   ['too little memory', { sqes: plain().rings }, /208 bytes instead of 256/],

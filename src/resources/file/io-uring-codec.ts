@@ -2,10 +2,13 @@ import { deflateSync, inflateSync } from 'node:zlib';
 import * as U from '../../abi/io-uring.js';
 import type { ImageReader } from '../../image/index.js';
 import { isRecord, readJson } from '../../image/json.js';
-import { lengthsOf, OFFSETS_LENGTH, type Offsets, type Shape } from './io-uring-layout.js';
+import { lengthsOf, OFFSETS_LENGTH, type Offsets, offsetIn, type Shape } from './io-uring-layout.js';
 
 /** stasis-uring.json: rings, which CRIU's format does not know. */
 export const URING_FILE = 'stasis-uring.json';
+
+/** Counters can only be brought back by as many operations. */
+export const COUNTER_MAX = 2 ** 24;
 
 export interface SavedRing extends Shape {
   /** In files.img. */
@@ -87,7 +90,12 @@ function decodeRing(item: unknown): SavedRing {
     cqEntries: entries(item.cqEntries, 'number of completions', U.IORING_MAX_CQ_ENTRIES),
   };
   const offsets = numbers(item.offsets, 'offsets');
-  if (offsets.length !== OFFSETS_LENGTH || offsets.some((offset) => offset > OFFSET_MAX))
+  const words = (['sqHead', 'sqTail', 'cqHead', 'cqTail'] as const).map((word) => offsetIn(offsets, word));
+  if (
+    offsets.length !== OFFSETS_LENGTH ||
+    offsets.some((offset) => offset > OFFSET_MAX) ||
+    words.some((offset) => offset > WORD_MAX || offset % 4 !== 0)
+  )
     throw new Error('has a ring without offsets');
   const lengths = lengthsOf(shape, offsets);
   const range = isRecord(item.fileRange) ? item.fileRange : {};
@@ -97,8 +105,8 @@ function decodeRing(item: unknown): SavedRing {
     id: number(item.id, 'file'),
     fileFlags: number(item.fileFlags, 'file flags'),
     offsets,
-    sqHead: number(item.sqHead, 'head'),
-    cqTail: number(item.cqTail, 'tail'),
+    sqHead: number(item.sqHead, 'head', COUNTER_MAX),
+    cqTail: number(item.cqTail, 'tail', COUNTER_MAX),
     clock: number(item.clock, 'clock'),
     files: numbers(item.files, 'files'),
     fileRange: { start: number(range.start, 'range of files'), end: number(range.end, 'range of files') },
@@ -117,8 +125,9 @@ function decodeRing(item: unknown): SavedRing {
   };
 }
 
-/** Rings are a few megabytes long at most; their words lie in the first page but for the array of submissions. */
+/** Rings are a few megabytes long at most, and their words lie at the beginning. */
 const OFFSET_MAX = 4 << 20;
+const WORD_MAX = 2044;
 
 function unpack(value: unknown, length: number): Uint8Array {
   if (typeof value !== 'string') throw new Error('has a ring without contents');

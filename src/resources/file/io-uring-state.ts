@@ -83,9 +83,6 @@ const FLAG_PROBLEMS: readonly (readonly [number, string])[] = [
   [U.IORING_SETUP_NO_MMAP, 'it lies in memory that the program gave (IORING_SETUP_NO_MMAP)'],
 ];
 
-/** Counters can only be brought back by as many operations. */
-export const COUNTER_MAX = 2 ** 24;
-
 /** One read of the structure, and names for what is in it. */
 class Context {
   readonly address: bigint;

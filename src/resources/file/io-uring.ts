@@ -28,8 +28,8 @@ import { perDump } from '../description/state.js';
 import { setStatusFlags } from '../description/status-flags.js';
 import { treeOf } from '../description/tree.js';
 import { FD_TYPE } from '../description/types.js';
-import { encodeRings, readRings, type SavedRing, URING_FILE } from './io-uring-codec.js';
-import { offsetsOf, readContents } from './io-uring-layout.js';
+import { COUNTER_MAX, encodeRings, readRings, type SavedRing, URING_FILE } from './io-uring-codec.js';
+import { offsetIn, offsetsOf, readContents } from './io-uring-layout.js';
 import { OpenFiles, ownersOf, ringNumbers } from './io-uring-owners.js';
 import {
   advance,
@@ -42,7 +42,7 @@ import {
   registerNumber,
   writeContents,
 } from './io-uring-rebuild.js';
-import { COUNTER_MAX, type Ring, readRing } from './io-uring-state.js';
+import { type Ring, readRing } from './io-uring-state.js';
 
 /**
  * io_uring(7): two rings in shared memory, which the kernel and the program go round, and what is registered with them.
@@ -91,7 +91,10 @@ export const ioUring: FileKind = {
     const { flags, sqEntries, cqEntries, sqHead, cqTail, clock, fileRange } = ring;
     const fileFlags = descriptor.info.info.flags & ~O_CLOEXEC;
     const words = { id, fileFlags, flags, sqEntries, cqEntries, offsets, sqHead, cqTail, clock, fileRange };
-    const saved = { ...words, ...readContents(taken, ring, offsets) };
+    const contents = readContents(taken, ring, offsets);
+    const wordAt = (word: 'sqHead' | 'cqTail') => contents.rings.readUInt32LE(offsetIn(offsets, word));
+    if (wordAt('sqHead') !== sqHead || wordAt('cqTail') !== cqTail) retryBusy(descriptor, ring, context);
+    const saved = { ...words, ...contents };
     pending(context).push({ descriptor, saved });
     const ext = { id, fown: dumpOwner(descriptor, taken, context) };
     return createMessage('files', { type: FD_TYPE.ext, id, ext });
@@ -183,7 +186,7 @@ function problemsOf(descriptor: Descriptor, fd: number): readonly string[] {
 function retryBusy(descriptor: Descriptor, ring: Ring, context: DumpContext): never {
   const reason =
     ring.inFlight === 0
-      ? 'completions of it wait for room in its ring'
+      ? 'completions of it are being posted, or wait for room in its ring'
       : `${ring.inFlight} of its operations are on their way (reads that wait, timeouts, polls)`;
   return context.retry(
     refusalOf(descriptor, reason, 'let the program cancel them, or wait until they are done'),
