@@ -107,6 +107,9 @@ async function roundTrip(afterwards: 'kill' | 'run' | 'stop'): Promise<void> {
         if (!before.some((line) => line.startsWith(`${pid} `) && line.includes(' T,')))
           attempt('kill', [pid, 18]);
     }
+    // Whoever was stopped gets there when the scheduler lets it.
+    const deadline = Date.now() + 10_000;
+    while (kinship(subject.pid).join() !== before.join() && Date.now() < deadline);
     assert.deepEqual(kinship(subject.pid), before);
     subject.signal(10);
     await subject.expect(/zombie 1792 killed 9/);
