@@ -59,6 +59,12 @@ threading.Thread(target=work, daemon=True).start(); made.wait()`,
     /the one thread that may submit to it/,
   ],
   [
+    'that are known by a number only',
+    `ring = Ring(8); other = Ring(8); call(427, other.fd, 20, (ctypes.c_uint32 * 4)(0, 0, other.fd, 0), 1)
+os.close(other.fd); libc.munmap(other.ring, PAGE); libc.munmap(other.sqes, PAGE)`,
+    /registered ring descriptors.*has no descriptor any more/,
+  ],
+  [
     'of which a part is mapped',
     'ring = Ring(4096); libc.munmap(ring.sqes + 8 * PAGE, PAGE)',
     /it is only a part of an io_uring/,
@@ -75,6 +81,25 @@ if (inPidNamespace(import.meta.url)) {
     test(`rings ${name} are refused before the freeze`, async () => {
       await refused(build, reason, '');
     });
+
+  test('rings that a process outside of the tree has as well are refused before the freeze', async () => {
+    using subject = await started(
+      `${URING}
+ring = Ring(8); child = os.fork()
+if child == 0: os.setsid(); print('child %d.' % os.getpid(), flush=True); os.read(os.pipe()[0], 1)`,
+      'works(ring); os.kill(child, 9); os.wait()',
+    );
+    const [, child] = await subject.expect(/child (\d+)\./);
+    const directory = mkdtempSync(join(tmpdir(), 'stasis-uring-'));
+    try {
+      const outsider = new RegExp(`pid ${subject.pid}, which is not of the tree, has it open as well`);
+      assert.throws(() => dump(checkpointOptions(Number(child), directory)), outsider);
+      subject.signal(10);
+      await subject.expect(/checked/);
+    } finally {
+      rmSync(directory, { recursive: true, force: true });
+    }
+  });
 
   for (const [name, op] of [
     ['reads', 'ring.put(READ, r, at, 4, 0xffffffffffffffff, 1)'],

@@ -204,7 +204,9 @@ function checkOwners(descriptors: readonly Descriptor[], refuse: Refuse): void {
       const numbers = ringNumbers(process, open);
       if (typeof numbers === 'string') refuse(refusalOfNumbers(process, numbers));
     }
-    for (const descriptor of descriptors) {
+    // Every ring has an inode of its own.
+    const rings = new Map(descriptors.map((descriptor) => [descriptor.info.stat.ino, descriptor]));
+    for (const descriptor of rings.values()) {
       using taken = takeIfOpen(descriptor.process.pid, descriptor.fd, objectOf(descriptor));
       if (taken === undefined) continue;
       const owners = ownersOf(readRing(taken.fd), open);
