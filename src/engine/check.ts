@@ -69,12 +69,25 @@ function refusals(
   checkKinship(processes, options, refuse);
   network.check(processes, plan, options, refuse);
   for (const process of processes) {
+    const headless = headlessRefusal(process);
+    if (headless !== undefined) refuse(headless);
     if (process.state === 'zombie') continue;
     // Who ends while we look is no obstacle any more.
     unlessVanished(() => checkProcess(process, options, refuse));
   }
   checkFiles(processes, fileKinds, refuse, options, survey);
   return found;
+}
+
+/** A process goes on when its first thread has ended, but shows nothing of itself any more by what is asked of that one. */
+export function headlessRefusal(process: Process): Refusal | undefined {
+  if (process.state !== 'zombie' || process.stat.num_threads <= 1) return undefined;
+  return {
+    task: nameOf(process),
+    object: 'the process',
+    reason: `its first thread has ended, and ${process.stat.num_threads - 1} others have not`,
+    help: 'end them, or let the first thread wait for them',
+  };
 }
 
 function checkProcess(process: Process, options: DumpOptions, refuse: Refuse): void {

@@ -61,9 +61,8 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   const commitment = commitmentOf(options);
   using writer = new ImageWriter(commitment.target);
   using guardian = Guardian.start();
-  takeBreath();
-
   clock.start('freeze');
+  takeBreath();
   writer.hold();
   using urgency = new Urgency();
   const freeze_start = now_ms();
@@ -109,7 +108,6 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   settle({ options, guardian, commitment, writer, frozen, dumping, entered });
   const gone = now_ms();
   clock.stop();
-
   return {
     directory: options.directory,
     warning: addChecksums(options),

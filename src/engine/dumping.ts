@@ -14,6 +14,7 @@ import type { NetworkPlan } from '../resources/namespace/index.js';
 import { dumpExtendedRegisters } from '../resources/process/index.js';
 import { insistOnAll } from '../tape/insist.js';
 import { playOn } from './ask.js';
+import { headlessRefusal } from './check.js';
 import type { Commitment } from './commitment.js';
 import type { Copies } from './copies.js';
 import { undoDuty } from './duties.js';
@@ -85,6 +86,10 @@ export class Dumping implements Disposable {
           : new PassingError([refusal], what, hold);
       },
     };
+    for (const process of processes) {
+      const headless = headlessRefusal(process);
+      if (headless !== undefined) this.context.refuse(headless);
+    }
     this.files.begin(this.context);
     this.#contents = network.freeze(this.context, plan, (process) => this.identities.of(process).netNsId);
     if (this.context.ownNetwork !== undefined) this.#lock = networkLock.hold(this.context);

@@ -2,6 +2,7 @@ import * as P from '../abi/ptrace.js';
 import { SYSCALL_X86_64 } from '../abi/syscalls.js';
 import { encodeRegisters, NO_SYSCALL, REGISTERS_SIZE, type Registers } from '../kernel/registers.js';
 import type { Borrowed } from '../tape/borrow.js';
+import { ALL_SIGNALS } from '../tape/chain.js';
 import { go, goIfEqual } from '../tape/logic.js';
 import type { Label, Space, Tape } from '../tape/tape.js';
 import type { Duty } from './guardian.js';
@@ -22,7 +23,6 @@ const EVENT_STOP = 128;
 /** What wait4(2) says of a stop at a system call, with PTRACE_O_TRACESYSGOOD. */
 const SYSCALL_STOP = (0x85 << 8) | 0x7f;
 const OPTIONS = P.PTRACE_O_TRACESYSGOOD | P.PTRACE_O_SUSPEND_SECCOMP;
-const ALL_SIGNALS = 0xffff_ffff_ffff_ffffn;
 
 function groupStop(signal: number): number {
   return (EVENT_STOP << 16) | (signal << 8) | 0x7f;

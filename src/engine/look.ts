@@ -1,5 +1,6 @@
-import { PF_IO_WORKER } from '../abi/process.js';
+import { PF_IO_WORKER, RLIMIT_NOFILE } from '../abi/process.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
+import { readLimits } from '../kernel/procfs/limits.js';
 import { KeptFiles, taskPath } from '../kernel/procfs/read.js';
 import { readStat, readStateFlags } from '../kernel/procfs/stat.js';
 import { readStatus, type Status } from '../kernel/procfs/status.js';
@@ -43,11 +44,18 @@ export function sightings(root: number): Sighting[] {
 
 /** Beyond so many threads files are opened as they are read. */
 const KEPT_MAX = 2000;
+const FILES_A_THREAD = 3;
+
+/** A quarter of the descriptors that this process may have. */
+function keptMax(): number {
+  const limit = readLimits(process.pid)[RLIMIT_NOFILE]?.cur ?? 0n;
+  return Math.min(KEPT_MAX, Number(limit) / 4 / FILES_A_THREAD);
+}
 
 /** What `look` will read of these threads, opened before they are stopped. */
 export function openFor(threads: readonly Sighting[]): KeptFiles {
   const files = new KeptFiles();
-  for (const { pid, tid } of threads.slice(0, KEPT_MAX)) {
+  for (const { pid, tid } of threads.slice(0, keptMax())) {
     files.keep(taskPath(pid, 'children', { tid }));
     files.keep(pid === tid ? taskPath(pid, 'status') : taskPath(pid, 'status', { tid }));
     if (pid === tid) files.keep(taskPath(pid, 'stat'));

@@ -8,6 +8,7 @@ import { hasMetStop, rememberStop } from '../tape/stops.js';
 import { CHECKPOINT, RESTORE } from '../testing/options.js';
 import { Subject } from '../testing/subject.js';
 import { dump } from './dump.js';
+import { UnsupportedError } from './errors.js';
 import { restore } from './restore.js';
 
 /** Every kinship a tree can have; whoever sleeps prints what its blocked call answered. */
@@ -135,4 +136,36 @@ test('a SIGSTOP that a killed task met is none of whoever has its number next', 
   dump({ ...CHECKPOINT, pid: subject.pid, directory, overwrite: true, afterwards: 'run' });
   assert.notEqual(readStat(subject.pid).state, 'T');
   assert.ok(!hasMetStop(subject.pid));
+});
+
+test('a process whose first thread alone has ended is refused', async () => {
+  using subject = Subject.python(
+    `import ctypes, threading, time\nthreading.Thread(target=lambda: time.sleep(1000)).start()\nprint('ready', flush=True)\nctypes.CDLL(None).syscall(60, 0)`,
+  );
+  await subject.expect(/ready/);
+  while (readStat(subject.pid).state !== 'Z');
+  const directory = join(subject.directory, 'image');
+  assert.throws(
+    () => dump({ ...CHECKPOINT, pid: subject.pid, directory, afterwards: 'run' }),
+    (error) =>
+      error instanceof UnsupportedError && /first thread has ended, and 1 others/.test(error.message),
+  );
+});
+
+/** Builds are such trees: somebody is always at its end. */
+test('a tree whose processes end while it is saved is saved', async () => {
+  using subject = Subject.python(`
+import os, time
+events = [os.eventfd(0) for _ in range(3)]
+def spawn():
+  if os.fork() == 0: time.sleep(0.15); os._exit(0)
+for _ in range(14): spawn()
+print('ready', flush=True)
+while True: os.wait(); spawn()
+`);
+  await subject.expect(/ready/);
+  const directory = join(subject.directory, 'image');
+  for (let round = 0; round < 8; round++)
+    dump({ ...CHECKPOINT, pid: subject.pid, directory, afterwards: 'run', overwrite: true });
+  for (const { pid } of readTree(subject.pid)) attempt('kill', [pid, 9]);
 });

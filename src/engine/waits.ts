@@ -3,7 +3,7 @@ import { unlessVanished } from '../kernel/procfs/error.js';
 import { readSyscall } from '../kernel/procfs/scalars.js';
 import { readSched, type SchedulerNotes } from '../kernel/procfs/sched.js';
 import { readStat } from '../kernel/procfs/stat.js';
-import { attempt } from '../kernel/syscall.js';
+import { attempt, sleep_us } from '../kernel/syscall.js';
 import { callMadeAgain, hasTimeout } from '../resources/process/index.js';
 import type { Sighting } from './look.js';
 
@@ -77,6 +77,9 @@ interface Reading {
   readonly monotonic_ns: bigint;
 }
 
+/** Longer than it takes to go to sleep. */
+const GIVEN_UP_US = 20;
+
 /** The task clocks of CPUs, read by being there for a moment. */
 class CpuClocks {
   readonly #read = new Map<number, Reading | undefined>();
@@ -101,8 +104,8 @@ class CpuClocks {
     memory.bytes.fill(0, 0, CPU_SET_SIZE);
     memory.bytes[cpu >> 3] = 1 << (cpu & 7);
     if (attempt('sched_setaffinity', [0, CPU_SET_SIZE, memory.address]) < 0) return undefined;
-    // Sets the time of our own last run anew.
-    attempt('sched_yield', []);
+    // Who is given the processor anew has a new time of its last run (sched_yield(2) does that only without a real-time priority).
+    sleep_us(GIVEN_UP_US);
     const task_ns = readSched(process.pid, { tid: attempt('gettid', []) })?.lastRun_ns;
     return task_ns === undefined ? undefined : { task_ns, monotonic_ns: monotonic_ns() };
   }

@@ -1,4 +1,4 @@
-import { SCHED_FIFO, SCHED_NORMAL } from '../abi/process.js';
+import { SCHED_FIFO, SCHED_NORMAL, SCHED_RESET_ON_FORK } from '../abi/process.js';
 import { scratch } from './memory.js';
 import { attempt } from './syscall.js';
 
@@ -7,10 +7,11 @@ const LOWEST = 1;
 /**
  * While somebody stands still until this thread is done, it goes before all that has no deadlines: at the lowest priority of
  * real-time threads, and as before when the scope ends. (A nice value means nothing to other sessions, which are groups of
- * their own: sched(7), "The autogroup feature".) Without CAP_SYS_NICE nothing changes.
+ * their own: sched(7), "The autogroup feature".) Its children are as other tasks. Without CAP_SYS_NICE nothing changes.
  */
 export class Urgency implements Disposable {
-  #isUrgent = attempt('sched_getscheduler', [0]) === SCHED_NORMAL && schedule(SCHED_FIFO, LOWEST);
+  #isUrgent =
+    attempt('sched_getscheduler', [0]) === SCHED_NORMAL && schedule(SCHED_FIFO | SCHED_RESET_ON_FORK, LOWEST);
 
   [Symbol.dispose](): void {
     if (this.#isUrgent) schedule(SCHED_NORMAL, 0);

@@ -16,7 +16,7 @@ import { sleep_us } from '../kernel/syscall.js';
 import { describeStatus, isEventStop, isSyscallStop, waitFor } from '../kernel/wait.js';
 import { LOOP } from '../machine/x86_64.js';
 import { Barrier } from './barrier.js';
-import { buildChain, type Chain, type Lender, type Range, rangeOf } from './chain.js';
+import { ALL_SIGNALS, buildChain, type Chain, type Lender, type Range, rangeOf } from './chain.js';
 import { insist } from './insist.js';
 import { CODE_SIZE } from './layout.js';
 import { type Actor, isPassing, LostTaskError } from './play.js';
@@ -41,8 +41,6 @@ export interface Borrowed {
   /** What lay where the chain is now. */
   readonly underChain: Uint8Array;
 }
-
-const ALL_SIGNALS = 0xffff_ffff_ffff_ffffn;
 
 /** All but the signal that ends a tape. SIGKILL and SIGSTOP cannot be blocked; the kernel ignores their bits. */
 export function maskFor(stopSignal: number): bigint {

@@ -119,4 +119,4 @@ function align(address: bigint): bigint {
   return (address + ALIGN - 1n) & ~(ALIGN - 1n);
 }
 
-const ALL_SIGNALS = 0xffff_ffff_ffff_ffffn;
+export const ALL_SIGNALS = 0xffff_ffff_ffff_ffffn;

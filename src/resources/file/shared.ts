@@ -80,6 +80,11 @@ export class Descriptions {
     }
   }
 
+  /** Frozen: nothing was confirmed. */
+  forget(): void {
+    this.#groups.clear();
+  }
+
   #groupOf({ info }: Descriptor): Group {
     const key = `${info.stat.dev}:${info.stat.ino}:${info.info.mntId}`;
     const known = this.#groups.get(key);

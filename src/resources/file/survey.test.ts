@@ -57,6 +57,10 @@ if (!inNamespace(import.meta.url)) {
       `os.write(p[1],b'text')`,
       'os.read(p[0],9); fcntl.fcntl(p[0],1031,4096)',
     ],
+    'a deleted one has another number': [
+      `t=os.open(D+'/t',os.O_RDWR|os.O_CREAT); os.unlink(D+'/t')`,
+      'os.dup2(t,50); os.close(t)',
+    ],
     renamed: ['', `os.rename(D+'/f',D+'/g')`],
     deleted: ['', `os.unlink(D+'/f')`],
     'replaced by name': ['', `os.rename(D+'/f',D+'/g'); open(D+'/f','w').close()`],

@@ -73,8 +73,10 @@ export class DescriptorSurvey implements Disposable {
   ask(pids: ReadonlySet<number>): void {
     const isWhole = [...this.#tables.keys()].every((pid) => pids.has(pid));
     const played = isWhole ? this.#tape?.play('pidfd_getfd') : undefined;
-    if (played === undefined) this.#tables.clear();
-    else {
+    if (played === undefined) {
+      this.#tables.clear();
+      this.descriptions.forget();
+    } else {
       for (const table of this.#tables.values()) table.read(played, this.#conditions);
       this.descriptions.confirm(this.#conditions);
     }
@@ -188,8 +190,7 @@ interface Cells {
 /** Put on the tape what is asked about a descriptor. Undefined where that would say too little. */
 function surveyedFile({ descriptor, kind }: Seen, drawing: Drawing, place: Place): SurveyedFile | undefined {
   const { tape, conditions, descriptions } = drawing;
-  const expected = kind.ask === undefined ? undefined : expect(descriptor, descriptions);
-  if (kind.ask === undefined || expected === undefined) return undefined;
+  if (kind.ask === undefined) return undefined;
   const { texts, pidfd, records, at } = place;
   const { fd, info } = descriptor;
   const inside = (offset: number): Inside => ({ kind: 'inside', space: records, at: at + offset });
@@ -212,7 +213,9 @@ function surveyedFile({ descriptor, kind }: Seen, drawing: Drawing, place: Place
   const length = tape.call('read', [opened, inside(RECORD.text), TEXT_ROOM], 'any');
   conditions.within(length, 1, TEXT_ROOM - 1);
   tape.call('close', [opened], 'any');
-  if (dump === undefined) return undefined;
+  // Only what is looked at again in the pause may be compared with others then.
+  const expected = dump === undefined ? undefined : expect(descriptor, descriptions);
+  if (dump === undefined || expected === undefined) return undefined;
   const cells = { signum, length, at, begin, same, end: conditions.count };
   return new SurveyedFile(descriptor, kind, dump, expected, cells);
 }
