@@ -1,3 +1,4 @@
+import { PF_EXITING } from '../abi/process.js';
 import { Network } from '../kernel/namespace.js';
 import { ProcfsError, unlessVanished } from '../kernel/procfs/error.js';
 import { type NamespaceLink, readNamespace, readNamespaces } from '../kernel/procfs/ns.js';
@@ -71,7 +72,7 @@ function refusals(
   for (const process of processes) {
     const headless = headlessRefusal(process);
     if (headless !== undefined) refuse(headless);
-    if (process.state === 'zombie') continue;
+    if (process.state === 'zombie' || (process.stat.flags & PF_EXITING) !== 0) continue;
     // Who ends while we look is no obstacle any more.
     unlessVanished(() => checkProcess(process, options, refuse));
   }

@@ -24,6 +24,7 @@ import { Guardian, startSpare } from '../guardian.js';
 import type { RestoreRequest } from '../options.js';
 import { taskStates } from '../registry.js';
 import type { Person } from './births.js';
+import { awaitBurials } from './burials.js';
 import { type ClockShift, rootTape, shiftTape } from './clock.js';
 import { finalSignalOf } from './final-signal.js';
 import type { RestoreProcess } from './images.js';
@@ -52,6 +53,7 @@ export class Performance implements Disposable {
     this.#guardian = Guardian.start(this.#taken());
     this.#startHolder();
     clock.start('births');
+    awaitBurials(this.#plan.family.persons.map(({ pid }) => pid));
     this.#births();
     if (this.#holder !== undefined) play([{ actor: this.#holder, tape: this.#plan.holder.late }]);
     clock.start('memory');
