@@ -59,9 +59,9 @@ export class Program {
     this.#add(B.BPF_EXIT, 0, 0, 0, 0);
   }
 
-  /** Jump forward to a place: if a register is `value`, if it is not, when a loop has gone on for too long, or always. */
-  jump(when: 'equal' | 'differs' | 'tired' | 'always', place: string, register = 0, value = 0): void {
-    const code = { equal: B.BPF_JEQ_IMM, differs: B.BPF_JNE_IMM, tired: B.BPF_MAY_GOTO, always: B.BPF_JA };
+  /** Jump forward to a place: if a register is `value`, if it is not, or when a loop has gone on for too long. */
+  jump(when: 'equal' | 'differs' | 'tired', place: string, register = 0, value = 0): void {
+    const code = { equal: B.BPF_JEQ_IMM, differs: B.BPF_JNE_IMM, tired: B.BPF_MAY_GOTO };
     const jumps = this.#open.get(place) ?? [];
     this.#open.set(place, jumps);
     jumps.push(this.length);
