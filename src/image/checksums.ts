@@ -56,7 +56,7 @@ function isCovered(name: string): boolean {
 /** One for all files: a tree has hundreds, and the memory of each is only given back by a full collection. */
 let chunkBuffer: Buffer | undefined;
 
-function digestFile(reader: ImageReader, name: string): FileChecksum {
+function digestFile(reader: ImageReader, name: string, beat?: () => void): FileChecksum {
   chunkBuffer ??= Buffer.allocUnsafeSlow(CHUNK_BYTES);
   const buffer = chunkBuffer;
   const chunks: string[] = [];
@@ -66,6 +66,7 @@ function digestFile(reader: ImageReader, name: string): FileChecksum {
   for (;;) {
     const length = reader.readAt(name, buffer, bytes);
     if (length === 0) break;
+    beat?.();
     bytes += length;
     const part = buffer.subarray(0, length);
     if (!pages) {
@@ -143,23 +144,31 @@ export function readChecksums(reader: ImageReader): Checksums | undefined {
   }
 }
 
-function compare(reader: ImageReader, name: string, expected: FileChecksum): ChecksumProblem | undefined {
+function compare(
+  reader: ImageReader,
+  name: string,
+  expected: FileChecksum,
+  beat?: () => void,
+): ChecksumProblem | undefined {
   const size = reader.size(name);
   if (size === undefined) return { file: name, message: 'is missing' };
   if (size !== expected.bytes)
     return { file: name, message: `has ${size} bytes instead of ${expected.bytes}` };
-  const found = digestFile(reader, name);
+  const found = digestFile(reader, name, beat);
   if (found.digest === expected.digest) return undefined;
   const chunk = found.chunks?.findIndex((sum, index) => sum !== expected.chunks?.[index]) ?? -1;
   const message = 'its contents have changed';
   return chunk < 0 ? { file: name, message } : { file: name, offset: chunk * CHUNK_BYTES, message };
 }
 
-/** What differs from the digests: files changed, missing, or added. Empty when all is as it was written. */
-export function verifyChecksums(reader: ImageReader, sums: Checksums): ChecksumProblem[] {
+/**
+ * What differs from the digests: files changed, missing, or added. Empty when all is as it was written. `beat` is called
+ * for each chunk that was read, so that others see it going on.
+ */
+export function verifyChecksums(reader: ImageReader, sums: Checksums, beat?: () => void): ChecksumProblem[] {
   const problems: ChecksumProblem[] = [];
   for (const [name, expected] of sums) {
-    const problem = compare(reader, name, expected);
+    const problem = compare(reader, name, expected, beat);
     if (problem !== undefined) problems.push(problem);
   }
   for (const name of reader.list().filter(isCovered)) {

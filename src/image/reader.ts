@@ -186,8 +186,8 @@ export class ImageReader implements Disposable {
   }
 
   /** Compare everything with those checksums; nothing to do where there are none. @throws ImageError with the first difference */
-  verifyOwn(): void {
-    this.#store.verify?.();
+  verifyOwn(beat?: () => void): void {
+    this.#store.verify?.(beat);
   }
 
   /** A descriptor of a file for reading, the caller's to close; undefined when there is no such file. */

@@ -24,8 +24,11 @@ export interface ImageStore extends Disposable {
   openPages(name: string): number | undefined;
   /** Where a range of a file of pages lies in what `openPages` opens. */
   place(name: string, offset: number, length: number): Iterable<Place>;
-  /** Compare all contents with the checksums they came with; undefined where there are none. @throws ImageError */
-  verify?(): void;
+  /**
+   * Compare all contents with the checksums they came with; undefined where there are none. `beat` is called for each
+   * piece, so that others see it going on. @throws ImageError
+   */
+  verify?(beat?: () => void): void;
   /** Bytes of a file, from `position` on, until `into` is full or the file ends; answers how many. Nothing is checked. */
   readAt(name: string, into: Uint8Array, position: number): number;
 }

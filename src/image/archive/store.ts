@@ -124,8 +124,8 @@ export class ArchiveStore implements ImageStore {
   }
 
   /** Compare everything with its checksum. @throws ImageError with the first difference */
-  verify(): void {
-    for (const file of this.#contents.files.values()) for (const _ of this.checked(file));
+  verify(beat?: () => void): void {
+    for (const file of this.#contents.files.values()) for (const _ of this.checked(file)) beat?.();
   }
 
   readAt(name: string, into: Uint8Array, position: number): number {
