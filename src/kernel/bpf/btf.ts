@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { KernelMemoryError } from './error.js';
 
 /**
  * Where members lie in the running kernel's structures, as its own description of its types says: the BPF Type Format,
@@ -6,6 +7,7 @@ import { readFileSync } from 'node:fs';
  */
 const KIND = {
   INT: 1,
+  PTR: 2,
   ARRAY: 3,
   STRUCT: 4,
   UNION: 5,
@@ -17,7 +19,7 @@ const KIND = {
   DECL_TAG: 17,
   ENUM64: 19,
 } as const;
-/** PTR is none: what it points to lies elsewhere. TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG. */
+/** No PTR: what it points to lies elsewhere. TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG. */
 const TRANSPARENT: readonly number[] = [8, 9, 10, 11, 18];
 const HEADER_MAGIC = 0xeb9f;
 
@@ -54,7 +56,8 @@ export class KernelTypes {
 
   constructor(bytes: Buffer) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    if (bytes.length < 24 || view.getUint16(0, true) !== HEADER_MAGIC) throw new Error('is no BTF');
+    if (bytes.length < 24 || view.getUint16(0, true) !== HEADER_MAGIC)
+      throw new KernelMemoryError('is no BTF');
     const header = view.getUint32(4, true);
     const start = header + view.getUint32(8, true);
     const end = start + view.getUint32(12, true);
@@ -71,7 +74,7 @@ export class KernelTypes {
   }
 
   static ofKernel(): KernelTypes {
-    return new KernelTypes(readFileSync('/sys/kernel/btf/vmlinux'));
+    return new KernelTypes(readTypes());
   }
 
   #kind(at: number): number {
@@ -93,7 +96,8 @@ export class KernelTypes {
     const found = this.#types.findIndex(
       (at, id) => id > 0 && this.#view.getUint32(at, true) === text && this.#kind(at) === KIND[kind],
     );
-    if (text === 0 || found < 0) throw new Error(`the kernel describes no ${kind.toLowerCase()} ${name}`);
+    if (text === 0 || found < 0)
+      throw new KernelMemoryError(`the kernel describes no ${kind.toLowerCase()} ${name}`);
     return found;
   }
 
@@ -109,7 +113,7 @@ export class KernelTypes {
     let place: Place = { type: this.id('STRUCT', name), bit: 0, bits: 0 };
     for (const member of path.split('.')) {
       const inside = this.#member(place.type, member);
-      if (inside === undefined) throw new Error(`the kernel's struct ${name} has no ${path}`);
+      if (inside === undefined) throw new KernelMemoryError(`the kernel's struct ${name} has no ${path}`);
       place = { ...inside, bit: place.bit + inside.bit };
     }
     return place;
@@ -148,6 +152,12 @@ export class KernelTypes {
     return this.#place(name, path).bit >>> 3;
   }
 
+  /** Whether a member is an address, and not what lies there. */
+  isPointer(name: string, path: string): boolean {
+    const type = this.#resolve(this.#place(name, path).type);
+    return this.#kind(this.#types[type] ?? 0) === KIND.PTR;
+  }
+
   /** Where a bit field of one bit is: its byte, and its bit there. */
   flag(name: string, path: string): { byte: number; bit: number } {
     const { bit } = this.#place(name, path);
@@ -159,5 +169,13 @@ export class KernelTypes {
       this.#sizes.get(name) ?? this.#view.getUint32((this.#types[this.id('STRUCT', name)] ?? 0) + 8, true);
     this.#sizes.set(name, known);
     return known;
+  }
+}
+
+function readTypes(): Buffer {
+  try {
+    return readFileSync('/sys/kernel/btf/vmlinux');
+  } catch (cause) {
+    throw new KernelMemoryError('the kernel does not describe its types (CONFIG_DEBUG_INFO_BTF)', { cause });
   }
 }

@@ -5,6 +5,7 @@ import { viewOf } from '../ffi.js';
 import { scratch } from '../memory.js';
 import { syscall } from '../syscall.js';
 import { KernelTypes } from './btf.js';
+import { KernelMemoryError } from './error.js';
 import { Program } from './program.js';
 
 /**
@@ -50,7 +51,7 @@ export class KernelMemory implements Disposable {
   task(tid: number): bigint {
     this.#ask([], 0n);
     const answer = this.#run(tid);
-    if (answer.length < 8) throw new Error(`the kernel shows no task ${tid}`);
+    if (answer.length < 8) throw new KernelMemoryError(`the kernel shows no task ${tid}`);
     return answer.readBigUInt64LE(0);
   }
 
@@ -75,7 +76,7 @@ export class KernelMemory implements Disposable {
         const record = 8 + index * RECORD;
         // At address 0, which ends the questions, nothing is either.
         if (answer.length < record + RECORD || answer.readBigInt64LE(record) !== 0n)
-          throw new Error(`nothing is to be read at 0x${chunk.toString(16)} in the kernel`);
+          throw new KernelMemoryError(`nothing is to be read at 0x${chunk.toString(16)} in the kernel`);
         return answer.subarray(record + 8, record + RECORD);
       }),
     );
@@ -90,14 +91,15 @@ export class KernelMemory implements Disposable {
     this.#ask([], head);
     const answer = this.#run(process.pid);
     const count = answer.readBigInt64LE(8);
-    if (count < 0n) throw new Error(`a list at 0x${head.toString(16)} in the kernel cannot be followed`);
+    if (count < 0n)
+      throw new KernelMemoryError(`a list at 0x${head.toString(16)} in the kernel cannot be followed`);
     return Number(count);
   }
 
   /** The address of the open file behind a descriptor of a task, given the task's address. */
   file(task: bigint, fd: number): bigint {
     const { array, count } = this.#table(task);
-    if (fd >= count) throw new Error(`a task has no descriptor ${fd}`);
+    if (fd >= count) throw new KernelMemoryError(`a task has no descriptor ${fd}`);
     return this.pointer(array + BigInt(fd) * 8n);
   }
 

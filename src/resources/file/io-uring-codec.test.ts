@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { deflateSync } from 'node:zlib';
 import { decodeRings, encodeRings, type SavedRing } from './io-uring-codec.js';
+import { lengthsOf } from './io-uring-layout.js';
 
 const RING: SavedRing = {
   id: 7,
@@ -53,9 +55,30 @@ for (const [name, change, message] of [
   ['other contents', { rings: Buffer.from('x').toString('base64') }, /unexpected end of file/],
   ['too little memory', { sqes: plain().rings }, /208 bytes instead of 256/],
   ['buffers that are none', { buffers: [['zz', 1]] }, /a buffer that is none/],
+  ['a buffer of half a byte', { buffers: [['1000', 1.5]] }, /whose length of a buffer is 1.5/],
+  ['a buffer of less than nothing', { buffers: [['1000', -1]] }, /whose length of a buffer is -1/],
   ['numbers that are none', { numbers: [3] }, /whose process is undefined/],
 ] as const)
   test(`invalid: ${name}`, () => {
     const content = change === undefined ? {} : [{ ...plain(), ...change }];
     assert.throws(() => decodeRings(content), message);
+  });
+
+/** Memory of a ring with as many entries as there can be, which takes no room in an image. */
+function largest(): Record<string, unknown> {
+  const shape = { flags: 0, sqEntries: 1 << 15, cqEntries: 1 << 16 };
+  const { rings, sqes } = lengthsOf(shape, RING.offsets);
+  const pack = (length: number) => deflateSync(new Uint8Array(length)).toString('base64');
+  return { ...shape, rings: pack(rings), sqes: pack(sqes) };
+}
+
+for (const [name, change, count, message] of [
+  ['memory', largest(), 100, /more than 268435456 bytes/],
+  ['operations', { sqHead: 2 ** 24, cqTail: 2 ** 24 }, 5, /more than 134217728 operations/],
+  ['files', { files: Array.from({ length: 2 ** 19 }, () => 0) }, 5, /more than 2097152 registered/],
+] as const)
+  test(`invalid: too much of ${name} in all rings together`, () => {
+    const one = { ...plain(), ...change };
+    assert.equal(decodeRings([one]).size, 1);
+    assert.throws(() => decodeRings(Array.from({ length: count }, () => one)), message);
   });

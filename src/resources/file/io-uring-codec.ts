@@ -52,8 +52,35 @@ export function readRings(reader: ImageReader): ReadonlyMap<number, SavedRing> {
 
 export function decodeRings(content: unknown): Map<number, SavedRing> {
   if (!Array.isArray(content)) throw new Error('is no list');
-  return new Map(content.map(decodeRing).map((ring) => [ring.id, ring]));
+  const budget = new RingBudget();
+  return new Map(content.map((item) => decodeRing(item, budget)).map((ring) => [ring.id, ring]));
 }
+
+/** What all rings of an image cost together: memory of theirs, operations that they go through again, things registered. */
+export type RingCost = Readonly<Record<'bytes' | 'operations' | 'entries', number>>;
+
+/** Some hundred of the largest rings, half a minute, and as many files as one ring can have twice over. */
+const BUDGET: RingCost = { bytes: 2 ** 28, operations: 2 ** 27, entries: 2 ** 21 };
+
+/** So that no image of a few kilobytes takes gigabytes, or hours. */
+export class RingBudget {
+  readonly #left: Record<keyof RingCost, number> = { ...BUDGET };
+
+  /** What rings have too much of, with one more of that cost; undefined as long as there is room. */
+  spend(cost: RingCost): string | undefined {
+    for (const name of ['bytes', 'operations', 'entries'] as const) {
+      this.#left[name] -= cost[name];
+      if (this.#left[name] < 0) return `more than ${BUDGET[name]} ${NAMES[name]} in all rings together`;
+    }
+    return undefined;
+  }
+}
+
+const NAMES = {
+  bytes: 'bytes of memory',
+  operations: 'operations and completions',
+  entries: 'registered files, buffers and numbers',
+} as const;
 
 const U32_MAX = 0xffff_ffff;
 const LIST_MAX = 1 << 20;
@@ -63,27 +90,36 @@ function list(value: unknown, name: string): unknown[] {
   return value;
 }
 
-function decodeBuffer(item: unknown): { address: bigint; length: number } {
-  const [address, length] = Array.isArray(item) ? item : [];
-  if (typeof address !== 'string' || !/^[0-9a-f]{1,16}$/.test(address) || typeof length !== 'number')
-    throw new Error('has a ring with a buffer that is none');
-  return { address: BigInt(`0x${address}`), length };
+function number(value: unknown, name: string, most = U32_MAX): number {
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > most)
+    throw new Error(`has a ring whose ${name} is ${JSON.stringify(value)}`);
+  return value;
 }
 
-function decodeRing(item: unknown): SavedRing {
+function numbers(value: unknown, name: string): number[] {
+  return list(value, name).map((each) => number(each, name));
+}
+
+function entries(value: unknown, name: string, most: number): number {
+  const count = number(value, name, most);
+  if (count === 0 || (count & (count - 1)) !== 0) throw new Error(`has a ring of ${count} entries`);
+  return count;
+}
+
+function decodeBuffer(item: unknown): { address: bigint; length: number } {
+  const [address, length] = Array.isArray(item) ? item : [];
+  if (typeof address !== 'string' || !/^[0-9a-f]{1,16}$/.test(address))
+    throw new Error('has a ring with a buffer that is none');
+  return { address: BigInt(`0x${address}`), length: number(length, 'length of a buffer') };
+}
+
+function decodeNumber(item: unknown): { pid: number; number: number } {
+  const { pid, number: own } = isRecord(item) ? item : {};
+  return { pid: number(pid, 'process'), number: number(own, 'number') };
+}
+
+function decodeRing(item: unknown, budget: RingBudget): SavedRing {
   if (!isRecord(item)) throw new Error('has something that is no ring');
-  const number = (value: unknown, name: string, most = U32_MAX): number => {
-    if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > most)
-      throw new Error(`has a ring whose ${name} is ${JSON.stringify(value)}`);
-    return value;
-  };
-  const numbers = (value: unknown, name: string): number[] =>
-    list(value, name).map((each) => number(each, name));
-  const entries = (value: unknown, name: string, most: number): number => {
-    const count = number(value, name, most);
-    if (count === 0 || (count & (count - 1)) !== 0) throw new Error(`has a ring of ${count} entries`);
-    return count;
-  };
   const shape = {
     flags: number(item.flags, 'flags'),
     sqEntries: entries(item.sqEntries, 'size', U.IORING_MAX_ENTRIES),
@@ -98,6 +134,22 @@ function decodeRing(item: unknown): SavedRing {
   )
     throw new Error('has a ring without offsets');
   const lengths = lengthsOf(shape, offsets);
+  const counters = {
+    sqHead: number(item.sqHead, 'head', COUNTER_MAX),
+    cqTail: number(item.cqTail, 'tail', COUNTER_MAX),
+  };
+  const registered = {
+    files: numbers(item.files, 'files'),
+    buffers: list(item.buffers, 'buffers').map(decodeBuffer),
+    numbers: list(item.numbers, 'numbers').map(decodeNumber),
+  };
+  // Before anything is unpacked.
+  const excess = budget.spend({
+    bytes: lengths.rings + lengths.sqes,
+    operations: counters.sqHead + counters.cqTail,
+    entries: registered.files.length + registered.buffers.length + registered.numbers.length,
+  });
+  if (excess !== undefined) throw new Error(`has ${excess}`);
   const range = isRecord(item.fileRange) ? item.fileRange : {};
   const eventfd = isRecord(item.eventfd) ? item.eventfd : undefined;
   return {
@@ -105,21 +157,15 @@ function decodeRing(item: unknown): SavedRing {
     id: number(item.id, 'file'),
     fileFlags: number(item.fileFlags, 'file flags'),
     offsets,
-    sqHead: number(item.sqHead, 'head', COUNTER_MAX),
-    cqTail: number(item.cqTail, 'tail', COUNTER_MAX),
+    ...counters,
     clock: number(item.clock, 'clock'),
-    files: numbers(item.files, 'files'),
+    ...registered,
     fileRange: { start: number(range.start, 'range of files'), end: number(range.end, 'range of files') },
     ...(eventfd === undefined
       ? {}
       : { eventfd: { file: number(eventfd.file, 'eventfd'), isAsync: eventfd.isAsync === true } }),
     ...(item.submitter === undefined ? {} : { submitter: number(item.submitter, 'submitter') }),
     ...(item.buffersOf === undefined ? {} : { buffersOf: number(item.buffersOf, 'owner of buffers') }),
-    buffers: list(item.buffers, 'buffers').map(decodeBuffer),
-    numbers: list(item.numbers, 'numbers').map((each) => {
-      const { pid, number: own } = isRecord(each) ? each : {};
-      return { pid: number(pid, 'process'), number: number(own, 'number') };
-    }),
     rings: unpack(item.rings, lengths.rings),
     sqes: unpack(item.sqes, lengths.sqes),
   };

@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
 import { dump } from '../../engine/dump.js';
@@ -50,6 +60,14 @@ assert new(2, at=room) == room; put(room, b'other')`,
     /registered buffer 0 is memory that the program has unmapped/,
   ],
   [
+    'with a buffer of huge pages in the middle of which there is other memory',
+    `ring = Ring(8); size = 6 << 20; room = (new(size // PAGE) + (1 << 21) - 1) & -(1 << 21)
+libc.madvise(ctypes.c_void_p(room), 4 << 20, 14); put(room, bytes(4 << 20))
+call(427, ring.fd, 0, (ctypes.c_uint64 * 2)(room, 4 << 20), 1); libc.munmap(room + 100 * PAGE, PAGE)
+assert new(1, at=room + 100 * PAGE) == room + 100 * PAGE; put(room + 100 * PAGE, b'other')`,
+    /registered buffer 0 is memory that the program has unmapped/,
+  ],
+  [
     'of another thread alone',
     `import threading
 stay = threading.Event(); made = threading.Event()
@@ -82,6 +100,12 @@ if (inPidNamespace(import.meta.url)) {
       await refused(build, reason, '');
     });
 
+  // Where there is one CPU, it is all of them.
+  test('rings whose workers are kept to a CPU are refused', { skip: cpus().length === 1 }, async () => {
+    const build = 'ring = Ring(8); ring.many(1); call(427, ring.fd, 17, (ctypes.c_uint64 * 1)(1), 8)';
+    await refused(build, /workers of io_uring .*: those of thread \d+ are kept to some of the CPUs/, '');
+  });
+
   test('rings that a process outside of the tree has as well are refused before the freeze', async () => {
     using subject = await started(
       `${URING}
@@ -97,6 +121,35 @@ if child == 0: os.setsid(); print('child %d.' % os.getpid(), flush=True); os.rea
       subject.signal(10);
       await subject.expect(/checked/);
     } finally {
+      rmSync(directory, { recursive: true, force: true });
+    }
+  });
+
+  test('a ring that an outsider gets after the look is refused in the freeze', async () => {
+    using subject = await started(`${URING}\nring = Ring(8)`, 'works(ring)');
+    const directory = mkdtempSync(join(tmpdir(), 'stasis-uring-'));
+    const fifo = join(directory, 'fifo');
+    const taker = `import ctypes, os, sys
+call = ctypes.CDLL(None).syscall; os.mkfifo(sys.argv[1]); print(flush=True); open(sys.argv[1]).read()
+pidfd = call(434, ${subject.pid}, 0)
+for fd in os.listdir('/proc/${subject.pid}/fd'):
+  if 'io_uring' in os.readlink('/proc/${subject.pid}/fd/' + fd): call(438, pidfd, int(fd), 0)
+sys.stdin.read()`;
+    const outsider = spawn('/usr/bin/python3', ['-c', taker, fifo], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const phase = (name: string) => {
+      if (name !== 'freeze') return;
+      writeFileSync(fifo, '');
+      while (!linksOf(outsider.pid ?? 0).includes('anon_inode:[io_uring]'));
+    };
+    try {
+      await once(outsider.stdout, 'data');
+      const options = { ...checkpointOptions(subject.pid, join(directory, 'image')), hooks: { phase } };
+      mkdirSync(options.directory);
+      assert.throws(() => dump(options), /which is not of the tree, has it open as well/);
+      subject.signal(10);
+      await subject.expect(/checked/);
+    } finally {
+      outsider.stdin.end();
       rmSync(directory, { recursive: true, force: true });
     }
   });
@@ -143,6 +196,17 @@ ring = Ring(8); ring.put(READ, r, at, 4, 0xffffffffffffffff, 1); ring.enter(1)`,
       await subject.expect(/checked/);
     } finally {
       rmSync(directory, { recursive: true, force: true });
+    }
+  });
+}
+
+function linksOf(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`).map((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`);
+    } catch {
+      // Closed meanwhile.
+      return '';
     }
   });
 }

@@ -1,5 +1,7 @@
+import { readFileSync } from 'node:fs';
 import * as U from '../../abi/io-uring.js';
 import { PAGE_SIZE } from '../../abi/mman.js';
+import { KernelMemoryError } from '../../kernel/bpf/error.js';
 import { KernelMemory } from '../../kernel/bpf/kernel-memory.js';
 
 /**
@@ -249,3 +251,40 @@ export function registeredRings(tid: number): bigint[] {
 
 /** IO_RINGFD_REG_MAX */
 const RINGS_MAX = 16;
+
+/**
+ * Are workers of a thread kept to fewer CPUs than its cpuset has (IORING_REGISTER_IOWQ_AFF)? io_uring/io-wq.c: they
+ * begin with those of the cpuset. `tid` is as this process sees it.
+ */
+export function hasBoundWorkers(tid: number): boolean {
+  const memory = kernelMemory();
+  const task = memory.task(tid);
+  const context = memory.pointer(memory.member(task, 'task_struct', 'io_uring'));
+  const workers = context === 0n ? 0n : memory.pointer(memory.member(context, 'io_uring_task', 'io_wq'));
+  if (workers === 0n) return false;
+  const allowed = readCpus(memory, cpusetOf(memory, task), 'cpuset', 'effective_cpus');
+  const own = readCpus(memory, workers, 'io_wq', 'cpu_mask');
+  return allowed.some((bits, index) => (bits & ~(own[index] ?? 0)) !== 0);
+}
+
+/** The cpuset cgroup of a task (kernel/cgroup/cpuset-internal.h). */
+function cpusetOf(memory: KernelMemory, task: bigint): bigint {
+  const groups = memory.pointer(memory.member(task, 'task_struct', 'cgroups'));
+  const states = memory.member(groups, 'css_set', 'subsys');
+  // The first of all controllers, wherever the kernel has it (include/linux/cgroup_subsys.h).
+  const state = memory.pointer(states);
+  const controller = memory.pointer(memory.member(state, 'cgroup_subsys_state', 'ss'));
+  const name = memory.pointer(memory.member(controller, 'cgroup_subsys', 'name'));
+  if (memory.read(name, 7).toString('latin1') !== 'cpuset\0')
+    throw new KernelMemoryError('the kernel has no cpusets, or has them where they are not looked for');
+  return state - BigInt(memory.types.offset('cpuset', 'css'));
+}
+
+/** A cpumask_var_t: a mask or, in kernels for thousands of CPUs (CONFIG_CPUMASK_OFFSTACK), its address. */
+function readCpus(memory: KernelMemory, address: bigint, name: string, path: string): Buffer {
+  const at = memory.member(address, name, path);
+  // "0-7": it is as long as that takes, in words.
+  const possible = readFileSync('/sys/devices/system/cpu/possible', 'utf8');
+  const last = Number(/(\d+)\s*$/.exec(possible)?.[1] ?? 0);
+  return memory.read(memory.types.isPointer(name, path) ? memory.pointer(at) : at, ((last >>> 6) + 1) * 8);
+}

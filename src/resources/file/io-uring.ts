@@ -4,10 +4,12 @@ import * as U from '../../abi/io-uring.js';
 import { MFD_CLOEXEC } from '../../abi/mman.js';
 import { CLOCK_MONOTONIC } from '../../abi/process.js';
 import { createMessage, ImageError } from '../../image/index.js';
+import { KernelMemoryError } from '../../kernel/bpf/error.js';
+import { SyscallError } from '../../kernel/errors.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import { scratchString } from '../../kernel/memory.js';
 import { readDescriptors } from '../../kernel/procfs/descriptors.js';
-import { unlessVanished } from '../../kernel/procfs/error.js';
+import { ProcfsError, unlessVanished } from '../../kernel/procfs/error.js';
 import { syscall } from '../../kernel/syscall.js';
 import {
   type Descriptor,
@@ -28,8 +30,15 @@ import { perDump } from '../description/state.js';
 import { setStatusFlags } from '../description/status-flags.js';
 import { treeOf } from '../description/tree.js';
 import { FD_TYPE } from '../description/types.js';
-import { COUNTER_MAX, encodeRings, readRings, type SavedRing, URING_FILE } from './io-uring-codec.js';
-import { offsetIn, offsetsOf, readContents } from './io-uring-layout.js';
+import {
+  COUNTER_MAX,
+  encodeRings,
+  RingBudget,
+  readRings,
+  type SavedRing,
+  URING_FILE,
+} from './io-uring-codec.js';
+import { lengthsOf, offsetIn, offsetsOf, readContents } from './io-uring-layout.js';
 import { OpenFiles, ownersOf, ringNumbers } from './io-uring-owners.js';
 import {
   advance,
@@ -42,7 +51,7 @@ import {
   registerNumber,
   writeContents,
 } from './io-uring-rebuild.js';
-import { type Ring, readRing } from './io-uring-state.js';
+import { hasBoundWorkers, type Ring, readRing } from './io-uring-state.js';
 
 /**
  * io_uring(7): two rings in shared memory, which the kernel and the program go round, and what is registered with them.
@@ -65,7 +74,7 @@ const HELP =
 export const ioUring: FileKind = {
   name: 'io_uring',
   support:
-    'idle rings: counters, unread completions, unsubmitted entries, registered files, buffers, eventfds and ring numbers, mappings (from Linux 6.16, with BTF); operations on their way are waited for; refused: SQPOLL, IOPOLL, NO_MMAP, restrictions, provided buffers, credentials, more than 16 million operations',
+    'idle rings: counters, unread completions, unsubmitted entries, registered files, buffers, eventfds and ring numbers, mappings (from Linux 6.16, with BTF); operations on their way are waited for; refused: SQPOLL, IOPOLL, NO_MMAP, restrictions, provided buffers, credentials, CPUs of workers, more than 16 million operations',
   member: 'ext',
 
   recognise: ({ info }) => info.link === 'anon_inode:[io_uring]',
@@ -195,29 +204,59 @@ function retryBusy(descriptor: Descriptor, ring: Ring, context: DumpContext): ne
 
 /* ---------- what is registered, as files and processes of the tree ---------- */
 
-/** Before the freeze: what is registered with rings has to be open in the tree, and who may submit to be of it. */
+/**
+ * Before the freeze, and in it once more: what is registered with rings has to be open in the tree, and who may submit to
+ * be of it; nobody else has one; and all together are not too much.
+ */
 function checkOwners(descriptors: readonly Descriptor[], refuse: Refuse): void {
-  const processes = descriptors[0] === undefined ? [] : treeOf(descriptors[0].process);
-  try {
-    const open = new OpenFiles(processes.flatMap(openOf));
-    for (const process of processes) {
-      const numbers = ringNumbers(process, open);
-      if (typeof numbers === 'string') refuse(refusalOfNumbers(process, numbers));
-    }
-    // Every ring has an inode of its own.
-    const rings = new Map(descriptors.map((descriptor) => [descriptor.info.stat.ino, descriptor]));
-    for (const descriptor of rings.values()) {
-      using taken = takeIfOpen(descriptor.process.pid, descriptor.fd, objectOf(descriptor));
-      if (taken === undefined) continue;
-      const owners = ownersOf(readRing(taken.fd), open);
-      if ('problem' in owners) refuse(refusalOf(descriptor, owners.problem, HELP_REGISTERED));
-      const outsider = outsiderOf(descriptor);
-      if (outsider !== undefined)
-        refuse(refusalOf(descriptor, `pid ${outsider}, which is not of the tree, has it open as well`, HELP));
-    }
-  } catch {
-    // It ended meanwhile, or cannot be looked at, which the check of each ring has said.
+  // Every ring has an inode of its own.
+  const rings = new Map(descriptors.map((descriptor) => [descriptor.info.stat.ino, descriptor]));
+  for (const descriptor of rings.values()) {
+    const outsider = outsiderOf(descriptor);
+    if (outsider !== undefined)
+      refuse(refusalOf(descriptor, `pid ${outsider}, which is not of the tree, has it open as well`, HELP));
   }
+  const processes = descriptors[0] === undefined ? [] : treeOf(descriptors[0].process);
+  const open = ifSeen(() => new OpenFiles(processes.flatMap(openOf)));
+  if (open === undefined) return;
+  const budget = new RingBudget();
+  for (const process of processes) {
+    const numbers = ifSeen(() => ringNumbers(process, open)) ?? [];
+    if (typeof numbers === 'string') refuse(refusalOfNumbers(process, numbers));
+    else budget.spend({ bytes: 0, operations: 0, entries: numbers.length });
+    const bound = process.threads.find(({ tid }) => ifSeen(() => hasBoundWorkers(tid)));
+    if (bound !== undefined) refuse(refusalOfWorkers(process, bound.insideTid));
+  }
+  for (const descriptor of rings.values()) {
+    const looked = ifSeen(() => look(descriptor, open));
+    if (looked === undefined) continue;
+    if ('problem' in looked.owners) refuse(refusalOf(descriptor, looked.owners.problem, HELP_REGISTERED));
+    const excess = budget.spend(looked.cost);
+    if (excess !== undefined) refuse(refusalOf(descriptor, `there are ${excess}`, HELP));
+  }
+}
+
+/** Undefined where something ended meanwhile, or cannot be looked at, which the check of each ring has said. */
+function ifSeen<T>(see: () => T): T | undefined {
+  try {
+    return see();
+  } catch (error) {
+    if (error instanceof SyscallError || error instanceof ProcfsError || error instanceof KernelMemoryError)
+      return undefined;
+    throw error;
+  }
+}
+
+function look<T extends { descriptor: Descriptor }>(descriptor: Descriptor, open: OpenFiles<T>) {
+  using taken = takeIfOpen(descriptor.process.pid, descriptor.fd, objectOf(descriptor));
+  if (taken === undefined) return undefined;
+  const ring = readRing(taken.fd);
+  // No ring of the same shape is made to measure one that is refused: it might begin to poll.
+  const isRefused = ring.problems.length > 0;
+  const { rings, sqes } = isRefused ? { rings: 0, sqes: 0 } : lengthsOf(ring, offsetsOf(ring));
+  const operations = ring.sqHead + ring.cqTail;
+  const cost = { bytes: rings + sqes, operations, entries: ring.files.length + ring.buffers.length };
+  return { owners: ownersOf(ring, open), cost };
 }
 
 const HELP_REGISTERED = 'let the program unregister it, or keep a descriptor of it open';
@@ -225,6 +264,12 @@ const HELP_REGISTERED = 'let the program unregister it, or keep a descriptor of 
 function openOf(process: Process): { descriptor: Descriptor }[] {
   const infos = unlessVanished(() => readDescriptors(process.pid)) ?? [];
   return infos.map((info) => ({ descriptor: { process, fd: info.fd, info } }));
+}
+
+function refusalOfWorkers(process: Process, tid: number): Refusal {
+  const reason = `those of thread ${tid} are kept to some of the CPUs that its cpuset has (io_uring_register_iowq_aff(3))`;
+  const help = 'let the program give that up (io_uring_unregister_iowq_aff(3))';
+  return { task: nameOf(process), object: 'workers of io_uring', reason, help };
 }
 
 function refusalOfNumbers(process: Process, reason: string): Refusal {
