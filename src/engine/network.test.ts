@@ -121,44 +121,50 @@ test('an external namespace is handed in as a descriptor', async () => {
   await isWell(subject);
 });
 
-test('while its image waits, nothing goes in or out of the namespace', async () => {
-  using server = await startThere(`
+for (const joinable of [true, false])
+  test(
+    joinable
+      ? 'as criu: while its image waits, nothing goes in or out of the namespace'
+      : 'an image that waits leaves others in the namespace alone',
+    async () => {
+      using server = await startThere(`
 import socket
 listener = socket.create_server(('127.0.0.1', 4711))
 print('ready', flush=True)
 while True: listener.accept()[0].close()
 `);
-  const connect = (): boolean => {
-    const code = `import socket; socket.create_connection(('127.0.0.1', 4711), 0.2)`;
-    return spawnSync('nsenter', [`--net=${there}`, '/usr/bin/python3', '-c', code]).status === 0;
-  };
-  using subject = await startThere(`import signal; print('ready', flush=True); signal.pause()`);
-  const directory = join(subject.directory, 'image');
-  const options = { ...OPTIONS, pid: subject.pid, directory, external: [external()] };
-  assert.ok(connect());
-  let inside: boolean | undefined;
-  dump({
-    ...options,
-    afterwards: 'run',
-    hooks: {
-      committed: () => {
-        inside = connect();
-        return 'run';
-      },
+      const connect = (): boolean => {
+        const code = `import socket; socket.create_connection(('127.0.0.1', 4711), 0.2)`;
+        return spawnSync('nsenter', [`--net=${there}`, '/usr/bin/python3', '-c', code]).status === 0;
+      };
+      using subject = await startThere(`import signal; print('ready', flush=True); signal.pause()`);
+      const directory = join(subject.directory, 'image');
+      const options = { ...OPTIONS, pid: subject.pid, directory, external: [external()], joinable };
+      assert.ok(connect());
+      let inside: boolean | undefined;
+      dump({
+        ...options,
+        afterwards: 'run',
+        hooks: {
+          committed: () => {
+            inside = connect();
+            return 'run';
+          },
+        },
+      });
+      assert.equal(inside, !joinable);
+      assert.ok(connect());
+      dump(options);
+      assert.equal(connect(), !joinable);
+      restore({ ...RESTORE, directory, joins: [`net:${there}`] });
+      assert.ok(connect());
+      dump(options);
+      assert.equal(connect(), !joinable);
+      assert.equal(unlockImage({ directory, trust: true }).tables.length, joinable ? 1 : 0);
+      assert.ok(connect());
+      assert.ok(server.isAlive);
     },
-  });
-  assert.equal(inside, false);
-  assert.ok(connect());
-  dump(options);
-  assert.ok(!connect());
-  restore({ ...RESTORE, directory, joins: [`net:${there}`] });
-  assert.ok(connect());
-  dump(options);
-  assert.ok(!connect());
-  assert.equal(unlockImage({ directory, trust: true }).tables.length, 1);
-  assert.ok(connect());
-  assert.ok(server.isAlive);
-});
+  );
 
 test('what callers run between phases is in their own namespace', async () => {
   using subject = await startThere(`import signal; print('ready', flush=True); signal.pause()`);
