@@ -154,16 +154,30 @@ test('no image goes where the restore would not take it from', async () => {
   }
 });
 
+/** What of it is silent while its image waits. */
+const CONNECTED = `
+import socket
+listener = socket.create_server(('127.0.0.1', 0))
+connected = [socket.create_connection(listener.getsockname()), listener.accept()[0]]
+`;
+
 test('a tree in an external network namespace is restored in it', async () => {
   using scratch = new Scratch();
   const count = scratch.file('count');
-  using keeper = Subject.start(['unshare', '--net', 'sh', '-c', 'echo up; exec sleep 600']);
+  using keeper = Subject.start([
+    'unshare',
+    '--net',
+    'sh',
+    '-c',
+    'ip link set lo up; echo up; exec sleep 600',
+  ]);
   await keeper.expect(/up/);
   const there = `/proc/${keeper.pid}/ns/net`;
-  using subject = Subject.start(['nsenter', `--net=${there}`, '/usr/bin/python3', '-c', counting(count)]);
+  const code = CONNECTED + counting(count);
+  using subject = Subject.start(['nsenter', `--net=${there}`, '/usr/bin/python3', '-c', code]);
   await subject.expect(/ready/);
   const image = scratch.file('image');
-  const save = ['checkpoint', '--pid', `${subject.pid}`, '-o', image];
+  const save = ['checkpoint', '--pid', `${subject.pid}`, '-o', image, '--tcp-established'];
   const refused = stasis(...save);
   assert.equal(refused.status, 3);
   const external = /--external (net\[\d+\]):NAME/.exec(refused.stderr)?.[1];
@@ -182,5 +196,5 @@ test('a tree in an external network namespace is restored in it', async () => {
   assert.equal(restored.status, 0, restored.stderr);
   await until('it counts', () => counted(count) > before);
   assert.equal(readlinkSync(`/proc/${subject.pid}/ns/net`), readlinkSync(there));
-  assert.ok(!stasis('check').stdout.includes('stasis unlock'));
+  assert.ok(!stasis('check').stdout.includes(`stasis unlock ${image}`));
 });

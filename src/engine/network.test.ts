@@ -42,6 +42,11 @@ async function startThere(code: string): Promise<Subject> {
   return subject;
 }
 
+/** Of this image: other tests have locks as well. */
+function placesOfLocks(directory: string): (string | null)[] {
+  return locksEverywhere().flatMap((lock) => (lock.directory === directory ? [lock.network] : []));
+}
+
 const OPTIONS = { ...CHECKPOINT, tcpEstablished: true, overwrite: true } as const;
 
 /** A pair over TCP with data on its way, UDP and abstract Unix sockets with queues; SIGUSR1 looks whether all is there. */
@@ -90,10 +95,7 @@ test('sockets of a tree in an external network namespace come back in it', async
   await isWell(subject);
   for (const rejoin of [{ joins: [`net:${there}`] }, { joins: [`net:${keeper.pid}`] }]) {
     dump(options);
-    assert.deepEqual(
-      locksEverywhere().map((lock) => [lock.directory, lock.network]),
-      [[directory, there]],
-    );
+    assert.deepEqual(placesOfLocks(directory), [there]);
     assert.throws(
       () => restore({ ...RESTORE, directory }),
       /was external as tree: give it by --inherit-fd fd\[N\]:tree/,
@@ -101,7 +103,7 @@ test('sockets of a tree in an external network namespace come back in it', async
     restore({ ...RESTORE, ...rejoin, directory });
     assert.equal(networkOf('self'), own);
     assert.equal(networkOf(pid), networkOf(keeper.pid));
-    assert.deepEqual(locksEverywhere(), []);
+    assert.deepEqual(placesOfLocks(directory), []);
     await isWell(subject);
   }
 });
@@ -121,44 +123,50 @@ test('an external namespace is handed in as a descriptor', async () => {
   await isWell(subject);
 });
 
-test('while its image waits, nothing goes in or out of the namespace', async () => {
-  using server = await startThere(`
+for (const joinable of [true, false])
+  test(
+    joinable
+      ? 'as criu: while its image waits, nothing goes in or out of the namespace'
+      : 'an image that waits leaves others in the namespace alone',
+    async () => {
+      using server = await startThere(`
 import socket
 listener = socket.create_server(('127.0.0.1', 4711))
 print('ready', flush=True)
 while True: listener.accept()[0].close()
 `);
-  const connect = (): boolean => {
-    const code = `import socket; socket.create_connection(('127.0.0.1', 4711), 0.2)`;
-    return spawnSync('nsenter', [`--net=${there}`, '/usr/bin/python3', '-c', code]).status === 0;
-  };
-  using subject = await startThere(`import signal; print('ready', flush=True); signal.pause()`);
-  const directory = join(subject.directory, 'image');
-  const options = { ...OPTIONS, pid: subject.pid, directory, external: [external()] };
-  assert.ok(connect());
-  let inside: boolean | undefined;
-  dump({
-    ...options,
-    afterwards: 'run',
-    hooks: {
-      committed: () => {
-        inside = connect();
-        return 'run';
-      },
+      const connect = (): boolean => {
+        const code = `import socket; socket.create_connection(('127.0.0.1', 4711), 0.2)`;
+        return spawnSync('nsenter', [`--net=${there}`, '/usr/bin/python3', '-c', code]).status === 0;
+      };
+      using subject = await startThere(`import signal; print('ready', flush=True); signal.pause()`);
+      const directory = join(subject.directory, 'image');
+      const options = { ...OPTIONS, pid: subject.pid, directory, external: [external()], joinable };
+      assert.ok(connect());
+      let inside: boolean | undefined;
+      dump({
+        ...options,
+        afterwards: 'run',
+        hooks: {
+          committed: () => {
+            inside = connect();
+            return 'run';
+          },
+        },
+      });
+      assert.equal(inside, !joinable);
+      assert.ok(connect());
+      dump(options);
+      assert.equal(connect(), !joinable);
+      restore({ ...RESTORE, directory, joins: [`net:${there}`] });
+      assert.ok(connect());
+      dump(options);
+      assert.equal(connect(), !joinable);
+      assert.equal(unlockImage({ directory, trust: true }).tables.length, joinable ? 1 : 0);
+      assert.ok(connect());
+      assert.ok(server.isAlive);
     },
-  });
-  assert.equal(inside, false);
-  assert.ok(connect());
-  dump(options);
-  assert.ok(!connect());
-  restore({ ...RESTORE, directory, joins: [`net:${there}`] });
-  assert.ok(connect());
-  dump(options);
-  assert.ok(!connect());
-  assert.equal(unlockImage({ directory, trust: true }).tables.length, 1);
-  assert.ok(connect());
-  assert.ok(server.isAlive);
-});
+  );
 
 test('what callers run between phases is in their own namespace', async () => {
   using subject = await startThere(`import signal; print('ready', flush=True); signal.pause()`);
@@ -242,7 +250,7 @@ test('a namespace that ends with the tree is saved with what is in it', async ()
   const before = seenFrom(pid);
   for (let round = 0; round < 2; round++) {
     dump({ ...OPTIONS, pid, directory });
-    assert.deepEqual(locksEverywhere(), []);
+    assert.deepEqual(placesOfLocks(directory), []);
     restore({ ...RESTORE, directory });
     assert.equal(seenFrom(pid), before);
     await isWell(subject);
@@ -357,7 +365,7 @@ for (const phase of ['memory', 'give back', 'commit'])
     });
     assert.equal(signal, 'SIGKILL', stderr);
     await isWell(subject);
-    assert.deepEqual(locksEverywhere(), []);
+    assert.deepEqual(placesOfLocks(directory), []);
   });
 
 test('whoever leaves a namespace is where he was before, whatever happened', async () => {

@@ -41,8 +41,10 @@ export class Network implements Disposable {
       before = openNamespace(OWN_NETWORK, HOME);
       const [to, from] = [identityOf(there), identityOf(before)];
       // Whoever is there already needs no privilege.
+      const network = new Network(there, before);
+      // The last step: whoever fails before it has gone nowhere.
       if (to.dev !== from.dev || to.ino !== from.ino) join(there, what);
-      return new Network(there, before);
+      return network;
     } catch (error) {
       there[Symbol.dispose]();
       before?.[Symbol.dispose]();
@@ -63,12 +65,18 @@ export class Network implements Disposable {
   /** One that is just born, with nothing in it but lo, which is down. @throws SyscallError (EPERM: no CAP_SYS_ADMIN) */
   static fresh(): Network {
     const before = openNamespace(OWN_NETWORK, HOME);
+    let there: OwnedFd | undefined;
+    let isBorn = false;
     try {
       syscall('unshare', [CLONE_NEWNET], 'a new network namespace');
+      isBorn = true;
       visits++;
-      return new Network(openNamespace(OWN_NETWORK, 'the new network namespace'), before);
+      there = openNamespace(OWN_NETWORK, 'the new network namespace');
+      return new Network(there, before);
     } catch (error) {
-      before[Symbol.dispose]();
+      there?.[Symbol.dispose]();
+      using _ = before;
+      if (isBorn) join(before, HOME);
       throw error;
     }
   }

@@ -87,7 +87,7 @@ export interface DumpContext {
   /** The id a namespace has in the image's ids, by its type (`net`) and inode; undefined where none of the tree is in it. */
   readonly namespaceId?: (type: string, inode: bigint) => number | undefined;
   readonly options: DumpOptions;
-  /** The tree's network namespace where that is not the dumping process's: it is silent as a whole, and stays, or is saved. */
+  /** The tree's network namespace where that is not the dumping process's: it stays, or is saved. */
   readonly ownNetwork?: 'stays' | 'saved' | undefined;
   /** Make sure a check that a frozen look contradicts ends the dump (the tree is let go unharmed). */
   readonly refuse: Refuse;

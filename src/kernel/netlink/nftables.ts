@@ -32,6 +32,9 @@ function message(type: number, flags: number, attributes: readonly Attribute[]):
   return { type: (N.NFNL_SUBSYS_NFTABLES << 8) | type, flags: flags | NLM_F_ACK, body };
 }
 
+/** Noted for a table that goes when who makes it does: no program's own, whatever it is called. */
+export const PASSING_NOTE: Uint8Array = new TextEncoder().encode('stasis passing');
+
 /** `owned`: it goes when the socket is closed that makes it. `note` is kept by the kernel for whoever lists it. */
 export function newTable(name: string, owned: boolean, note?: Uint8Array): NetlinkMessage {
   return message(N.NFT_MSG_NEWTABLE, NLM_F_CREATE, [

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { ImageReader } from '../../image/index.js';
+import { createMessage, encodeImage, ImageReader } from '../../image/index.js';
 import { Network } from '../../kernel/namespace.js';
 import { buildContents, differences, loadContents, readContents } from './contents.js';
 
@@ -52,6 +52,15 @@ const INVALID: readonly (readonly [file: string, content: string, message: RegEx
   ['stasis-network.json', '{"version":1,"sysctls":{}}', /which of them are unchanged/],
   ['ifaddr-9.img', 'nonsense', /ifaddr-9\.img.*magic/],
   ['netns-ct-9.img', 'nonsense', /netns-ct-9\.img.*no message/],
+  ...['include "/etc/shadow"', 'table ip x { ;\tinclude "/etc/shadow"\n}'].map(
+    (text) => ['nftables-9.img', text, /nftables-9\.img: .*"include"/] as const,
+  ),
+  ...['-M /tmp/x', '-"M" /tmp/x', '-vM/tmp/x', '--modprobe=/tmp/x', '--modp /tmp/x'].flatMap((option) =>
+    ['iptables-9.img', 'ip6tables-9.img'].map(
+      (file) =>
+        [file, `*filter\n-A INPUT ${option}\nCOMMIT\n`, /tables-9\.img: .*a program to be run/] as const,
+    ),
+  ),
 ];
 
 for (const [file, content, message] of INVALID)
@@ -66,3 +75,25 @@ for (const [file, content, message] of INVALID)
       rmSync(directory, { recursive: true, force: true });
     }
   });
+
+test('refused: a device of CRIU whose name leads out of /proc/sys/net', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'stasis-network-'));
+  try {
+    cpSync(CRIU, directory, { recursive: true });
+    const message = createMessage('netdev', {
+      type: 1,
+      ifindex: 1,
+      mtu: 65536,
+      flags: 0,
+      name: '../../../kernel',
+    });
+    writeFileSync(join(directory, 'netdev-9.img'), encodeImage('netdev', [{ message }]));
+    using reader = ImageReader.open(directory, { trust: true });
+    assert.throws(
+      () => loadContents(reader, ID),
+      /netdev-9\.img: \.\.\/\.\.\/\.\.\/kernel is a device that cannot/,
+    );
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+});

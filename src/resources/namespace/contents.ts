@@ -34,7 +34,20 @@ export type Contents = ReadonlyMap<AnyPart, unknown>;
 
 /** Of the namespace this thread is in. */
 export function readContents(): Contents {
-  return new Map(PARTS.map((part) => [part, part.read()]));
+  return new Map(PARTS.map((part) => [part, readPart(part)]));
+}
+
+function readPart(part: AnyPart): unknown {
+  try {
+    return part.read();
+  } catch (error) {
+    throw new UnreadableError(`${part.name}: ${reason(error)}`, { cause: error });
+  }
+}
+
+/** What is in a namespace does not show, so it cannot be made again. */
+export class UnreadableError extends Error {
+  override readonly name = 'UnreadableError';
 }
 
 /** In a namespace that was just born: before there are sockets in it, and (`late`) when all are there. */

@@ -1,24 +1,32 @@
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import * as N from '../../abi/netfilter.js';
 import { AF_UNSPEC } from '../../abi/socket.js';
-import type { ImageReader, ImageWriter } from '../../image/index.js';
+import { reason } from '../../image/errors.js';
+import { ImageError, type ImageReader, type ImageWriter } from '../../image/index.js';
 import { decodeAttributes } from '../../kernel/netlink/attributes.js';
+import { PASSING_NOTE } from '../../kernel/netlink/nftables.js';
 import { NETLINK_NETFILTER } from '../../kernel/netlink/socket.js';
 import { ask } from './messages.js';
+import { linesOfNet } from './net-files.js';
 import type { Part } from './part.js';
 
 /**
  * Packet filters: tables of nftables, and of the older iptables. Images have them as text, in the languages of nft(8) and
  * iptables-save(8), which only those programs speak; they are started where there is a table, or text of one.
  */
-function file(prefix: string) {
+function file(prefix: string, check: (text: string) => string) {
   return {
     isLate: true,
     write: (text: string, writer: ImageWriter, id: number): void =>
       writer.writeBytes(`${prefix}-${id}.img`, [Buffer.from(text)]),
-    load: (reader: ImageReader, id: number): string =>
-      Buffer.from(reader.bytes(`${prefix}-${id}.img`) ?? new Uint8Array()).toString(),
+    load(reader: ImageReader, id: number): string {
+      const name = `${prefix}-${id}.img`;
+      try {
+        return check(Buffer.from(reader.bytes(name) ?? new Uint8Array()).toString());
+      } catch (error) {
+        throw error instanceof ImageError ? error : new ImageError(name, reason(error));
+      }
+    },
   };
 }
 
@@ -30,31 +38,55 @@ const FAMILIES: Readonly<Record<number, string>> = {
   7: 'bridge',
   10: 'ip6',
 };
-/** Tables of ours, which go when we do (socket/lock.ts). */
-const OURS = /^stasis-\d+-\d+$/;
+/** Others cannot be said in the language of nft(8). */
+const SAYABLE = /^\w+ [\w./-]+$/;
 
 export const nftables: Part<string> = {
   name: 'tables of nftables',
   read() {
     const tables = ask(NETLINK_NETFILTER, (N.NFNL_SUBSYS_NFTABLES << 8) | N.NFT_MSG_GETTABLE, nfgenmsg())
-      .map(({ body }) => ({ family: FAMILIES[body[0] ?? 0] ?? '', name: nameOf(body) }))
-      .filter(({ name }) => !OURS.test(name));
+      .filter(({ body }) => !isPassing(body))
+      .map(({ body }) => `${FAMILIES[body[0] ?? 0] ?? ''} ${nameOf(body)}`);
+    for (const table of tables)
+      if (!SAYABLE.test(table))
+        throw new Error(`nft has no words for a table called ${JSON.stringify(table)}`);
     if (tables.length === 0) return '';
-    return run(['nft'], [tables.map(({ family, name }) => `list table ${family} ${name}`).join('; ')]);
+    return run(['nft'], [tables.map((table) => `list table ${table}`).join('; ')]);
   },
   lines: (text) => linesOf(text, / packets \d+ bytes \d+| used \d+ \w+| expires \w+/g),
   build(text) {
-    if (text !== '') run(['nft'], ['-f', '-'], text);
+    if (text !== '') run(['nft'], ['-f', '-'], checkedNft(text));
   },
-  ...file('nftables'),
+  ...file('nftables', checkedNft),
 };
 
 function nfgenmsg(): Uint8Array {
   return Uint8Array.of(AF_UNSPEC, 0, 0, 0);
 }
 
+/** Tables of ours, which go when we do (socket/lock.ts). */
+function isPassing(body: Uint8Array): boolean {
+  const note = decodeAttributes(body.subarray(HEADER_SIZE)).get(N.NFTA_TABLE_USERDATA);
+  return (
+    note !== undefined &&
+    PASSING_NOTE.length === note.length &&
+    PASSING_NOTE.every((byte, at) => byte === note[at])
+  );
+}
+
+/**
+ * It would have any file read. nft(8) never writes it; what a program has put into a comment may look like it, and is
+ * taken for it rather than that the grammar of nft is told apart here.
+ */
+function checkedNft(text: string): string {
+  if (/(^|[;{}])\s*include\b/m.test(text)) throw new Error('a line of it is an "include"');
+  return text;
+}
+
+const HEADER_SIZE = 4;
+
 function nameOf(body: Uint8Array): string {
-  const name = decodeAttributes(body.subarray(4)).get(N.NFTA_TABLE_NAME) ?? new Uint8Array();
+  const name = decodeAttributes(body.subarray(HEADER_SIZE)).get(N.NFTA_TABLE_NAME) ?? new Uint8Array();
   return Buffer.from(name).toString().replace(/\0.*$/s, '');
 }
 
@@ -63,24 +95,37 @@ function iptablesOf(prefix: 'iptables' | 'ip6tables', list: string): Part<string
   const programs = (verb: string): string[] => [`${prefix}-legacy-${verb}`, `${prefix}-${verb}`];
   return {
     name: `tables of ${prefix}`,
-    read: () => (textOf(`/proc/thread-self/net/${list}`) === '' ? '' : run(programs('save'), ['-c'])),
+    read() {
+      const tables = linesOfNet(list);
+      if (tables.length === 0) return '';
+      const text = run(programs('save'), ['-c']);
+      const lost = tables.find((table) => !text.split('\n').includes(`*${table}`));
+      // A front for nftables shows none of them.
+      if (lost !== undefined) throw new Error(`the table ${lost} is shown only by ${programs('save')[0]}`);
+      return text;
+    },
     lines: (text) => linesOf(text, /^#.*|^\[\d+:\d+\] |\[\d+:\d+\]/gm),
     build(text) {
-      if (text !== '') run(programs('restore'), ['-c'], text);
+      if (text !== '') run(programs('restore'), ['-c'], checkedIptables(text));
     },
-    ...file(prefix),
+    ...file(prefix, checkedIptables),
   };
 }
 
 export const iptables = iptablesOf('iptables', 'ip_tables_names');
 export const ip6tables = iptablesOf('ip6tables', 'ip6_tables_names');
 
-function textOf(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return '';
+/**
+ * -M, --modprobe is a program to be run (iptables(8)). Options can be quoted, cut short, and joined; iptables-save(8) does
+ * nothing of that, so whatever could be it is taken for it.
+ */
+function checkedIptables(text: string): string {
+  for (const word of text.replace(/["'\\]/g, '').split(/\s+/)) {
+    const [, long] = /^--([^=]+)/.exec(word) ?? [];
+    if (/^-[^-]*M/.test(word) || (long !== undefined && 'modprobe'.startsWith(long)))
+      throw new Error(`a rule of it has ${word}, a program to be run`);
   }
+  return text;
 }
 
 function linesOf(text: string, volatile: RegExp): string[] {
@@ -98,6 +143,8 @@ function run(programs: readonly string[], words: readonly string[], input = ''):
       input,
       encoding: 'utf8',
       maxBuffer: ROOM,
+      timeout: LIMIT_ms,
+      killSignal: 'SIGKILL',
     });
     if (error !== undefined && (error as NodeJS.ErrnoException).code === 'ENOENT') continue;
     if (error !== undefined || status !== 0)
@@ -108,3 +155,5 @@ function run(programs: readonly string[], words: readonly string[], input = ''):
 }
 
 const ROOM = 64 << 20;
+/** A tree may be frozen meanwhile. */
+const LIMIT_ms = 30_000;

@@ -1,8 +1,9 @@
 import * as R from '../../abi/rtnetlink.js';
-import { createMessage, ImageError } from '../../image/index.js';
+import { createMessage } from '../../image/index.js';
 import { decodeAttributes, encodeAttributes, u32 } from '../../kernel/netlink/attributes.js';
 import type { NetlinkMessage } from '../../kernel/netlink/socket.js';
 import { criuConf } from './criu-conf.js';
+import { LO, LOOPBACK, loadDevices } from './devices.js';
 import { ask, describe, NETLINK_ROUTE, tell } from './messages.js';
 import type { Part } from './part.js';
 import { changedSysctls, sysctls } from './sysctls.js';
@@ -22,9 +23,6 @@ const VOLATILE = new Set<number>([
   R.IFLA_CARRIER_DOWN_COUNT,
 ]);
 
-/** CRIU's number of the type of lo. */
-const LOOPBACK = 1;
-const LO = 1;
 const ETH_ALEN = 6;
 
 export const links: Part<readonly NetlinkMessage[]> = {
@@ -66,12 +64,7 @@ export const links: Part<readonly NetlinkMessage[]> = {
   },
 
   load(reader, id) {
-    return (reader.readOptional('netdev', id) ?? []).map(({ type, ifindex, flags, mtu, name }) => {
-      if (type !== LOOPBACK || ifindex !== LO)
-        throw new ImageError(
-          `netdev-${id}.img`,
-          `${name} is a device that cannot be made anew yet: restore the tree in a namespace that has it, by --join-ns net:PATH`,
-        );
+    return loadDevices(reader, id).map(({ ifindex, flags, mtu }) => {
       const head = new Uint8Array(R.IFINFOMSG_SIZE);
       const view = new DataView(head.buffer);
       view.setInt32(4, ifindex, true);

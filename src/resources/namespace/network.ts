@@ -17,6 +17,7 @@ import {
   loadContents,
   problems,
   readContents,
+  UnreadableError,
   writeContents,
 } from './contents.js';
 
@@ -43,9 +44,14 @@ export interface NetworkPlan {
 export function planNetwork(tree: bigint, home: bigint, options: DumpOptions): NetworkPlan {
   if (tree === home || externalKey(tree, options) !== undefined)
     return { tree, home, contents: undefined, problems: [] };
-  const contents = readContents();
-  const found = problems(contents);
-  return { tree, home, contents: found.length === 0 ? contents : undefined, problems: found };
+  try {
+    const contents = readContents();
+    const found = problems(contents);
+    return { tree, home, contents: found.length === 0 ? contents : undefined, problems: found };
+  } catch (error) {
+    if (!(error instanceof UnreadableError)) throw error;
+    return { tree, home, contents: undefined, problems: [error.message] };
+  }
 }
 
 /** Before the freeze. */

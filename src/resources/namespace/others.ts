@@ -1,9 +1,9 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import * as R from '../../abi/rtnetlink.js';
 import { AF_INET6, AF_UNSPEC } from '../../abi/socket.js';
 import { decodeAttributes } from '../../kernel/netlink/attributes.js';
 import { NETLINK_NETFILTER, type NetlinkMessage } from '../../kernel/netlink/socket.js';
 import { ask, describe, NETLINK_ROUTE, NETLINK_XFRM } from './messages.js';
+import { filesOfNet, linesOfNet } from './net-files.js';
 import type { Part } from './part.js';
 
 /** What a network namespace can have too and cannot be made again: it is looked at, and whoever has some of it is refused. */
@@ -71,23 +71,15 @@ const FILES = [
 ] as const;
 
 function fileOf(name: string): Part<readonly string[]> {
-  return lookedAt(`lines of /proc/net/${name}`, () => {
-    try {
-      return readFileSync(`/proc/thread-self/net/${name}`, 'utf8').trim().split('\n');
-    } catch {
-      // The kernel has none of it.
-      return [];
-    }
-  });
+  return lookedAt(`lines of /proc/net/${name}`, () => linesOfNet(name));
 }
 
 /** What the match `recent` of iptables remembers. */
-const RECENT = '/proc/thread-self/net/xt_recent';
+const RECENT = 'xt_recent';
 
-const recent = lookedAt('entries of xt_recent', () => {
-  const files = existsSync(RECENT) ? readdirSync(RECENT) : [];
-  return files.flatMap((name) => readFileSync(`${RECENT}/${name}`, 'utf8').split('\n').filter(Boolean));
-});
+const recent = lookedAt('entries of xt_recent', () =>
+  filesOfNet(RECENT).flatMap((name) => linesOfNet(`${RECENT}/${name}`)),
+);
 
 export const others: readonly Part<readonly string[]>[] = [
   rules6,

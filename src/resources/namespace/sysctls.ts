@@ -5,6 +5,7 @@ import { Network } from '../../kernel/namespace.js';
 import { ProcfsError } from '../../kernel/procfs/error.js';
 import { readText } from '../../kernel/procfs/read.js';
 import { criuConf, fromCriuConf } from './criu-conf.js';
+import { loadDevices } from './devices.js';
 import type { Part } from './part.js';
 
 /**
@@ -105,7 +106,8 @@ export const sysctls: Part<Sysctls> = {
 };
 
 function criuSysctls(reader: ImageReader, id: number): Sysctls {
-  const values = fromCriuConf(reader.readOptional('netns', id)?.[0], reader.readOptional('netdev', id) ?? []);
+  const values = fromCriuConf(reader.readOptional('netns', id)?.[0], loadDevices(reader, id));
+  [...values.keys()].forEach(insistOnPath);
   return { values, optional: new Set(values.keys()) };
 }
 
@@ -126,7 +128,12 @@ function set(path: string, value: string): void {
   }
 }
 
+/** Below /proc/sys/net, whatever an image says. */
 const PATH = /^[\w-]+(\/[\w.:-]*[\w:-])+$/;
+
+function insistOnPath(path: string): void {
+  if (!PATH.test(path)) throw new Error(`${JSON.stringify(path)} is no sysctl`);
+}
 
 function decode(content: unknown): Sysctls {
   if (!isRecord(content) || content.version !== 1) throw new Error('is of another version');
@@ -135,7 +142,7 @@ function decode(content: unknown): Sysctls {
   if (!Array.isArray(unchanged)) throw new Error('does not say which of them are unchanged');
   const values = new Map(
     Object.entries(sysctls).map(([path, value]) => {
-      if (!PATH.test(path)) throw new Error(`${JSON.stringify(path)} is no sysctl`);
+      insistOnPath(path);
       if (typeof value !== 'string') throw new Error(`the value of ${path} is no text`);
       return [path, value];
     }),

@@ -13,7 +13,7 @@ export const unlockImage = perRestore((holder) => {
   holder.around({ resume });
 });
 
-/** Of a tree that had a network namespace of its own, all of which was silent, whether it had connections or not. */
+/** Of a tree that had a network namespace of its own, all of which may be silent, whether it had connections or not. */
 export function unlockNetwork(holder: Holder): void {
   unlockImage(holder);
   if (isLockedByIptables(holder)) holder.around({ resume: removeCriuChains });

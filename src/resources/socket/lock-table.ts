@@ -7,8 +7,8 @@ import type { InetAddress } from './inet-address.js';
 
 /**
  * A table of packet filters that makes connections silent: what is sent to them, or by them, is dropped. Nothing else
- * is, not even what their peers on this host send and have sent; but a namespace can be silent as a whole. Packets with CRIU's mark pass, for those who
- * rebuild sockets.
+ * is, not even what their peers on this host send and have sent; but a namespace can be silent as a whole. Packets with
+ * CRIU's mark pass, for those who rebuild sockets.
  */
 export const RESTORE_MARK = 0xc114;
 
@@ -50,7 +50,7 @@ export function lockMessages(
   table: string,
   silent: Silent,
   owned: boolean,
-  note?: Uint8Array,
+  note: Uint8Array,
 ): NetlinkMessage[] {
   return nft.transaction([
     nft.newTable(table, owned, note),
@@ -93,7 +93,7 @@ export function holdMessages(table: string, ports: readonly number[]): NetlinkMe
   const key = { length: 2, types: [nft.KEY_TYPE.port] };
   const keys = ports.map((port) => Uint8Array.of(port >> 8, port & 0xff));
   return nft.transaction([
-    nft.newTable(table, true),
+    nft.newTable(table, true, nft.PASSING_NOTE),
     nft.newChain(table, 'input', N.NF_INET_LOCAL_IN, N.NF_PRIORITY_RAW),
     nft.newSet(table, 'ports', key, 1),
     ...nft.newElements(table, 'ports', unique(keys)),

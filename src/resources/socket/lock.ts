@@ -1,7 +1,8 @@
+import { randomBytes } from 'node:crypto';
 import { ERRNO } from '../../abi/errno.js';
 import { AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW } from '../../abi/socket.js';
 import { SyscallError } from '../../kernel/errors.js';
-import { listTables, openNftables, transactionBytes } from '../../kernel/netlink/nftables.js';
+import { listTables, openNftables, PASSING_NOTE, transactionBytes } from '../../kernel/netlink/nftables.js';
 import { NETLINK_NETFILTER, type Netlink, type NetlinkMessage } from '../../kernel/netlink/socket.js';
 import type { DumpContext, Kept, Result, Tape } from '../contract.js';
 import { holdMessages, lockMessages, type Silent, unlockMessages } from './lock-table.js';
@@ -61,7 +62,7 @@ export class OwnedLock implements Disposable {
 
   /** From its return on nothing comes in for what is to be silent, and nothing goes out. */
   static make(silent: Silent, undo: Undo | undefined): OwnedLock {
-    const name = `stasis-${process.pid}-${counter++}`;
+    const name = nameOfPassing();
     const netlink = openNftables();
     try {
       const owner = makeOwned(netlink, name, silent, undo);
@@ -85,7 +86,7 @@ export class OwnedLock implements Disposable {
 export function holdNew(ports: readonly number[]): Disposable {
   const netlink = openNftables();
   try {
-    netlink.batch(holdMessages(`stasis-${process.pid}-${counter++}`, ports));
+    netlink.batch(holdMessages(nameOfPassing(), ports));
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
   }
@@ -119,12 +120,26 @@ export function lock(silent: Silent, { inventory, options, undo: guard, writer }
   };
 }
 
-/** As `lock`, for a tree that has a network namespace of its own: whatever goes in or out. */
-export function lockNetwork(context: DumpContext): Kept {
-  return lock('everything', context);
+/**
+ * Whatever goes in or out of a network namespace that ends with the tree. One that stays is not ours to make silent, for
+ * others live in it; CRIU does so, and whoever asks for what CRIU does gets it.
+ */
+export function isSilentAsAWhole({ ownNetwork, options }: DumpContext): boolean {
+  return ownNetwork === 'saved' || (ownNetwork === 'stays' && options.joinable === true);
 }
 
-let counter = 0;
+/** As `lock`, of a tree that does not live in the network namespace of the dumping process. */
+export function lockNetwork(context: DumpContext): Kept | undefined {
+  if (isSilentAsAWhole(context)) return lock('everything', context);
+  // Until a connection is: the restore need not look for rules of iptables where others live.
+  context.inventory.networkLockMethod = SKIPPED;
+  return undefined;
+}
+
+function nameOfPassing(): string {
+  return `stasis-${process.pid}-${randomBytes(8).toString('hex')}`;
+}
+
 const NO_OWNERS = new Set<number>([ERRNO.EOPNOTSUPP, ERRNO.EINVAL]);
 
 function makeOwned(
@@ -134,14 +149,14 @@ function makeOwned(
   undo: Undo | undefined,
 ): Disposable | undefined {
   try {
-    netlink.batch(lockMessages(name, silent, true));
+    netlink.batch(lockMessages(name, silent, true, PASSING_NOTE));
     // Our death lets the tree go a little before it closes the socket. A segment is said again; a datagram is lost.
     return silent === 'everything' ? undo?.((tape) => unlockThrough(tape, netlink.fd, name)) : undefined;
   } catch (error) {
     if (!(error instanceof SyscallError) || !NO_OWNERS.has(error.errno)) throw error;
   }
   const guarded = undo?.((tape) => unlockOn(tape, name));
-  sendAnew(lockMessages(name, silent, false));
+  sendAnew(lockMessages(name, silent, false, PASSING_NOTE));
   return {
     [Symbol.dispose]: () => {
       unlock(name);

@@ -7,7 +7,7 @@ import { openPidfd, takeDescriptor } from '../description/calls.js';
 import { objectOf } from '../description/described.js';
 import { perDump } from '../description/state.js';
 import { identify } from './identify.js';
-import { lock } from './lock.js';
+import { isSilentAsAWhole, lock } from './lock.js';
 import { getNumber, setNumber } from './option-bytes.js';
 import { setTcp } from './tcp-calls.js';
 import { TCP, type TcpDiag } from './tcp-diag.js';
@@ -57,7 +57,7 @@ export function silence(
   });
   keepRepaired(all, context);
   // A namespace that is silent as a whole needs no more.
-  if (context.ownNetwork === undefined)
+  if (!isSilentAsAWhole(context))
     context.keep(
       lock(
         sockets.map(({ diag }) => diag),
