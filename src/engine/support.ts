@@ -42,7 +42,7 @@ const TREE: readonly Row[] = [
   {
     name: 'network namespace',
     support:
-      'that of whoever saves the tree; or one that stays when the tree is gone (--external net[INODE]:NAME) and is joined by the restore (--join-ns, --inherit-fd); or one that ends with the tree, if it has no device but lo: its state, MTU and addresses, routes, rules of IPv4, sysctls, tables of nftables and iptables, tracked connections. Silent as a whole while the tree stands still',
+      'that of whoever saves the tree; or one that stays when the tree is gone (--external net[INODE]:NAME) and is joined by the restore (--join-ns, --inherit-fd); or one that ends with the tree, if it has no device but lo: its state, MTU and addresses, routes, rules of IPv4, sysctls, tables of nftables and iptables, tracked connections. One that ends with the tree is silent as a whole while it stands still; in one that stays the tree’s connections are',
   },
 ];
 
