@@ -9,6 +9,7 @@ import {
 import { PTRACE_O_EXITKILL } from '../abi/ptrace.js';
 import { SIGCHLD } from '../abi/signal.js';
 import { SyscallError } from '../kernel/errors.js';
+import { insist } from '../kernel/insist.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
 import { readStat } from '../kernel/procfs/stat.js';
 import * as ptrace from '../kernel/ptrace.js';
@@ -17,7 +18,6 @@ import { attempt } from '../kernel/syscall.js';
 import { isEventStop, type WaitStatus, waitFor, waitForAny } from '../kernel/wait.js';
 import type { Process } from '../resources/contract.js';
 import { cloneArguments } from '../tape/clone.js';
-import { insist } from '../tape/insist.js';
 import { type Actor, atEnd, finish, type Play, play, start } from '../tape/play.js';
 import { type BranchResult, type Played, type Space, Tape } from '../tape/tape.js';
 

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { ImageWriter } from '../image/index.js';
+import { insistOnAll } from '../kernel/insist.js';
 import type {
   Actor,
   DumpContext,
@@ -12,7 +13,6 @@ import { DescriptorCollector, type DescriptorSurvey } from '../resources/file/in
 import { MemfdCollector } from '../resources/memory/index.js';
 import type { NetworkPlan } from '../resources/namespace/index.js';
 import { dumpExtendedRegisters } from '../resources/process/index.js';
-import { insistOnAll } from '../tape/insist.js';
 import { playOn } from './ask.js';
 import { headlessRefusal } from './check.js';
 import type { Commitment } from './commitment.js';
@@ -49,11 +49,13 @@ export class Dumping implements Disposable {
   #kept: Kept[] = [];
   #lock: Kept | undefined;
   readonly #plan: NetworkPlan;
+  readonly #survey: DescriptorSurvey;
   readonly #contents: ReturnType<typeof network.freeze>;
   readonly #memfds = new MemfdCollector();
 
   constructor({ writer, processes, options, guardian, commitment, survey, plan }: Given) {
     this.#plan = plan;
+    this.#survey = survey;
     this.identities = new Identities(processes, plan.home);
     this.files = new DescriptorCollector(fileKinds, (process) => this.identities.of(process).filesId, survey);
     this.context = {
@@ -133,5 +135,6 @@ export class Dumping implements Disposable {
     this.files.write();
     if (this.context.ownNetwork !== undefined) network.write(this.context, this.#plan, this.#contents);
     writeTree(this.context.writer, this.context.processes, this.identities);
+    this.#survey[Symbol.dispose]();
   }
 }

@@ -7,6 +7,7 @@ import {
   PTRACE_O_TRACESYSGOOD,
 } from '../abi/ptrace.js';
 import { SyscallError } from '../kernel/errors.js';
+import { insist } from '../kernel/insist.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
 import { KeptFiles } from '../kernel/procfs/read.js';
 import { readStat, readState } from '../kernel/procfs/stat.js';
@@ -24,7 +25,6 @@ import {
 } from '../kernel/wait.js';
 import { type FrozenThread, nameOf, type Process, type Thread } from '../resources/contract.js';
 import { Barrier } from '../tape/barrier.js';
-import { insist } from '../tape/insist.js';
 import { hasMetStop, SIGSTOP, takeStop } from '../tape/stops.js';
 import { look, openFor, type Sighting, sightings } from './look.js';
 import { frozenThread, record, type Stopped, shortenWait, tryToCure } from './stopped.js';

@@ -4,6 +4,7 @@ import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../abi/fcntl.js';
 import { CLONE_NEWNET } from '../abi/process.js';
 import { SyscallError } from './errors.js';
 import { OwnedFd } from './fd.js';
+import { insistOnAll } from './insist.js';
 import { scratchString } from './memory.js';
 import { ProcfsError, unlessVanished } from './procfs/error.js';
 import { readMountinfo } from './procfs/mountinfo.js';
@@ -96,13 +97,13 @@ export class Network implements Disposable {
     }
   }
 
+  /** Whoever is done has reached what it came for: that is not to fail by its leaving. */
   [Symbol.dispose](): void {
-    try {
-      if (this.isForeign) join(this.#before, HOME);
-    } finally {
-      this.#before[Symbol.dispose]();
-      this.#there[Symbol.dispose]();
-    }
+    insistOnAll([
+      () => this.isForeign && join(this.#before, HOME),
+      () => this.#before[Symbol.dispose](),
+      () => this.#there[Symbol.dispose](),
+    ]);
   }
 }
 

@@ -9,6 +9,7 @@ import {
 } from '../abi/mman.js';
 import { SYSCALL_X86_64 } from '../abi/syscalls.js';
 import { SyscallError } from '../kernel/errors.js';
+import { insist } from '../kernel/insist.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { NO_SYSCALL } from '../kernel/registers.js';
 import { readRemote, writeRemote } from '../kernel/remote.js';
@@ -17,7 +18,6 @@ import { describeStatus, isEventStop, isSyscallStop, waitFor } from '../kernel/w
 import { LOOP } from '../machine/x86_64.js';
 import { Barrier } from './barrier.js';
 import { ALL_SIGNALS, buildChain, type Chain, type Lender, type Range, rangeOf } from './chain.js';
-import { insist } from './insist.js';
 import { CODE_SIZE } from './layout.js';
 import { type Actor, isPassing, LostTaskError } from './play.js';
 

@@ -1,11 +1,11 @@
 import { errnoName } from '../abi/errno.js';
 import { SYSCALL_X86_64 } from '../abi/syscalls.js';
+import { insist } from '../kernel/insist.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { NO_SYSCALL, type Registers } from '../kernel/registers.js';
 import { readRemote, writeRemote } from '../kernel/remote.js';
 import { describeStatus, type WaitStatus, waitFor } from '../kernel/wait.js';
 import { Barrier } from './barrier.js';
-import { insist } from './insist.js';
 import * as L from './layout.js';
 import { printEntry, printResult } from './print.js';
 import { rememberStop, SIGSTOP } from './stops.js';

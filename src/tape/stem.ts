@@ -5,13 +5,13 @@ import { SIGCHLD, SIGURG } from '../abi/signal.js';
 import { SyscallError } from '../kernel/errors.js';
 import { OwnedFd } from '../kernel/fd.js';
 import { addressOf, spawnFrom } from '../kernel/ffi.js';
+import { insist } from '../kernel/insist.js';
 import { NativeMemory, scratch, scratchString } from '../kernel/memory.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { attempt, sleep_us, syscall } from '../kernel/syscall.js';
 import { describeStatus, isEventStop, waitFor } from '../kernel/wait.js';
 import { STEM_PAGES_SIZE, stemElf } from '../machine/stem.js';
 import { LOOP_IDLE } from '../machine/x86_64.js';
-import { insist } from './insist.js';
 import { CODE_SIZE, PAGE_SIZE, type Slice } from './layout.js';
 import { type Actor, LostTaskError } from './play.js';
 

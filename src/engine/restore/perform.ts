@@ -3,6 +3,7 @@ import { PTRACE_CONT } from '../../abi/ptrace.js';
 import { SIGKILL, SIGURG } from '../../abi/signal.js';
 import { SYSCALL_X86_64 } from '../../abi/syscalls.js';
 import { SyscallError } from '../../kernel/errors.js';
+import { insistOnAll } from '../../kernel/insist.js';
 import { readComm } from '../../kernel/procfs/cmdline.js';
 import { unlessVanished } from '../../kernel/procfs/error.js';
 import * as ptrace from '../../kernel/ptrace.js';
@@ -12,7 +13,6 @@ import { describeStatus, isEventStop, noteThreads, waitFor, waitForLeader } from
 import { LOOP_SYSCALL } from '../../machine/x86_64.js';
 import { loadRegisters, maskOf } from '../../resources/process/index.js';
 import { maskFor } from '../../tape/borrow.js';
-import { insistOnAll } from '../../tape/insist.js';
 import { type Actor, LostTaskError, type Play, play, TapeError } from '../../tape/play.js';
 import { endStem, sliceOf, startStem } from '../../tape/stem.js';
 import { SIGSTOP, takeStop } from '../../tape/stops.js';

@@ -5,6 +5,7 @@
 import { Buffer } from 'node:buffer';
 import { readdirSync } from 'node:fs';
 import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../../abi/fcntl.js';
+import { insist } from '../insist.js';
 import { NativeMemory } from '../memory.js';
 import { syscall, attempt as tryCall } from '../syscall.js';
 import { decodeBytes, encodeBytes } from './bytes.js';
@@ -79,10 +80,10 @@ export class KeptFiles implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const path of this.#paths.splice(0)) {
+    for (let path = this.#paths.pop(); path !== undefined; path = this.#paths.pop()) {
       const fd = kept.get(path);
       kept.delete(path);
-      if (fd !== undefined) tryCall('close', [fd]);
+      if (fd !== undefined) insist(() => tryCall('close', [fd]));
     }
   }
 }

@@ -1,6 +1,6 @@
 import { SPLICE_F_NONBLOCK } from '../../abi/fcntl.js';
 import { TCOOFF, TCOON, TCSETS2, TCXONC, TIOCPKT, TIOCSLCKTRMIOS } from '../../abi/ioctl.js';
-import { insist } from '../../tape/insist.js';
+import { insist } from '../../kernel/insist.js';
 import { playOne } from '../../tape/play.js';
 import { endStem, startStem } from '../../tape/stem.js';
 import { Tape } from '../../tape/tape.js';

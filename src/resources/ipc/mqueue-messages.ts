@@ -1,10 +1,10 @@
 import { O_ACCMODE, O_CLOEXEC, O_NONBLOCK, O_RDWR } from '../../abi/fcntl.js';
 import { FUTEX_CMP_REQUEUE } from '../../abi/futex.js';
 import { MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_READ, PROT_WRITE } from '../../abi/mman.js';
+import { insist } from '../../kernel/insist.js';
 import { readMaps } from '../../kernel/procfs/maps.js';
 import { readRemote } from '../../kernel/remote.js';
 import { freeRange } from '../../tape/gap.js';
-import { insist } from '../../tape/insist.js';
 import { Tape } from '../../tape/tape.js';
 import {
   type Descriptor,

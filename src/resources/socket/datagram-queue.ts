@@ -1,8 +1,8 @@
 import { ERRNO } from '../../abi/errno.js';
 import * as S from '../../abi/socket.js';
+import { insist } from '../../kernel/insist.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
-import { insist } from '../../tape/insist.js';
 import type { Descriptor, DumpContext } from '../contract.js';
 import type { Datagram } from './beside-codec.js';
 import { controlMessages } from './control.js';

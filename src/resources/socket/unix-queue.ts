@@ -1,9 +1,9 @@
 import { FIONREAD } from '../../abi/ioctl.js';
 import * as S from '../../abi/socket.js';
+import { insist } from '../../kernel/insist.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
 import { pollNow } from '../../kernel/poll.js';
 import { attempt } from '../../kernel/syscall.js';
-import { insist } from '../../tape/insist.js';
 import type { Descriptor, DumpContext } from '../contract.js';
 import { getNumber, setNow, setNumber } from './option-bytes.js';
 import { closeAll, type Peeked, peek, peekWhole } from './unix-peek.js';

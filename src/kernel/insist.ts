@@ -11,7 +11,7 @@ export function insist<T>(action: () => T): T {
 }
 
 /** All of them, whatever becomes of one; throws what was thrown first. */
-export function insistOnAll(actions: Iterable<() => void>): void {
+export function insistOnAll(actions: Iterable<() => unknown>): void {
   const errors: unknown[] = [];
   for (const action of actions)
     try {
