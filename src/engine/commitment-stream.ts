@@ -163,7 +163,9 @@ export class StreamCommitment implements Commitment {
     let undecided: MoveError | undefined;
     const be = (state: State): void => {
       this.#state = state;
-      guardian.refresh();
+      // Once the other end has been told, it is told, whether or not somebody would finish for us.
+      if (state === 'committed' || state === 'open') guardian.refreshLate();
+      else guardian.refresh();
     };
     const publish = (end: () => void): void => {
       if (this.#answers === undefined) {

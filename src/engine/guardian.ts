@@ -135,7 +135,11 @@ export class Guardian implements Disposable {
 
   /** A guardian that is not there any more has none: whoever takes the next one hears of that. */
   drop(duty: Duty): void {
-    if (!this.#duties.delete(duty)) return;
+    if (this.#duties.delete(duty)) this.refreshLate();
+  }
+
+  /** As `refresh`, where it is too late for a guardian that has died to change anything. */
+  refreshLate(): void {
     try {
       insist(() => this.refresh());
     } catch (error) {
@@ -143,7 +147,7 @@ export class Guardian implements Disposable {
     }
   }
 
-  /** What a duty leads to has changed. From here on it counts. */
+  /** What a duty leads to has changed. From here on it counts. Throws when the guardian is not there any more. */
   refresh(): void {
     if (this.#watch !== undefined) this.#write(this.#watch);
   }
