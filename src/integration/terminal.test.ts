@@ -137,11 +137,14 @@ class Terminal implements Disposable {
   }
 }
 
+const FOREGROUND_SLEEP = /sleep S group (\d+) of \1$/m;
+
 test('bash with a stopped and a background job', { skip: SKIP }, async () => {
   using terminal = new Terminal(['bash', '--norc', '-i']);
   await terminal.shows(/[$#] $/);
   terminal.type('sleep 1000 & sleep 1001\n');
-  await terminal.shows(/sleep 1001\r\n/);
+  // Only then ^Z means it: what was typed is shown long before it runs.
+  await terminal.stands(FOREGROUND_SLEEP);
   terminal.type('\x1a');
   await terminal.shows(/Stopped/);
   terminal.type('half a li');
@@ -150,8 +153,7 @@ test('bash with a stopped and a background job', { skip: SKIP }, async () => {
   terminal.type('\x15jobs\n');
   await terminal.shows(/Running[\s\S]*sleep 1000[\s\S]*Stopped[\s\S]*sleep 1001/);
   terminal.type('fg\n');
-  // Only now ^C means it.
-  await terminal.stands(/sleep S group (\d+) of \1$/m);
+  await terminal.stands(FOREGROUND_SLEEP);
   terminal.again();
   terminal.type('\x03');
   await terminal.shows(/\^C/);
