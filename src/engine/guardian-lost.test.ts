@@ -31,7 +31,7 @@ def ask(*_):
   sock.settimeout(10); sock.send(b'there?'); print('answer', sock.recv(100).decode(), flush=True)
 signal.signal(signal.SIGUSR1, ask)
 print('connected', flush=True)
-while True: signal.pause()
+while True: signal.sigtimedwait((), 0.05)
 `;
 
 /** The child of this process that leads a session of its own. */

@@ -23,7 +23,7 @@ def accept(*_):
   print('accepted', accepted[-1].recv(100).decode(), flush=True)
 signal.signal(signal.SIGUSR1, accept)
 print('port', listener.getsockname()[1], flush=True)
-while True: signal.pause()
+while True: signal.sigtimedwait((), 0.05)
 `;
 
 function knock(port: string): Subject {
@@ -86,7 +86,7 @@ def tell(*_):
   except OSError as error: print('end', error, flush=True)
 signal.signal(signal.SIGUSR1, tell)
 print('accepted', flush=True)
-while True: signal.pause()
+while True: signal.sigtimedwait((), 0.05)
 `);
     const [, port = ''] = await server.expect(/port (\d+)/);
     using client = knock(port);
@@ -134,7 +134,7 @@ def check(*_):
   print('all', sum(sent for _, _, sent in pairs), flush=True)
 signal.signal(signal.SIGUSR1, check)
 print('ready', flush=True)
-while True: signal.pause()
+while True: signal.sigtimedwait((), 0.05)
 `;
 
 const MANY_CONNECTIONS = Number(process.env.STASIS_CONNECTIONS ?? 40);
@@ -164,7 +164,7 @@ def accept(*_):
   sock = listener.accept()[0]
   print('protocol', sock.getsockopt(socket.SOL_SOCKET, 38), flush=True)
 signal.signal(signal.SIGUSR1, accept)
-while True: signal.pause()
+while True: signal.sigtimedwait((), 0.05)
 `);
   const [, port = ''] = await server.expect(/port (\d+)/);
   const options = { ...OPTIONS, pid: server.pid, directory: join(server.directory, 'image') };
@@ -230,7 +230,7 @@ def tell(*_):
   print('done', flush=True)
 signal.signal(signal.SIGUSR1, tell)
 print('ready', before, flush=True)
-while True: signal.pause()
+while True: signal.sigtimedwait((), 0.05)
 `);
   await server.expect(/ready/);
   const directory = join(server.directory, 'image');

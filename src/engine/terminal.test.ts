@@ -41,7 +41,7 @@ def child(body):
     finally: os._exit(0)
   return pid
 def forever():
-  while True: signal.pause()
+  while True: signal.sigtimedwait((), 0.05)
 `;
 
 const PAIRS = `${PRELUDE}

@@ -25,7 +25,7 @@ def tell(*words): os.write(1, (' '.join(map(str, words)) + chr(10)).encode())
 def until(what):
   while not what(): time.sleep(0.005)
 def pause_forever():
-  while True: signal.pause()
+  while True: signal.sigtimedwait((), 0.05)
 def wait_forever(): tell('at rest'); pause_forever()
 
 sleeper = child(wait_forever)

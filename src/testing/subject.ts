@@ -29,7 +29,10 @@ export class Subject implements Disposable {
     return new Subject(Number(pid), directory, outputFile);
   }
 
-  /** Python code; print with flush=True. */
+  /**
+   * Python code; print with flush=True. A signal that comes after Python's last look for one and before its pause(2) is
+   * handled when the next one comes; so programs with handlers wait in pieces: `signal.sigtimedwait((), 0.05)`.
+   */
   static python(code: string): Subject {
     const directory = mkdtempSync(join(tmpdir(), 'stasis-test-'));
     const file = join(directory, 'subject.py');

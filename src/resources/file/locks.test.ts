@@ -31,7 +31,7 @@ R, W, U = fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK
 `;
 const WAIT = `
 tell('ready')
-while True: signal.pause()
+while True: signal.sigtimedwait((), 0.05)
 `;
 
 /** The lock lines of every descriptor of a tree, without the numbers of blocks. */
@@ -87,7 +87,7 @@ def other():
   lock(p, R, 20, 5); q = make('posix'); lock(q, W, 12, 3)
   signal.signal(signal.SIGUSR1, lambda *_: check('child'))
   tell('child')
-  while True: signal.pause()
+  while True: signal.sigtimedwait((), 0.05)
 def check(who):
   type, _, start, length, pid = struct.unpack('hhqqi4x', lock(p, W, 0, 0, fcntl.F_GETLK))
   tell(who, type, start, length, pid == os.getppid())
@@ -143,7 +143,7 @@ n = lease('nobody', os.O_RDWR, W); fcntl.fcntl(n, fcntl.F_SETOWN, 0)
 g = lease('gone', os.O_RDWR, W); os.write(g, b'ghost'); os.unlink('gone')
 def other():
   c = lease('child', os.O_WRONLY, W); tell('child')
-  while True: signal.pause()
+  while True: signal.sigtimedwait((), 0.05)
 child(other)
 def report(*_):
   tell('owners', [fcntl.fcntl(fd, fcntl.F_GETOWN) == os.getpid() for fd in (w, r1, n)], os.pread(g, 9, 0))
@@ -307,7 +307,7 @@ def other():
     except sqlite3.OperationalError as error: tell('child', error)
     tell('rows', mine.execute('SELECT count(*) FROM t').fetchone())
   signal.signal(signal.SIGUSR1, write); write(); tell('child ready')
-  while True: signal.pause()
+  while True: signal.sigtimedwait((), 0.05)
 c = child(other)
 db = sqlite3.connect('db', isolation_level=None, timeout=0)
 db.execute('PRAGMA journal_mode=MODE'); db.execute('CREATE TABLE t (x)')

@@ -34,7 +34,7 @@ def tell(*words): os.write(1, (' '.join(map(str, words)) + chr(10)).encode())
 `;
 const WAIT = `
 tell('name', NAME, 'ready')
-while True: signal.pause()
+while True: signal.sigtimedwait((), 0.05)
 `;
 
 function unlink(name: string): number {
