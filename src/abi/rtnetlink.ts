@@ -35,6 +35,8 @@ export const IFLA_CARRIER_DOWN_COUNT = 48;
 
 export const IFA_ADDRESS = 1;
 export const IFA_CACHEINFO = 6;
+/** In the third byte of a struct ifaddrmsg. */
+export const IFA_F_TENTATIVE = 0x40;
 
 export const RTA_DST = 1;
 export const RTA_CACHEINFO = 12;

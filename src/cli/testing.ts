@@ -52,7 +52,7 @@ export class Scratch implements Disposable {
   }
 }
 
-/** Counts in a file, forever; ends with status 7 by SIGTERM. */
+/** Counts in a file, which is never empty, nor another one, forever; ends with status 7 by SIGTERM. */
 export function counting(file: string): string {
   return `
 import os, signal, time
@@ -61,8 +61,9 @@ n = 0
 print('ready', flush=True)
 while True:
     n += 1
-    with open(${JSON.stringify(`${file}.new`)}, 'w') as f: f.write(str(n))
-    os.rename(${JSON.stringify(`${file}.new`)}, ${JSON.stringify(file)})
+    fd = os.open(${JSON.stringify(file)}, os.O_WRONLY | os.O_CREAT)
+    os.pwrite(fd, b'%012d' % n, 0)
+    os.close(fd)
     time.sleep(0.005)
 `;
 }

@@ -5,6 +5,7 @@ import { ImageError, type ImageReader, type ImageWriter } from '../../image/inde
 import { SyscallError } from '../../kernel/errors.js';
 import { decodeMessages, encodeMessages } from '../../kernel/netlink/images.js';
 import { type NetlinkMessage, NLM_F_CREATE, NLM_F_EXCL } from '../../kernel/netlink/socket.js';
+import { sleep_us } from '../../kernel/syscall.js';
 import { ask, describe, NETLINK_ROUTE, tell } from './messages.js';
 import type { Part } from './part.js';
 
@@ -44,9 +45,23 @@ export const addresses: Part<Messages> = {
   lines: (all) => all.map((each) => describe('address', each, R.IFADDRMSG_SIZE, new Set([R.IFA_CACHEINFO]))),
   build(all) {
     for (const { body } of all) tellUnlessThere(R.RTM_NEWADDR, body);
+    if (!all.some(isTentative)) untilUsable();
   },
   ...file('ifaddr', MAGIC.addresses),
 };
+
+const ADDRESS_FLAGS_AT = 2;
+const USABLE_MS = 2000;
+
+function isTentative({ body }: NetlinkMessage): boolean {
+  return ((body[ADDRESS_FLAGS_AT] ?? 0) & R.IFA_F_TENTATIVE) !== 0;
+}
+
+/** A work queue makes an address of IPv6 usable, and adds its routes (net/ipv6/addrconf.c): some time after it was added. */
+function untilUsable(): void {
+  for (const deadline = Date.now() + USABLE_MS; addresses.read().some(isTentative); sleep_us(500))
+    if (Date.now() > deadline) throw new Error('an address is not usable yet: its duplicate is looked for');
+}
 
 /** Of all tables; those that the kernel made itself, for addresses, are only compared. */
 function routesOf(family: number, name: string, prefix: string): Part<Messages> {
