@@ -148,8 +148,9 @@ export class Copies implements Disposable {
   #meet(tid: number, status: WaitStatus, running: ReadonlyMap<number, Play>, middles: Set<number>): void {
     if (!isEventStop(status)) return;
     if (this.#isMiddle(tid, running)) {
-      middles.add(tid);
+      // In this order: where going on fails, it is met again.
       unlessEnded(() => ptrace.resume(tid));
+      middles.add(tid);
       return;
     }
     this.#keep(tid);
