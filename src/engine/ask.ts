@@ -1,4 +1,4 @@
-import type { DumpContext, Process, Thread } from '../resources/contract.js';
+import type { DumpContext, Process, TaskState, Thread } from '../resources/contract.js';
 import { dumpRegisters } from '../resources/process/index.js';
 import { type Play, play } from '../tape/play.js';
 import { type Played, Tape } from '../tape/tape.js';
@@ -13,10 +13,13 @@ interface Questions {
   readonly memory: ((played: Played, process: Process) => void) | undefined;
 }
 
-type Reader = (played: Played, thread: Thread, context: DumpContext) => void;
+interface Reader {
+  readonly state: TaskState;
+  readonly read: (played: Played, thread: Thread, context: DumpContext) => void;
+}
 
 /**
- * Read every thread from outside, then play the questions of all on all of them at once. What has to be known while the
+ * Read every thread from outside, then play the questions on all who are borrowed, at once. What has to be known while the
  * tree is frozen is read out of the answers at once; the rest by what is returned, which may be called after the thaw.
  */
 export function ask(loan: Loan, context: DumpContext): () => void {
@@ -29,26 +32,41 @@ export function ask(loan: Loan, context: DumpContext): () => void {
     return { thread, actor, questions };
   });
   const all = play(asked.map(({ actor, questions }): Play => ({ actor, tape: questions.tape })));
-  const answers = asked.map(({ thread, questions }, index) => ({ thread, questions, played: all[index] }));
-  for (const { thread, questions, played } of answers) {
+  const answers = new Map<Thread, Answer>();
+  asked.forEach(({ thread, questions }, index) => {
+    const played = all[index];
+    if (played !== undefined) answers.set(thread, { questions, played });
+  });
+  for (const thread of loan.threads) {
     for (const state of statesOf(thread)) state.read?.(thread, context);
-    if (played === undefined) continue;
-    questions.memory?.(played, thread.process);
-    for (const read of questions.urgent) read(played, thread, context);
+    const answer = answers.get(thread);
+    if (answer === undefined) continue;
+    answer.questions.memory?.(answer.played, thread.process);
+    for (const { read } of answer.questions.urgent) read(answer.played, thread, context);
   }
   return () => {
-    for (const { thread, questions, played } of answers) {
+    for (const thread of loan.threads) {
       dumpRegisters(thread);
-      if (played !== undefined) for (const read of questions.others) read(played, thread, context);
+      const speaker = loan.speakerOf(thread);
+      const answer = answers.get(speaker);
+      for (const { state, read } of answer?.questions.others ?? [])
+        if (speaker !== thread && state.kernel?.read !== undefined) loan.likeness?.read(state, thread);
+        else if (answer !== undefined) read(answer.played, thread, context);
     }
   };
 }
 
-function* statesOf(thread: Thread): Iterable<(typeof taskStates)[number]> {
+interface Answer {
+  readonly questions: Questions;
+  readonly played: Played;
+}
+
+function* statesOf(thread: Thread): Iterable<TaskState> {
   for (const state of taskStates) if (state.scope === 'thread' || thread.isLeader) yield state;
 }
 
-function keyOf(thread: Thread): string {
+/** Threads with the same are asked the same. */
+export function keyOf(thread: Thread): string {
   let key = thread.isLeader ? `leader ${memory.variant(thread.process)}` : 'thread';
   for (const state of statesOf(thread)) if (state.variant !== undefined) key += `|${state.variant(thread)}`;
   return key;
@@ -60,8 +78,8 @@ function questionsFor(thread: Thread): Questions {
   const others: Reader[] = [];
   for (const state of statesOf(thread)) {
     tape.about(state.name);
-    const reader = state.ask?.(tape, thread);
-    if (reader !== undefined) (state.urgent === true ? urgent : others).push(reader);
+    const read = state.ask?.(tape, thread);
+    if (read !== undefined) (state.urgent === true ? urgent : others).push({ state, read });
   }
   return { tape, urgent, others, memory: thread.isLeader ? memory.ask(tape, thread.process) : undefined };
 }

@@ -21,6 +21,7 @@ import { type MoveError, PassingError, UnsupportedError } from './errors.js';
 import { Frozen } from './freeze.js';
 import { type Duty, Guardian } from './guardian.js';
 import { Loan } from './lend.js';
+import { Likeness } from './likeness.js';
 import type { CheckpointOptions, CheckpointReport } from './options.js';
 import { network } from './registry.js';
 import { rehearse } from './rehearsal.js';
@@ -57,6 +58,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   using entered = Network.of(options.pid);
   using survey = new DescriptorSurvey();
   const plan = prepare(options, survey, entered, clock);
+  using likeness = Likeness.of(options.pid);
   const stopsBefore = statistics.stops;
   const commitment = commitmentOf(options);
   using writer = new ImageWriter(commitment.target);
@@ -74,7 +76,7 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
 
   clock.start('borrow');
   using copies = new Copies();
-  using loan = new Loan(processes, guardian);
+  using loan = new Loan(processes, guardian, likeness);
   dumping.loan = loan;
 
   clock.start('ask');

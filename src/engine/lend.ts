@@ -7,15 +7,17 @@ import { findGadgets, findSpin, type Gadgets } from '../tape/gadgets.js';
 import { freeRange } from '../tape/gap.js';
 import type { Actor } from '../tape/play.js';
 import type { Tape } from '../tape/tape.js';
+import { keyOf } from './ask.js';
 import { fatalCall, isConfined, makes } from './confined.js';
 import { CALLS_AFTER_BIRTH } from './copies.js';
 import { UnsupportedError } from './errors.js';
 import { FreezeError } from './freeze.js';
 import type { Duty, Guardian } from './guardian.js';
 import { healConfined, healStopped } from './heal.js';
+import type { Likeness } from './likeness.js';
 
 /**
- * Borrowing all threads of a frozen tree: where their workspaces and chains go, which signal ends their tapes.
+ * Borrowing the threads of a frozen tree, but those for whom another answers: where their workspaces and chains go, which signal ends their tapes.
  */
 
 /** Bytes of workspace a thread gets; a page of tape is about 45 calls. */
@@ -28,28 +30,43 @@ const SIGSTOP = 19;
 
 export class Loan implements Disposable {
   readonly actors: ReadonlyMap<Thread, Actor>;
+  /** All, borrowed or not. */
+  readonly threads: readonly Thread[];
+  readonly likeness: Likeness | undefined;
+  readonly #speakers = new Map<Thread, Thread>();
   #borrowed: Borrowed[];
   readonly #duties: Duty[] = [];
   readonly #guardian: Guardian;
   /** Who is taken home by the guardian. */
   readonly #helpless = new Set<Process>();
 
-  constructor(processes: readonly Process[], guardian: Guardian) {
+  constructor(processes: readonly Process[], guardian: Guardian, likeness: Likeness | undefined) {
     this.#guardian = guardian;
+    this.likeness = likeness;
     const living = processes.filter(({ state }) => state !== 'zombie');
-    const threads = living.flatMap((process) => process.threads);
+    this.threads = living.flatMap((process) => process.threads);
+    for (const process of living)
+      for (const [thread, speaker] of likeness?.speakers(process, keyOf) ?? [])
+        this.#speakers.set(thread, speaker);
+    const wanted = this.threads.filter((thread) => !this.#speakers.has(thread));
     const planned = living.map((process) => {
       const confined = process.threads.some(isConfined);
-      return { process, confined, threads: lendersOf(process, confined).map(planBorrow) };
+      const own = wanted.filter((thread) => thread.process === process);
+      return { process, confined, threads: lendersOf(process, own, confined).map(planBorrow) };
     });
     for (const each of planned) this.#provide(each.process, each.threads, each.confined);
     this.#borrowed = borrowAs(planned.flatMap((each) => each.threads));
     const actors = new Map<Thread, Actor>();
-    threads.forEach((thread, index) => {
+    wanted.forEach((thread, index) => {
       const borrowed = this.#borrowed[index];
       if (borrowed !== undefined) actors.set(thread, borrowed.actor);
     });
     this.actors = actors;
+  }
+
+  /** Who is asked for a thread: it itself, or one like it. */
+  speakerOf(thread: Thread): Thread {
+    return this.#speakers.get(thread) ?? thread;
   }
 
   actorOf(thread: Thread): Actor {
@@ -142,8 +159,7 @@ function stopSignalOf({ leader }: Process): number {
   return leader.core.tc?.stopSigno || SIGSTOP;
 }
 
-function lendersOf(process: Process, confined: boolean): Lender[] {
-  const { threads } = process;
+function lendersOf(process: Process, threads: readonly Thread[], confined: boolean): Lender[] {
   const maps = readMaps(process.pid);
   const gadgets = findGadgets(process.pid, maps);
   if (gadgets === undefined)

@@ -167,6 +167,15 @@ export interface TaskState {
    * entries may depend on nothing else. The answer is a reader of what one thread played, frozen no more, perhaps.
    */
   ask?(tape: Tape, thread: Thread): (played: Played, thread: Thread, context: DumpContext) => void;
+  /**
+   * What of the kernel's struct task_struct decides the answers of a thread to `ask`, by the paths of its members: where they
+   * can be read (kernel/bpf/tasks.ts), one is asked for all threads of a process that have the same in them. With `read`,
+   * which is given their values, it is read from them instead.
+   */
+  readonly kernel?: {
+    readonly members: readonly string[];
+    read?(values: readonly bigint[], thread: Thread): void;
+  };
   /** Frozen: what the entries of `ask` depend on, where they are not the same for all threads. */
   variant?(thread: Thread): string;
   /** The answer is needed while the tree is frozen. */

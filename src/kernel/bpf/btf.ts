@@ -152,6 +152,16 @@ export class KernelTypes {
     return this.#place(name, path).bit >>> 3;
   }
 
+  /** Bytes of a member that is a number or an address; throws for one that is neither, and for bit fields. */
+  width(name: string, path: string): number {
+    const { type, bits } = this.#place(name, path);
+    const at = this.#types[this.#resolve(type)] ?? 0;
+    const kind = this.#kind(at);
+    if (kind === KIND.PTR) return 8;
+    if (bits === 0 && (kind === KIND.INT || kind === KIND.ENUM)) return this.#view.getUint32(at + 8, true);
+    throw new KernelMemoryError(`the kernel's struct ${name} has no number ${path}`);
+  }
+
   /** Whether a member is an address, and not what lies there. */
   isPointer(name: string, path: string): boolean {
     const type = this.#resolve(this.#place(name, path).type);

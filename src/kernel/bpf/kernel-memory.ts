@@ -6,6 +6,7 @@ import { scratch } from '../memory.js';
 import { syscall } from '../syscall.js';
 import { KernelTypes } from './btf.js';
 import { KernelMemoryError } from './error.js';
+import { beginIterator, loadIterator, runIterator } from './iterator.js';
 import { Program } from './program.js';
 
 /**
@@ -21,8 +22,6 @@ const CHUNKS_MAX = 64;
 const RECORD = 8 + CHUNK;
 const RECORD_AT = -16 - RECORD;
 const LIST_AT = CHUNKS_MAX * 8;
-/** Who may use the program; the kernel gives its memory only to those under a licence that the GPL is compatible with. */
-const LICENSE = 'Dual BSD/GPL';
 
 export class KernelMemory implements Disposable {
   readonly types: KernelTypes;
@@ -37,7 +36,7 @@ export class KernelMemory implements Disposable {
     this.types = KernelTypes.ofKernel();
     this.#map = createMap();
     try {
-      this.#program = loadProgram(this.types, this.#map.fd);
+      this.#program = loadIterator(this.types, instructions(this.types, this.#map.fd));
       const protection = PROT_READ | PROT_WRITE;
       this.#mapped = BigInt(syscall('mmap', [0, PAGE_SIZE, protection, MAP_SHARED, this.#map.fd, 0]));
       this.#questions = new DataView(viewOf(this.#mapped, PAGE_SIZE));
@@ -130,26 +129,8 @@ export class KernelMemory implements Disposable {
     this.#questions.setBigUint64(LIST_AT, list, true);
   }
 
-  /** Run the program for one task; answers what it wrote. */
   #run(tid: number): Buffer {
-    const { bytes, view, address } = scratch;
-    bytes.fill(0, 0, 64);
-    view.setUint32(0, this.#program.fd, true);
-    view.setUint32(8, B.BPF_TRACE_ITER, true);
-    view.setBigUint64(16, address + 32n, true);
-    view.setUint32(24, B.BPF_ITER_LINK_INFO_SIZE, true);
-    view.setUint32(32, tid, true);
-    const link = [B.BPF_LINK_CREATE, address, B.BPF_LINK_CREATE_SIZE];
-    using linked = new OwnedFd(syscall('bpf', link, `an iterator over task ${tid}`));
-    bytes.fill(0, 0, B.BPF_ITER_CREATE_SIZE);
-    view.setUint32(0, linked.fd, true);
-    using iterator = new OwnedFd(syscall('bpf', [B.BPF_ITER_CREATE, address, B.BPF_ITER_CREATE_SIZE]));
-    const parts: Buffer[] = [];
-    for (;;) {
-      const count = syscall('read', [iterator.fd, address, scratch.length], 'an iterator of BPF');
-      if (count === 0) return Buffer.concat(parts);
-      parts.push(Buffer.from(bytes.subarray(0, count)));
-    }
+    return runIterator(this.#program.fd, { tid });
   }
 
   [Symbol.dispose](): void {
@@ -169,36 +150,10 @@ function createMap(): OwnedFd {
   return new OwnedFd(syscall('bpf', [B.BPF_MAP_CREATE, address, B.BPF_MAP_CREATE_SIZE]));
 }
 
-function loadProgram(types: KernelTypes, map: number): OwnedFd {
-  const program = instructions(types, map).bytes;
-  const { bytes, view, address } = scratch;
-  bytes.fill(0, 0, B.BPF_PROG_LOAD_SIZE);
-  view.setUint32(0, B.BPF_PROG_TYPE_TRACING, true);
-  view.setUint32(4, program.length / 8, true);
-  view.setBigUint64(8, address + 256n, true);
-  view.setBigUint64(16, address + 128n, true);
-  view.setUint32(68, B.BPF_TRACE_ITER, true);
-  view.setUint32(108, types.id('FUNC', 'bpf_iter_task'), true);
-  bytes.set(Buffer.from(`${LICENSE}\0`), 128);
-  bytes.set(program, 256);
-  return new OwnedFd(syscall('bpf', [B.BPF_PROG_LOAD, address, B.BPF_PROG_LOAD_SIZE], 'a program to look'));
-}
-
 /** Registers: 10 is the end of the stack, 6 to 9 outlive calls, 1 to 5 are arguments. */
 function instructions(types: KernelTypes, map: number): Program {
   const program = new Program();
-  const write = (at: number, length: number) => {
-    program.move(1, 8);
-    program.move(2, 10);
-    program.add(2, at);
-    program.set(3, length);
-    program.call(B.BPF_FUNC_seq_write);
-  };
-  program.load(7, 1, types.offset('bpf_iter__task', 'task'));
-  // Once more at the end, for no task.
-  program.jump('equal', 'end', 7, 0);
-  program.load(8, 1, types.offset('bpf_iter__task', 'meta'));
-  program.load(8, 8, types.offset('bpf_iter_meta', 'seq'));
+  const write = beginIterator(program, types);
   program.store(10, -8, 7);
   write(-8, 8);
   program.mapValue(9, map);

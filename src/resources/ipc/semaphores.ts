@@ -37,6 +37,9 @@ export const semaphoreUndo: TaskState = {
   support:
     'what the end of a process would take back of System V semaphores (SEM_UNDO); the sets themselves stay in the host’s namespace; refused: lists that processes share (CLONE_SYSVSEM), or threads have for themselves',
 
+  // A thread with a list of its own is asked itself.
+  kernel: { members: ['sysvsem.undo_list'] },
+
   read(_thread, context) {
     if (!found.has(context)) found.set(context, look(context));
   },
@@ -85,13 +88,15 @@ function look(context: DumpContext): Adjustments[] {
   });
 }
 
-/** A thread for each list: the leader, and those who do not share its list. */
+/** A thread for each list of a process: the leader, and the first of those who share another. */
 function listOwners({ processes }: DumpContext): Thread[] {
   return processes
     .filter(({ state }) => state !== 'zombie')
-    .flatMap(({ leader, threads }) =>
-      threads.filter((thread) => thread === leader || !shares(leader, thread)),
-    );
+    .flatMap(({ threads }) => {
+      const owners: Thread[] = [];
+      for (const thread of threads) if (!owners.some((owner) => shares(owner, thread))) owners.push(thread);
+      return owners;
+    });
 }
 
 function shares(a: Thread, b: Thread): boolean {

@@ -1,5 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import {
+  SS_AUTODISARM,
   SS_DISABLE,
   STACK_T_OFFSET_FLAGS,
   STACK_T_OFFSET_SIZE,
@@ -30,6 +31,15 @@ export const alternateStack: TaskState = {
         ssFlags: view.getUint32(STACK_T_OFFSET_FLAGS, true),
       });
     };
+  },
+
+  kernel: {
+    members: ['sas_ss_sp', 'sas_ss_size', 'sas_ss_flags'],
+    // As sigaltstack(2) says it of a thread that is not on it (kernel/signal.c do_sigaltstack).
+    read([ssSp = 0n, ssSize = 0n, flags = 0n], { core }) {
+      const ssFlags = (Number(flags) & SS_AUTODISARM) | (ssSize === 0n ? SS_DISABLE : 0);
+      threadCore(core).sas = create(thread_sas_entrySchema, { ssSp, ssSize, ssFlags: ssFlags >>> 0 });
+    },
   },
 
   restore(task, tape) {

@@ -45,6 +45,8 @@ export const parentDeathSignal: TaskState = {
     };
   },
 
+  kernel: { members: ['pdeath_signal'] },
+
   restore(task, tape) {
     const { pdeathSig } = threadCore(task.core);
     // The root is a stem, which dies with its parent until it is told otherwise.

@@ -68,6 +68,8 @@ export const credentials: TaskState = {
 
   variant: ({ status }) => String(status.groups.length),
 
+  kernel: { members: ['cred', 'real_cred'] },
+
   ask(tape, thread) {
     const { length } = thread.status.groups;
     const asked: Asked = {

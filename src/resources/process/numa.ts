@@ -29,6 +29,8 @@ export const memoryPolicy: TaskState = {
     };
   },
 
+  kernel: { members: ['mempolicy'] },
+
   restore(task, tape) {
     const extras = extrasFor(task.reader, task.tid);
     if (extras?.numa_mode === undefined) return;

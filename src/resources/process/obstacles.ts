@@ -36,6 +36,8 @@ export const obstacles: TaskState = {
           context.refuse({ task: nameOf(thread), object: name, reason: 'its keys cannot be saved' });
     };
   },
+
+  kernel: { members: ['cred', 'real_cred'] },
 };
 
 function checkTracer(thread: Thread, refuse: Refuse): void {

@@ -43,6 +43,13 @@ export const tidAddress: TaskState = {
     };
   },
 
+  kernel: {
+    members: ['clear_child_tid'],
+    read([address = 0n], { core }) {
+      if (core.threadInfo !== undefined) core.threadInfo.clearTidAddr = address;
+    },
+  },
+
   restore(task, tape) {
     tape.call('set_tid_address', [task.core.threadInfo?.clearTidAddr ?? 0n]);
   },

@@ -63,6 +63,8 @@ export const ioPriority: TaskState = {
     };
   },
 
+  kernel: { members: ['timer_slack_ns', 'policy'] },
+
   restore(task, tape) {
     const extras = extrasFor(task.reader, task.tid);
     if (extras?.ioprio !== undefined) tape.call('ioprio_set', [IOPRIO_WHO_PROCESS, 0, extras.ioprio], 0);
@@ -97,6 +99,9 @@ export const threadSwitches: TaskState = {
       if (mode !== 0 && mode !== PR_TSC_ENABLE) extras.tsc = mode;
     };
   },
+
+  // PFA_SPEC_*; PF_MCE_*, PF_MEMALLOC_NOIO, PF_LOCAL_THROTTLE; TIF_NOTSC, TIF_SSBD, TIF_SPEC_*.
+  kernel: { members: ['atomic_flags', 'flags', 'thread_info.flags'] },
 
   restore(task, tape) {
     const extras = extrasFor(task.reader, task.tid);
