@@ -1,10 +1,10 @@
 import * as N from '../../abi/netfilter.js';
 import { type Attribute, be32, decodeAttributes, encodeAttributes, zString } from './attributes.js';
+import type { NetlinkMessage } from './message.js';
 import {
   encodePacket,
   NETLINK_NETFILTER,
   Netlink,
-  type NetlinkMessage,
   NLM_F_ACK,
   NLM_F_APPEND,
   NLM_F_CREATE,

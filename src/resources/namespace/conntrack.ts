@@ -4,12 +4,8 @@ import { ImageError } from '../../image/index.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { type Attribute, encodeAttributes, listAttributes } from '../../kernel/netlink/attributes.js';
 import { decodeMessages, encodeMessages } from '../../kernel/netlink/images.js';
-import {
-  NETLINK_NETFILTER,
-  type NetlinkMessage,
-  NLM_F_CREATE,
-  NLM_F_EXCL,
-} from '../../kernel/netlink/socket.js';
+import type { NetlinkMessage } from '../../kernel/netlink/message.js';
+import { NETLINK_NETFILTER, NLM_F_CREATE, NLM_F_EXCL } from '../../kernel/netlink/socket.js';
 import { ask, tell } from './messages.js';
 import type { Part } from './part.js';
 

@@ -1,7 +1,7 @@
 import * as R from '../../abi/rtnetlink.js';
 import { createMessage } from '../../image/index.js';
 import { decodeAttributes, encodeAttributes, u32 } from '../../kernel/netlink/attributes.js';
-import type { NetlinkMessage } from '../../kernel/netlink/socket.js';
+import type { NetlinkMessage } from '../../kernel/netlink/message.js';
 import { criuConf } from './criu-conf.js';
 import { LO, LOOPBACK, loadDevices } from './devices.js';
 import { ask, describe, NETLINK_ROUTE, tell } from './messages.js';

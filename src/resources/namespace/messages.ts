@@ -1,7 +1,8 @@
 import { ERRNO } from '../../abi/errno.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { listAttributes } from '../../kernel/netlink/attributes.js';
-import { Netlink, type NetlinkMessage, NLM_F_ACK, NLM_F_DUMP } from '../../kernel/netlink/socket.js';
+import type { NetlinkMessage } from '../../kernel/netlink/message.js';
+import { Netlink, NLM_F_ACK, NLM_F_DUMP } from '../../kernel/netlink/socket.js';
 
 /** Questions and requests by netlink(7) about all that is in a network namespace. */
 

@@ -1,7 +1,8 @@
 import * as R from '../../abi/rtnetlink.js';
 import { AF_INET6, AF_UNSPEC } from '../../abi/socket.js';
 import { decodeAttributes } from '../../kernel/netlink/attributes.js';
-import { NETLINK_NETFILTER, type NetlinkMessage } from '../../kernel/netlink/socket.js';
+import type { NetlinkMessage } from '../../kernel/netlink/message.js';
+import { NETLINK_NETFILTER } from '../../kernel/netlink/socket.js';
 import { ask, describe, NETLINK_ROUTE, NETLINK_XFRM } from './messages.js';
 import { filesOfNet, linesOfNet } from './net-files.js';
 import type { Part } from './part.js';

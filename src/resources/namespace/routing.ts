@@ -4,7 +4,8 @@ import { AF_INET, AF_INET6, AF_UNSPEC } from '../../abi/socket.js';
 import { ImageError, type ImageReader, type ImageWriter } from '../../image/index.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { decodeMessages, encodeMessages } from '../../kernel/netlink/images.js';
-import { type NetlinkMessage, NLM_F_CREATE, NLM_F_EXCL } from '../../kernel/netlink/socket.js';
+import type { NetlinkMessage } from '../../kernel/netlink/message.js';
+import { NLM_F_CREATE, NLM_F_EXCL } from '../../kernel/netlink/socket.js';
 import { ask, describe, NETLINK_ROUTE, tell } from './messages.js';
 import type { Part } from './part.js';
 

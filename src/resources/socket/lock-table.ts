@@ -1,8 +1,8 @@
 import * as N from '../../abi/netfilter.js';
 import { AF_INET, IPPROTO_TCP } from '../../abi/socket.js';
 import { concatenate, u32 } from '../../kernel/netlink/attributes.js';
+import type { NetlinkMessage } from '../../kernel/netlink/message.js';
 import * as nft from '../../kernel/netlink/nftables.js';
-import type { NetlinkMessage } from '../../kernel/netlink/socket.js';
 import type { InetAddress } from './inet-address.js';
 
 /**
