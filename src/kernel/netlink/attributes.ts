@@ -73,8 +73,3 @@ export function be32(value: number): Uint8Array {
   new DataView(bytes.buffer).setUint32(0, value, false);
   return bytes;
 }
-
-/** A string with its zero byte. */
-export function zString(text: string): Uint8Array {
-  return new TextEncoder().encode(`${text}\0`);
-}

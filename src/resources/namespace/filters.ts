@@ -3,6 +3,7 @@ import * as N from '../../abi/netfilter.js';
 import { AF_UNSPEC } from '../../abi/socket.js';
 import { reason } from '../../image/errors.js';
 import { ImageError, type ImageReader, type ImageWriter } from '../../image/index.js';
+import { fromCString } from '../../kernel/c-string.js';
 import { decodeAttributes } from '../../kernel/netlink/attributes.js';
 import { PASSING_NOTE } from '../../kernel/netlink/nftables.js';
 import { NETLINK_NETFILTER } from '../../kernel/netlink/socket.js';
@@ -86,8 +87,7 @@ function checkedNft(text: string): string {
 const HEADER_SIZE = 4;
 
 function nameOf(body: Uint8Array): string {
-  const name = decodeAttributes(body.subarray(HEADER_SIZE)).get(N.NFTA_TABLE_NAME) ?? new Uint8Array();
-  return Buffer.from(name).toString().replace(/\0.*$/s, '');
+  return fromCString(decodeAttributes(body.subarray(HEADER_SIZE)).get(N.NFTA_TABLE_NAME));
 }
 
 /** Those that are no front for nftables come first. */

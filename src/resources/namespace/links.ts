@@ -1,5 +1,6 @@
 import * as R from '../../abi/rtnetlink.js';
 import { createMessage } from '../../image/index.js';
+import { fromCString } from '../../kernel/c-string.js';
 import { decodeAttributes, encodeAttributes, u32 } from '../../kernel/netlink/attributes.js';
 import type { NetlinkMessage } from '../../kernel/netlink/message.js';
 import { criuConf } from './criu-conf.js';
@@ -83,19 +84,13 @@ function headOf({ body }: NetlinkMessage): { index: number; flags: number; mtu: 
     index: view.getInt32(4, true),
     flags: view.getUint32(8, true),
     mtu: mtu === undefined ? 0 : Buffer.from(mtu).readUInt32LE(),
-    name: text(attributes.get(R.IFLA_IFNAME)),
+    name: fromCString(attributes.get(R.IFLA_IFNAME)),
   };
 }
 
 /** "eth0 (veth)" */
 function nameOf(message: NetlinkMessage): string {
   const info = decodeAttributes(message.body.subarray(R.IFINFOMSG_SIZE)).get(R.IFLA_LINKINFO);
-  const kind = info === undefined ? '' : text(decodeAttributes(info).get(R.IFLA_INFO_KIND));
+  const kind = info === undefined ? '' : fromCString(decodeAttributes(info).get(R.IFLA_INFO_KIND));
   return `${headOf(message).name}${kind === '' ? '' : ` (${kind})`}`;
-}
-
-function text(bytes: Uint8Array | undefined): string {
-  return Buffer.from(bytes ?? [])
-    .toString()
-    .replace(/\0.*$/s, '');
 }

@@ -1,5 +1,6 @@
 import * as R from '../../abi/rtnetlink.js';
 import { AF_INET6, AF_UNSPEC } from '../../abi/socket.js';
+import { fromCString } from '../../kernel/c-string.js';
 import { decodeAttributes } from '../../kernel/netlink/attributes.js';
 import type { NetlinkMessage } from '../../kernel/netlink/message.js';
 import { NETLINK_NETFILTER } from '../../kernel/netlink/socket.js';
@@ -47,9 +48,8 @@ const neighbours = lookedAt('permanent neighbours', () =>
 
 const qdiscs = lookedAt('queueing disciplines', () =>
   ask(NETLINK_ROUTE, R.RTM_GETQDISC, header(R.TCMSG_SIZE)).map((qdisc) => {
-    const kind = decodeAttributes(qdisc.body.subarray(R.TCMSG_SIZE)).get(R.TCA_KIND) ?? new Uint8Array();
-    const name = Buffer.from(kind).toString().replace(/\0.*$/s, '');
-    return describe(name, qdisc, R.TCMSG_SIZE, new Set([R.TCA_STATS, R.TCA_XSTATS, R.TCA_STATS2]));
+    const kind = fromCString(decodeAttributes(qdisc.body.subarray(R.TCMSG_SIZE)).get(R.TCA_KIND));
+    return describe(kind, qdisc, R.TCMSG_SIZE, new Set([R.TCA_STATS, R.TCA_XSTATS, R.TCA_STATS2]));
   }),
 );
 

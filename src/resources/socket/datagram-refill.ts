@@ -1,5 +1,6 @@
 import * as S from '../../abi/socket.js';
 import { ImageError, type inet_sk_entry } from '../../image/index.js';
+import { cString } from '../../kernel/c-string.js';
 import { scratch } from '../../kernel/memory.js';
 import { syscall } from '../../kernel/syscall.js';
 import type { Holder, Result, Tape } from '../contract.js';
@@ -88,7 +89,7 @@ function rawSender(tape: Tape, family: number, device: string): Result {
   const raw = tape.call('socket', [family, S.SOCK_RAW | S.SOCK_CLOEXEC, S.IPPROTO_RAW]);
   if (family === S.AF_INET6) setNumber(tape, raw, S.SOL_IPV6, S.IPV6_HDRINCL, 1);
   // A socket that is bound to an interface takes what is said to come by it.
-  if (device !== '') setBytes(tape, raw, S.SOL_SOCKET, S.SO_BINDTODEVICE, Buffer.from(`${device}\0`));
+  if (device !== '') setBytes(tape, raw, S.SOL_SOCKET, S.SO_BINDTODEVICE, cString(device));
   setNumber(tape, raw, S.SOL_SOCKET, S.SO_MARK, RESTORE_MARK);
   setNumber(tape, raw, S.SOL_SOCKET, S.SO_SNDBUFFORCE, ROOM);
   return raw;

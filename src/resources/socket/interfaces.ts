@@ -1,4 +1,5 @@
 import { AF_INET, SOCK_CLOEXEC, SOCK_DGRAM } from '../../abi/socket.js';
+import { fromCString } from '../../kernel/c-string.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
@@ -14,7 +15,7 @@ export function interfaceName(index: number): string | undefined {
   scratch.bytes.fill(0, 0, IFREQ_SIZE);
   scratch.view.setInt32(IFNAMSIZ, index, true);
   if (ask(SIOCGIFNAME) < 0) return undefined;
-  return Buffer.from(scratch.bytes.subarray(0, IFNAMSIZ)).toString().replace(/\0.*$/s, '');
+  return fromCString(scratch.bytes.subarray(0, IFNAMSIZ));
 }
 
 /** Undefined where this network namespace has none of that name. */

@@ -2,6 +2,7 @@ import { create } from '@bufbuild/protobuf';
 import { ERRNO } from '../../abi/errno.js';
 import * as S from '../../abi/socket.js';
 import { type sk_opts_entry, sk_opts_entrySchema } from '../../image/index.js';
+import { cString, fromCString } from '../../kernel/c-string.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
@@ -99,8 +100,7 @@ export function dumpOptions(fd: number): sk_opts_entry {
     options.soLinger = new DataView(linger.buffer, linger.byteOffset).getInt32(4, true);
   options.soBufLock = get(S.SO_BUF_LOCK);
   const device = bytes(S.SO_BINDTODEVICE);
-  if (device !== undefined && device.length > 0)
-    options.soBoundDev = Buffer.from(device).toString().replace(/\0.*$/s, '');
+  if (device !== undefined && device.length > 0) options.soBoundDev = fromCString(device);
   options.soFilter = dumpFilter(fd);
   return options;
 }
@@ -176,7 +176,7 @@ export function restoreOptions(tape: Tape, fd: Result | number, options: sk_opts
 /** To be played before bind(2): the device, and what decides whether others may have the same address. */
 export function restoreEarlyOptions(tape: Tape, fd: Result | number, options: sk_opts_entry): void {
   if (options.soBoundDev !== '')
-    setBytes(tape, fd, S.SOL_SOCKET, S.SO_BINDTODEVICE, Buffer.from(`${options.soBoundDev}\0`));
+    setBytes(tape, fd, S.SOL_SOCKET, S.SO_BINDTODEVICE, cString(options.soBoundDev));
   restoreSome(tape, fd, options, (option) => EARLY.has(option));
 }
 
