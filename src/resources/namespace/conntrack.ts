@@ -1,11 +1,10 @@
 import { ERRNO } from '../../abi/errno.js';
 import { AF_UNSPEC } from '../../abi/socket.js';
-import { ImageError } from '../../image/index.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { type Attribute, encodeAttributes, listAttributes } from '../../kernel/netlink/attributes.js';
-import { decodeMessages, encodeMessages } from '../../kernel/netlink/images.js';
 import type { NetlinkMessage } from '../../kernel/netlink/message.js';
 import { NETLINK_NETFILTER, NLM_F_CREATE, NLM_F_EXCL } from '../../kernel/netlink/socket.js';
+import { messagesFile } from './image-file.js';
 import { ask, tell } from './messages.js';
 import type { Part } from './part.js';
 
@@ -44,13 +43,5 @@ export const conntrack: Part<readonly NetlinkMessage[]> = {
       }
     }
   },
-  write: (all, writer, id) => writer.writeBytes(`netns-ct-${id}.img`, [encodeMessages(undefined, all)]),
-  load(reader, id) {
-    const name = `netns-ct-${id}.img`;
-    try {
-      return decodeMessages(undefined, reader.bytes(name) ?? new Uint8Array());
-    } catch (error) {
-      throw error instanceof ImageError ? error : new ImageError(name, (error as Error).message);
-    }
-  },
+  ...messagesFile('netns-ct', undefined),
 };

@@ -1,11 +1,10 @@
 import { ERRNO } from '../../abi/errno.js';
 import * as R from '../../abi/rtnetlink.js';
 import { AF_INET, AF_INET6, AF_UNSPEC } from '../../abi/socket.js';
-import { ImageError, type ImageReader, type ImageWriter } from '../../image/index.js';
 import { SyscallError } from '../../kernel/errors.js';
-import { decodeMessages, encodeMessages } from '../../kernel/netlink/images.js';
 import type { NetlinkMessage } from '../../kernel/netlink/message.js';
 import { NLM_F_CREATE, NLM_F_EXCL } from '../../kernel/netlink/socket.js';
+import { messagesFile } from './image-file.js';
 import { ask, describe, NETLINK_ROUTE, tell } from './messages.js';
 import type { Part } from './part.js';
 
@@ -24,21 +23,6 @@ function asked(type: number, size: number, family: number): NetlinkMessage[] {
   return ask(NETLINK_ROUTE, type, body);
 }
 
-function file(prefix: string, magic: number) {
-  return {
-    write: (messages: Messages, writer: ImageWriter, id: number): void =>
-      writer.writeBytes(`${prefix}-${id}.img`, [encodeMessages(magic, messages)]),
-    load: (reader: ImageReader, id: number): Messages => {
-      const name = `${prefix}-${id}.img`;
-      try {
-        return decodeMessages(magic, reader.bytes(name) ?? new Uint8Array());
-      } catch (error) {
-        throw error instanceof ImageError ? error : new ImageError(name, (error as Error).message);
-      }
-    },
-  };
-}
-
 export const addresses: Part<Messages> = {
   name: 'addresses',
   read: () => asked(R.RTM_GETADDR, R.IFADDRMSG_SIZE, AF_UNSPEC),
@@ -46,19 +30,19 @@ export const addresses: Part<Messages> = {
   build(all) {
     for (const { body } of all) tellUnlessThere(R.RTM_NEWADDR, body);
   },
-  ...file('ifaddr', MAGIC.addresses),
+  ...messagesFile('ifaddr', MAGIC.addresses),
 };
 
 /** Of all tables; those that the kernel made itself, for addresses, are only compared. */
 function routesOf(family: number, name: string, prefix: string): Part<Messages> {
   const isOurs = ({ body }: NetlinkMessage): boolean => body[PROTOCOL_AT] !== R.RTPROT_KERNEL;
-  const { write, load } = file(prefix, MAGIC.routes);
+  const { write, load } = messagesFile(prefix, MAGIC.routes);
   return {
     name,
     read: () => asked(R.RTM_GETROUTE, R.RTMSG_SIZE, family).filter((route) => !isCloned(route)),
     lines: (all) => all.map((each) => describe('route', each, R.RTMSG_SIZE, new Set([R.RTA_CACHEINFO]))),
     build: (all) => buildRoutes(all.filter(isOurs)),
-    write: (all, writer, id) => write(all.filter(isOurs), writer, id),
+    write: (all, ...rest) => write(all.filter(isOurs), ...rest),
     load,
   };
 }
@@ -104,7 +88,7 @@ export const rules: Part<Messages> = {
     for (const rule of there)
       if (!wanted.has(ruleLine(rule))) tell(NETLINK_ROUTE, R.RTM_DELRULE, 0, rule.body);
   },
-  ...file('rule', MAGIC.rules),
+  ...messagesFile('rule', MAGIC.rules),
 };
 
 function ruleLine(rule: NetlinkMessage): string {
