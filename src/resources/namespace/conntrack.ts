@@ -1,11 +1,9 @@
-import { ERRNO } from '../../abi/errno.js';
 import { AF_UNSPEC } from '../../abi/socket.js';
-import { SyscallError } from '../../kernel/errors.js';
 import { type Attribute, encodeAttributes, listAttributes } from '../../kernel/netlink/attributes.js';
 import type { NetlinkMessage } from '../../kernel/netlink/message.js';
-import { NETLINK_NETFILTER, NLM_F_CREATE, NLM_F_EXCL } from '../../kernel/netlink/socket.js';
+import { NETLINK_NETFILTER } from '../../kernel/netlink/socket.js';
 import { messagesFile } from './image-file.js';
-import { ask, tell } from './messages.js';
+import { ask, tellUnlessThere } from './messages.js';
 import type { Part } from './part.js';
 
 /**
@@ -36,11 +34,7 @@ export const conntrack: Part<readonly NetlinkMessage[]> = {
       );
       const request = new Uint8Array([...body.subarray(0, HEADER_SIZE), ...encodeAttributes(attributes)]);
       const type = (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_NEW;
-      try {
-        tell(NETLINK_NETFILTER, type, NLM_F_CREATE | NLM_F_EXCL, request);
-      } catch (error) {
-        if (!(error instanceof SyscallError) || error.errno !== ERRNO.EEXIST) throw error;
-      }
+      tellUnlessThere(NETLINK_NETFILTER, type, request);
     }
   },
   ...messagesFile('netns-ct', undefined),

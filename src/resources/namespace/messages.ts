@@ -2,7 +2,7 @@ import { ERRNO } from '../../abi/errno.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { listAttributes } from '../../kernel/netlink/attributes.js';
 import type { NetlinkMessage } from '../../kernel/netlink/message.js';
-import { Netlink, NLM_F_ACK, NLM_F_DUMP } from '../../kernel/netlink/socket.js';
+import { Netlink, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL } from '../../kernel/netlink/socket.js';
 
 /** Questions and requests by netlink(7) about all that is in a network namespace. */
 
@@ -30,6 +30,15 @@ const NAMES: Readonly<Record<number, string>> = { 0: 'rtnetlink', 6: 'xfrm', 12:
 export function tell(protocol: number, type: number, flags: number, body: Uint8Array): void {
   using netlink = new Netlink(protocol, NAMES[protocol] ?? 'netlink');
   netlink.batch([{ type, flags: flags | NLM_F_ACK, body }]);
+}
+
+/** As `tell`, of what is to be made: that it is there already is no error. */
+export function tellUnlessThere(protocol: number, type: number, body: Uint8Array): void {
+  try {
+    tell(protocol, type, NLM_F_CREATE | NLM_F_EXCL, body);
+  } catch (error) {
+    if (!(error instanceof SyscallError) || error.errno !== ERRNO.EEXIST) throw error;
+  }
 }
 
 /** A name, and the header and attributes behind it, but for those that change by themselves. */

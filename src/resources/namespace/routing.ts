@@ -1,11 +1,8 @@
-import { ERRNO } from '../../abi/errno.js';
 import * as R from '../../abi/rtnetlink.js';
 import { AF_INET, AF_INET6, AF_UNSPEC } from '../../abi/socket.js';
-import { SyscallError } from '../../kernel/errors.js';
 import type { NetlinkMessage } from '../../kernel/netlink/message.js';
-import { NLM_F_CREATE, NLM_F_EXCL } from '../../kernel/netlink/socket.js';
 import { messagesFile } from './image-file.js';
-import { ask, describe, NETLINK_ROUTE, tell } from './messages.js';
+import { ask, describe, NETLINK_ROUTE, tell, tellUnlessThere } from './messages.js';
 import type { Part } from './part.js';
 
 /**
@@ -28,7 +25,7 @@ export const addresses: Part<Messages> = {
   read: () => asked(R.RTM_GETADDR, R.IFADDRMSG_SIZE, AF_UNSPEC),
   lines: (all) => all.map((each) => describe('address', each, R.IFADDRMSG_SIZE, new Set([R.IFA_CACHEINFO]))),
   build(all) {
-    for (const { body } of all) tellUnlessThere(R.RTM_NEWADDR, body);
+    for (const { body } of all) tellUnlessThere(NETLINK_ROUTE, R.RTM_NEWADDR, body);
   },
   ...messagesFile('ifaddr', MAGIC.addresses),
 };
@@ -62,7 +59,7 @@ function buildRoutes(routes: Messages): void {
     let why: unknown;
     for (const route of left)
       try {
-        tellUnlessThere(R.RTM_NEWROUTE, route.body);
+        tellUnlessThere(NETLINK_ROUTE, R.RTM_NEWROUTE, route.body);
       } catch (error) {
         failed.push(route);
         why = error;
@@ -84,7 +81,8 @@ export const rules: Part<Messages> = {
   build(all) {
     const [there, wanted] = [rules.read(), new Set(all.map(ruleLine))];
     const known = new Set(there.map(ruleLine));
-    for (const rule of all) if (!known.has(ruleLine(rule))) tellUnlessThere(R.RTM_NEWRULE, rule.body);
+    for (const rule of all)
+      if (!known.has(ruleLine(rule))) tellUnlessThere(NETLINK_ROUTE, R.RTM_NEWRULE, rule.body);
     for (const rule of there)
       if (!wanted.has(ruleLine(rule))) tell(NETLINK_ROUTE, R.RTM_DELRULE, 0, rule.body);
   },
@@ -93,12 +91,4 @@ export const rules: Part<Messages> = {
 
 function ruleLine(rule: NetlinkMessage): string {
   return describe('rule', rule, R.RTMSG_SIZE, new Set());
-}
-
-function tellUnlessThere(type: number, body: Uint8Array): void {
-  try {
-    tell(NETLINK_ROUTE, type, NLM_F_CREATE | NLM_F_EXCL, body);
-  } catch (error) {
-    if (!(error instanceof SyscallError) || error.errno !== ERRNO.EEXIST) throw error;
-  }
 }
