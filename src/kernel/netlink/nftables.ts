@@ -23,13 +23,11 @@ export interface Expression {
   readonly data: readonly Attribute[];
 }
 
-const HEADER_SIZE = 4;
-
 function message(type: number, flags: number, attributes: readonly Attribute[]): NetlinkMessage {
   const payload = encodeAttributes(attributes);
-  const body = new Uint8Array(HEADER_SIZE + payload.length);
+  const body = new Uint8Array(N.NFGENMSG_SIZE + payload.length);
   body[0] = N.NFPROTO_INET;
-  body.set(payload, HEADER_SIZE);
+  body.set(payload, N.NFGENMSG_SIZE);
   return { type: (N.NFNL_SUBSYS_NFTABLES << 8) | type, flags: flags | NLM_F_ACK, body };
 }
 
@@ -197,7 +195,7 @@ export function verdict(code: number): Expression {
 /** Between a begin and an end. */
 export function transaction(messages: readonly NetlinkMessage[]): NetlinkMessage[] {
   const bound = (type: number): NetlinkMessage => {
-    const body = new Uint8Array(HEADER_SIZE);
+    const body = new Uint8Array(N.NFGENMSG_SIZE);
     new DataView(body.buffer).setUint16(2, N.NFNL_SUBSYS_NFTABLES, false);
     return { type, flags: 0, body };
   };
@@ -219,7 +217,7 @@ export function listTables(netlink: Netlink): { name: string; note: Uint8Array |
   const body = Uint8Array.of(N.NFPROTO_INET, 0, 0, 0);
   const type = (N.NFNL_SUBSYS_NFTABLES << 8) | N.NFT_MSG_GETTABLE;
   return netlink.request(type, NLM_F_DUMP, body).map((answer) => {
-    const attributes = decodeAttributes(answer.body.subarray(HEADER_SIZE));
+    const attributes = decodeAttributes(answer.body.subarray(N.NFGENMSG_SIZE));
     return {
       name: fromCString(attributes.get(N.NFTA_TABLE_NAME)),
       note: attributes.get(N.NFTA_TABLE_USERDATA),

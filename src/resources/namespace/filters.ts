@@ -1,12 +1,11 @@
 import { spawnSync } from 'node:child_process';
 import * as N from '../../abi/netfilter.js';
-import { AF_UNSPEC } from '../../abi/socket.js';
 import { fromCString } from '../../kernel/c-string.js';
 import { decodeAttributes } from '../../kernel/netlink/attributes.js';
 import { PASSING_NOTE } from '../../kernel/netlink/nftables.js';
 import { NETLINK_NETFILTER } from '../../kernel/netlink/socket.js';
 import { imageFile } from './image-file.js';
-import { ask } from './messages.js';
+import { ask, familyHeader } from './messages.js';
 import { linesOfNet } from './net-files.js';
 import type { Part } from './part.js';
 
@@ -37,7 +36,11 @@ export const nftables: Part<string> = {
   name: 'tables of nftables',
   isLate: true,
   read() {
-    const tables = ask(NETLINK_NETFILTER, (N.NFNL_SUBSYS_NFTABLES << 8) | N.NFT_MSG_GETTABLE, nfgenmsg())
+    const tables = ask(
+      NETLINK_NETFILTER,
+      (N.NFNL_SUBSYS_NFTABLES << 8) | N.NFT_MSG_GETTABLE,
+      familyHeader(N.NFGENMSG_SIZE),
+    )
       .filter(({ body }) => !isPassing(body))
       .map(({ body }) => `${FAMILIES[body[0] ?? 0] ?? ''} ${nameOf(body)}`);
     for (const table of tables)
@@ -53,13 +56,9 @@ export const nftables: Part<string> = {
   ...textFile('nftables', checkedNft),
 };
 
-function nfgenmsg(): Uint8Array {
-  return Uint8Array.of(AF_UNSPEC, 0, 0, 0);
-}
-
 /** Tables of ours, which go when we do (socket/lock.ts). */
 function isPassing(body: Uint8Array): boolean {
-  const note = decodeAttributes(body.subarray(HEADER_SIZE)).get(N.NFTA_TABLE_USERDATA);
+  const note = decodeAttributes(body.subarray(N.NFGENMSG_SIZE)).get(N.NFTA_TABLE_USERDATA);
   return (
     note !== undefined &&
     PASSING_NOTE.length === note.length &&
@@ -76,10 +75,8 @@ function checkedNft(text: string): string {
   return text;
 }
 
-const HEADER_SIZE = 4;
-
 function nameOf(body: Uint8Array): string {
-  return fromCString(decodeAttributes(body.subarray(HEADER_SIZE)).get(N.NFTA_TABLE_NAME));
+  return fromCString(decodeAttributes(body.subarray(N.NFGENMSG_SIZE)).get(N.NFTA_TABLE_NAME));
 }
 
 /** Those that are no front for nftables come first. */

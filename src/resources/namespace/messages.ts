@@ -1,4 +1,5 @@
 import { ERRNO } from '../../abi/errno.js';
+import { AF_UNSPEC } from '../../abi/socket.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { listAttributes } from '../../kernel/netlink/attributes.js';
 import type { NetlinkMessage } from '../../kernel/netlink/message.js';
@@ -25,6 +26,13 @@ export function ask(protocol: number, type: number, body: Uint8Array): NetlinkMe
 const UNKNOWN = new Set<number>([ERRNO.EPROTONOSUPPORT, ERRNO.EAFNOSUPPORT, ERRNO.EOPNOTSUPP, ERRNO.EINVAL]);
 
 const NAMES: Readonly<Record<number, string>> = { 0: 'rtnetlink', 6: 'xfrm', 12: 'nfnetlink' };
+
+/** What a body begins with, of whichever protocol: its first byte is the address family. */
+export function familyHeader(size: number, family: number = AF_UNSPEC): Uint8Array {
+  const bytes = new Uint8Array(size);
+  bytes[0] = family;
+  return bytes;
+}
 
 /** One request. @throws SyscallError */
 export function tell(protocol: number, type: number, flags: number, body: Uint8Array): void {

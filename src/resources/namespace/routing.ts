@@ -2,7 +2,7 @@ import * as R from '../../abi/rtnetlink.js';
 import { AF_INET, AF_INET6, AF_UNSPEC } from '../../abi/socket.js';
 import type { NetlinkMessage } from '../../kernel/netlink/message.js';
 import { messagesFile } from './image-file.js';
-import { ask, describe, NETLINK_ROUTE, tell, tellUnlessThere } from './messages.js';
+import { ask, describe, familyHeader, NETLINK_ROUTE, tell, tellUnlessThere } from './messages.js';
 import type { Part } from './part.js';
 
 /**
@@ -15,9 +15,7 @@ type Messages = readonly NetlinkMessage[];
 const MAGIC = { addresses: 0x4736_1222, routes: 0x4531_1224, rules: 0x7170_6986 } as const;
 
 function asked(type: number, size: number, family: number): NetlinkMessage[] {
-  const body = new Uint8Array(size);
-  body[0] = family;
-  return ask(NETLINK_ROUTE, type, body);
+  return ask(NETLINK_ROUTE, type, familyHeader(size, family));
 }
 
 export const addresses: Part<Messages> = {
