@@ -1,8 +1,9 @@
 import * as R from '../../abi/rtnetlink.js';
 import { createMessage } from '../../image/index.js';
 import { fromCString } from '../../kernel/c-string.js';
-import { concatenate, decodeAttributes, encodeAttributes, u32 } from '../../kernel/netlink/attributes.js';
+import { concatenate, decodeAttributes, encodeAttributes } from '../../kernel/netlink/attributes.js';
 import type { NetlinkMessage } from '../../kernel/netlink/message.js';
+import { words } from '../../kernel/words.js';
 import { criuConf } from './criu-conf.js';
 import { LO, LOOPBACK, loadDevices } from './devices.js';
 import { ask, describe, familyHeader, NETLINK_ROUTE, tell } from './messages.js';
@@ -74,7 +75,7 @@ function linkOf(link: { index: number; flags: number; change: number; mtu: numbe
   view.setInt32(4, link.index, true);
   view.setUint32(8, link.flags, true);
   view.setUint32(12, link.change, true);
-  return concatenate([head, encodeAttributes([[R.IFLA_MTU, u32(link.mtu)]])]);
+  return concatenate([head, encodeAttributes([[R.IFLA_MTU, words([link.mtu])]])]);
 }
 
 function headOf({ body }: NetlinkMessage): { index: number; flags: number; mtu: number; name: string } {

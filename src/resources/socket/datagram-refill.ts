@@ -3,6 +3,7 @@ import { ImageError, type inet_sk_entry } from '../../image/index.js';
 import { cString } from '../../kernel/c-string.js';
 import { scratch } from '../../kernel/memory.js';
 import { syscall } from '../../kernel/syscall.js';
+import { words } from '../../kernel/words.js';
 import type { Holder, Result, Tape } from '../contract.js';
 import { perRestore } from '../description/state.js';
 import { BESIDE_FILE, besideFor } from './beside.js';
@@ -10,7 +11,7 @@ import type { BesideSocket, Datagram } from './beside-codec.js';
 import { familyOf, localOf, targetOf, unmapped } from './datagram-target.js';
 import * as A from './inet-address.js';
 import { RESTORE_MARK } from './lock-table.js';
-import { numbers, setBytes, setNumber } from './option-bytes.js';
+import { setBytes, setNumber } from './option-bytes.js';
 import { encodeUdp } from './udp-packet.js';
 
 /**
@@ -43,7 +44,7 @@ export function closeForOthers(tape: Tape, fd: Result): void {
   put(1, BPF.equals, 0, 1, RESTORE_MARK);
   put(2, BPF.answer, 0, 0, 0xffff_ffff);
   put(3, BPF.answer, 0, 0, 0);
-  const program = tape.space(numbers([4, 0, 0, 0]));
+  const program = tape.space(words([4, 0, 0, 0]));
   tape.pointer(program, 8, tape.space(code));
   tape.call('setsockopt', [fd, S.SOL_SOCKET, S.SO_ATTACH_FILTER, program, 16]);
 }

@@ -1,7 +1,7 @@
 import * as S from '../../abi/socket.js';
 import { concatenate } from '../../kernel/netlink/attributes.js';
 import type { Result, Tape } from '../contract.js';
-import { type InetAddress, sockaddrBytes } from './inet-address.js';
+import { addressBytes, type InetAddress, sockaddrBytes } from './inet-address.js';
 import { type Connection, RESTORE_MARK, wireAddress } from './lock-table.js';
 import { setNumber } from './option-bytes.js';
 
@@ -104,13 +104,4 @@ function checksum(bytes: Uint8Array): number {
   for (let at = 0; at + 1 < bytes.length; at += 2) sum += view.getUint16(at, false);
   while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
   return ~sum & 0xffff;
-}
-
-function addressBytes({ words }: InetAddress): Uint8Array {
-  const bytes = new Uint8Array(words.length * 4);
-  const view = new DataView(bytes.buffer);
-  words.forEach((word, index) => {
-    view.setUint32(index * 4, word, true);
-  });
-  return bytes;
 }

@@ -1,6 +1,7 @@
 import { PR_SET_SECUREBITS } from '../../abi/prctl.js';
 import { CLONE_FILES, CLONE_VFORK, CLONE_VM } from '../../abi/process.js';
 import type { SyscallName } from '../../abi/syscalls.js';
+import { words } from '../../kernel/words.js';
 import type { Expectation, Operand } from '../../tape/tape.js';
 import type { Tape } from '../contract.js';
 import type { Credentials } from './unix-extras.js';
@@ -67,12 +68,7 @@ function actAs(tape: Tape, who: Credentials, own: Caller, act: (call: Caller) =>
 }
 
 function groupsOf(tape: Tape, { groups }: Credentials): [number, Operand] {
-  const bytes = new Uint8Array(groups.length * 4);
-  const view = new DataView(bytes.buffer);
-  groups.forEach((group, index) => {
-    view.setUint32(index * 4, group, true);
-  });
-  return [groups.length, tape.space(bytes)];
+  return [groups.length, tape.space(words(groups))];
 }
 
 function cloneArguments(tape: Tape, pid: number): Operand {

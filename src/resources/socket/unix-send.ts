@@ -1,4 +1,5 @@
 import * as S from '../../abi/socket.js';
+import { words } from '../../kernel/words.js';
 import type { Holder, Space, Tape } from '../contract.js';
 import type { QueuedPacket } from './unix-model.js';
 
@@ -44,9 +45,7 @@ function controlOf({ rights, sender }: QueuedPacket, holder: Holder): Uint8Array
     view.setBigUint64(at, BigInt(CMSG_HEADER + values.length * 4), true);
     view.setInt32(at + 8, S.SOL_SOCKET, true);
     view.setInt32(at + 12, type, true);
-    values.forEach((value, position) => {
-      view.setUint32(at + CMSG_HEADER + position * 4, value, true);
-    });
+    bytes.set(words(values), at + CMSG_HEADER);
     at += sizes[index] ?? 0;
   });
   return bytes;
