@@ -1,6 +1,7 @@
 import * as S from '../../abi/socket.js';
 import { words } from '../../kernel/words.js';
-import type { Holder, Space, Tape } from '../contract.js';
+import { cloneArguments } from '../../tape/clone.js';
+import type { Holder, Space } from '../contract.js';
 import type { QueuedPacket } from './unix-model.js';
 
 /** sendmsg(2) of one packet, with what is in flight in it. */
@@ -61,18 +62,7 @@ function withSender({ sender }: QueuedPacket, holder: Holder, act: () => void): 
     return;
   }
   const { tape } = holder;
-  tape.clone([zombieArguments(tape, sender[0]), 88], () => undefined, 'any');
+  tape.clone(cloneArguments(tape, 0, { tid: sender[0] }), () => undefined, 'any');
   act();
   tape.call('wait4', [sender[0], 0, __WALL, 0], 'any');
-}
-
-/** struct clone_args: memory of its own, and a chosen pid. */
-function zombieArguments(tape: Tape, pid: number): Space {
-  const bytes = new Uint8Array(88);
-  new DataView(bytes.buffer).setBigUint64(72, 1n, true);
-  const ids = new Uint8Array(4);
-  new DataView(ids.buffer).setInt32(0, pid, true);
-  const space = tape.space(bytes);
-  tape.pointer(space, 64, tape.space(ids));
-  return space;
 }
