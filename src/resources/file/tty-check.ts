@@ -1,9 +1,10 @@
-import { allDescriptors, readDescriptors, statAt } from '../../kernel/procfs/descriptors.js';
-import { unlessHidden, unlessVanished } from '../../kernel/procfs/error.js';
+import { allDescriptors, statAt } from '../../kernel/procfs/descriptors.js';
+import { unlessHidden } from '../../kernel/procfs/error.js';
 import { readLink, taskPath } from '../../kernel/procfs/read.js';
 import type { Descriptor, DumpOptions, Process, Refuse } from '../contract.js';
 import { takeIfOpen } from '../description/calls.js';
 import { objectOf, refusalOf } from '../description/described.js';
+import { descriptorsOf } from '../description/open.js';
 import {
   controllingDevice,
   deviceName,
@@ -129,8 +130,8 @@ function whoHas(device: bigint): number | undefined {
 function isMasterInside(device: bigint, processes: readonly Process[]): boolean {
   const index = slaveIndex(device);
   return processes.some((process) =>
-    (unlessVanished(() => readDescriptors(process.pid)) ?? []).some(
-      (info) => isMaster(info.stat.rdev) && pairOf({ process, fd: info.fd, info }) === index,
+    descriptorsOf(process).some(
+      (descriptor) => isMaster(descriptor.info.stat.rdev) && pairOf(descriptor) === index,
     ),
   );
 }

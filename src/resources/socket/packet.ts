@@ -5,13 +5,13 @@ import { createMessage, ImageError, type packet_sock_entry } from '../../image/i
 import { words } from '../../kernel/words.js';
 import type { Descriptor, DumpContext, FileKind, file_entry, Holder, Result } from '../contract.js';
 import { refusalOf, refuseNow } from '../description/described.js';
+import { throughDuplicate } from '../description/duplicate.js';
+import { identify } from '../description/identify.js';
 import { dumpOwner, restoreOwner } from '../description/owner.js';
 import { perDump } from '../description/state.js';
 import { setStatusFlags } from '../description/status-flags.js';
 import { FD_TYPE } from '../description/types.js';
 import { besideFor, besideOf, writeBeside } from './beside.js';
-import { throughDuplicate } from './duplicate.js';
-import { identify } from './identify.js';
 import { interfaceName, mustHaveInterface } from './interfaces.js';
 import { dumpMoreOptions, restoreEarlyMore, restoreLateMore } from './more-options.js';
 import { getNumber, setBytes, setNumber } from './option-bytes.js';
