@@ -2,6 +2,7 @@ import { accessSync, constants } from 'node:fs';
 import path from 'node:path';
 import { errnoMessage } from '../../abi/errno.js';
 import { F_SETFD, FD_CLOEXEC } from '../../abi/fcntl.js';
+import { SIGACTION_SIZE, SIGPIPE, SIGSET_SIZE } from '../../abi/signal.js';
 import { cString } from '../../kernel/c-string.js';
 import { NativeMemory } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
@@ -45,10 +46,6 @@ function writeVector(memory: NativeMemory, at: number, addresses: readonly bigin
   });
   return memory.address + BigInt(at);
 }
-
-const SIGPIPE = 13;
-const SIGSET_SIZE = 8;
-const SIGACTION_SIZE = 32;
 
 /** Node ignores SIGPIPE, and closes standard descriptors on exec; neither is to be inherited. */
 function undoNodesSettings(): void {

@@ -1,3 +1,4 @@
+import { SIOCGIFINDEX, SIOCGIFNAME } from '../../abi/ioctl.js';
 import { AF_INET, SOCK_CLOEXEC, SOCK_DGRAM } from '../../abi/socket.js';
 import { fromCString } from '../../kernel/c-string.js';
 import { OwnedFd } from '../../kernel/fd.js';
@@ -5,8 +6,6 @@ import { scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
 
 /** netdevice(7): numbers of interfaces are only of one boot of one network namespace; images have their names. */
-const SIOCGIFNAME = 0x8910;
-const SIOCGIFINDEX = 0x8933;
 const IFNAMSIZ = 16;
 const IFREQ_SIZE = 40;
 

@@ -1,3 +1,4 @@
+import { POLLHUP, POLLRDHUP } from '../../abi/event.js';
 import { F_SETFL, O_NONBLOCK } from '../../abi/fcntl.js';
 import * as S from '../../abi/socket.js';
 import { createMessage, fileOf, ImageError, type inet_sk_entry, type MessageOf } from '../../image/index.js';
@@ -11,7 +12,6 @@ import { removeCriuRules } from './lock-iptables.js';
 import { isLockedByIptables } from './lock-restore.js';
 import type { Connection } from './lock-table.js';
 import { setBytes, setNumber } from './option-bytes.js';
-import { POLLHUP, POLLRDHUP } from './tcp-calls.js';
 import { TCP } from './tcp-diag.js';
 import { type QueueBytes, queuesOf, type StreamFile, streamFile } from './tcp-queue.js';
 import { awaitEvents, deliver, FLAG } from './tcp-segment.js';

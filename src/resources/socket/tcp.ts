@@ -1,4 +1,5 @@
 import { clearField, create } from '@bufbuild/protobuf';
+import { POLLERR, POLLRDHUP } from '../../abi/event.js';
 import { O_CLOEXEC } from '../../abi/fcntl.js';
 import { SIOCINQ } from '../../abi/ioctl.js';
 import * as S from '../../abi/socket.js';
@@ -26,7 +27,7 @@ import { dumpIpOptions } from './ip-options.js';
 import { dumpMoreOptions } from './more-options.js';
 import { getNumber } from './option-bytes.js';
 import { dumpOptions, optionProblem } from './options.js';
-import { POLLERR, POLLRDHUP, peekQueue, Room, setTcp, sizeBy, tcpInfo } from './tcp-calls.js';
+import { peekQueue, Room, setTcp, sizeBy, tcpInfo } from './tcp-calls.js';
 import {
   checkSockets,
   diagsByInode,

@@ -1,5 +1,5 @@
-import { PR_SET_SECUREBITS } from '../../abi/prctl.js';
-import { CLONE_FILES, CLONE_VFORK, CLONE_VM } from '../../abi/process.js';
+import { PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP } from '../../abi/prctl.js';
+import { __WALL, CLONE_FILES, CLONE_VFORK, CLONE_VM } from '../../abi/process.js';
 import type { SyscallName } from '../../abi/syscalls.js';
 import { words } from '../../kernel/words.js';
 import { cloneArguments } from '../../tape/clone.js';
@@ -14,9 +14,6 @@ import type { Credentials } from './unix-extras.js';
  */
 export type Caller = (name: SyscallName, operands: readonly Operand[], expectation?: Expectation) => void;
 
-const __WALL = 0x4000_0000;
-/** Capabilities stay through a change of ids: a socket may be one that its owner could not connect to by now. */
-const SECBIT_NO_SETUID_FIXUP = 4;
 const FUTEX_CMP_REQUEUE_PRIVATE = 4 | 128;
 
 export function callAs(tape: Tape, who: Credentials | undefined, act: (call: Caller) => void): void {
@@ -35,6 +32,7 @@ export function callAs(tape: Tape, who: Credentials | undefined, act: (call: Cal
   const child = tape.clone(
     cloneArguments(tape, CLONE_VM | CLONE_VFORK | CLONE_FILES, { tid: who.pid }),
     (branch) => {
+      // Capabilities stay through a change of ids: a socket may be one that its owner could not connect to by now.
       branch.call('prctl', [PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0]);
       branch.call('setgroups', groups);
       branch.call('setresgid', [who.gid, who.gid, who.gid]);

@@ -1,3 +1,4 @@
+import { __WALL } from '../../abi/process.js';
 import * as S from '../../abi/socket.js';
 import { words } from '../../kernel/words.js';
 import { cloneArguments } from '../../tape/clone.js';
@@ -7,7 +8,6 @@ import type { QueuedPacket } from './unix-model.js';
 /** sendmsg(2) of one packet, with what is in flight in it. */
 const MSGHDR = { size: 56, name: 0, nameLength: 8, iov: 16, iovCount: 24, control: 32, controlLength: 40 };
 const CMSG_HEADER = 16;
-const __WALL = 0x4000_0000;
 
 export function send(
   fd: number,
