@@ -1,4 +1,4 @@
-/** Event files: include/uapi/linux/eventpoll.h, timerfd.h, inotify.h, fanotify.h; eventfd and signalfd flags. */
+/** poll and event files: include/uapi/linux/eventpoll.h, timerfd.h, inotify.h, fanotify.h; eventfd and signalfd flags. */
 
 // eventfd2: flags.
 export const EFD_SEMAPHORE = 1;
@@ -20,6 +20,14 @@ export const EPOLL_CTL_ADD = 1;
 export const EPOLL_CTL_DEL = 2;
 export const EPOLL_CTL_MOD = 3;
 export const EPOLL_CLOEXEC = 524288;
+
+// poll: events (include/uapi/asm-generic/poll.h).
+export const POLLIN = 1;
+export const POLLPRI = 2;
+export const POLLOUT = 4;
+export const POLLERR = 8;
+export const POLLHUP = 0x10;
+export const POLLRDHUP = 0x2000;
 
 // epoll events; the low ones are those of poll.
 export const EPOLLIN = 1;

@@ -1,5 +1,8 @@
 /** nf_tables by netlink: include/uapi/linux/netfilter/nf_tables.h, nfnetlink.h, linux/netfilter.h. */
 
+/** struct nfgenmsg: u8 family, u8 version, u16 resource. */
+export const NFGENMSG_SIZE = 4;
+
 export const NFNL_SUBSYS_NFTABLES = 10;
 export const NFNL_MSG_BATCH_BEGIN = 16;
 export const NFNL_MSG_BATCH_END = 17;

@@ -1,13 +1,16 @@
 import { ERRNO } from '../abi/errno.js';
 import {
+  __WALL,
   CLONE_PARENT_SETTID,
   CLONE_PTRACE,
   CLONE_VFORK,
   CLONE_VM,
+  P_PID,
   PR_SET_CHILD_SUBREAPER,
+  WEXITED,
 } from '../abi/process.js';
 import { PTRACE_O_EXITKILL } from '../abi/ptrace.js';
-import { SIGCHLD } from '../abi/signal.js';
+import { SIGCHLD, SIGKILL } from '../abi/signal.js';
 import { SyscallError } from '../kernel/errors.js';
 import { insist } from '../kernel/insist.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
@@ -45,11 +48,6 @@ interface Round {
 
 /** Calls that are to be made on the tape of a process once it has a child, whatever becomes of us. */
 export const CALLS_AFTER_BIRTH = ['exit_group', 'waitid', 'prctl'] as const;
-
-const __WALL = 0x4000_0000;
-const WEXITED = 4;
-const P_PID = 1;
-const SIGKILL = 9;
 
 export class Copies implements Disposable {
   readonly #requests = new Map<Process, Request>();

@@ -1,13 +1,10 @@
+import { SIGCONT, SIGKILL, SIGSTOP } from '../abi/signal.js';
 import { go } from '../tape/logic.js';
 import type { Tape } from '../tape/tape.js';
 import type { Commitment } from './commitment.js';
 import type { Duty, Target } from './guardian.js';
 
 /** What the guardian does for a dump or a restore that dies. */
-
-const SIGKILL = 9;
-const SIGCONT = 18;
-const SIGSTOP = 19;
 
 /**
  * A dump that will kill, or leave stopped: when the image counts, the tree is killed (stopped); nobody of it has run by

@@ -1,6 +1,10 @@
 import { ERRNO } from '../abi/errno.js';
+import { POLLIN } from '../abi/event.js';
+import { O_CLOEXEC } from '../abi/fcntl.js';
 import { PR_SET_PDEATHSIG } from '../abi/prctl.js';
+import { __WALL } from '../abi/process.js';
 import { PTRACE_CONT, PTRACE_EVENT_EXIT, PTRACE_O_TRACEEXIT, PTRACE_SEIZE } from '../abi/ptrace.js';
+import { SIG_IGN, SIGACTION_SIZE, SIGPIPE, SIGTRAP } from '../abi/signal.js';
 import { SyscallError } from '../kernel/errors.js';
 import { OwnedFd } from '../kernel/fd.js';
 import { insist } from '../kernel/insist.js';
@@ -43,13 +47,6 @@ const DUTIES_SIZE = 0xe0_0000;
 const WATCH_AT = WORKSPACE.address + BigInt(CODE_SIZE);
 /** Two places for tapes of duties, one of which counts. */
 const DUTIES_AT = [WATCH_AT + BigInt(WATCH_SIZE), WATCH_AT + BigInt(WATCH_SIZE + DUTIES_SIZE)] as const;
-const O_CLOEXEC = 0x8_0000;
-const SIGPIPE = 13;
-const SIG_IGN = 1;
-const SIGACTION_SIZE = 32;
-const SIGTRAP = 5;
-const __WALL = 0x4000_0000;
-const POLLIN = 1;
 /** What wait4(2) says of a stop at PTRACE_EVENT_EXIT. */
 const EXIT_STOP = (((PTRACE_EVENT_EXIT << 8) | SIGTRAP) << 8) | 0x7f;
 const WATCH_TIMEOUT_MS = 5000;

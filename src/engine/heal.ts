@@ -1,4 +1,6 @@
+import { __WALL } from '../abi/process.js';
 import * as P from '../abi/ptrace.js';
+import { SIGCONT, SIGSTOP } from '../abi/signal.js';
 import { SYSCALL_X86_64 } from '../abi/syscalls.js';
 import { encodeRegisters, NO_SYSCALL, REGISTERS_SIZE, type Registers } from '../kernel/registers.js';
 import type { Borrowed } from '../tape/borrow.js';
@@ -16,9 +18,6 @@ import type { Duty } from './guardian.js';
  * of a tape or of the way home: filters are suspended only as long as there is a tracer. The latter are held by a
  * SIGSTOP that is sent before they lose theirs, and continued at the end.
  */
-const SIGCONT = 18;
-const SIGSTOP = 19;
-const __WALL = 0x4000_0000;
 const EVENT_STOP = 128;
 /** What wait4(2) says of a stop at a system call, with PTRACE_O_TRACESYSGOOD. */
 const SYSCALL_STOP = (0x85 << 8) | 0x7f;

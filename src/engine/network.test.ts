@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { closeSync, existsSync, openSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { SIGUSR1 } from '../abi/signal.js';
 import { ImageReader } from '../image/index.js';
 import { Network } from '../kernel/namespace.js';
 import { locksEverywhere } from '../library/work/locks.js';
@@ -75,8 +76,6 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 print('ready', flush=True)
 while True: signal.sigwait({signal.SIGUSR1}); look()
 `;
-
-const SIGUSR1 = 10;
 
 async function isWell(subject: Subject): Promise<void> {
   const before = subject.output.split('all well').length;

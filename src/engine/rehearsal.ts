@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AT_FDCWD, O_RDONLY } from '../abi/fcntl.js';
 import * as C from '../abi/process.js';
+import { SIGKILL } from '../abi/signal.js';
 import { listDescriptors } from '../kernel/procfs/descriptors.js';
 import { readTree } from '../kernel/procfs/tree.js';
 import * as ptrace from '../kernel/ptrace.js';
@@ -24,7 +25,6 @@ import type { CheckpointOptions, CheckpointReport } from './options.js';
 const WORKSPACE = { address: 0x1000_0000_0000n, size: 0x10_0000n };
 const SLICE_SIZE = 0x8_0000;
 const ROUNDS = 3;
-const SIGKILL = 9;
 
 let isDone = false;
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { IPPROTO_MPTCP } from '../abi/socket.js';
 import { lastingLocks } from '../resources/socket/lock.js';
 import { CHECKPOINT, RESTORE } from '../testing/options.js';
 import { Subject } from '../testing/subject.js';
@@ -149,8 +150,6 @@ for (const afterwards of ['kill', 'run'] as const)
     subject.signal(10);
     await subject.expect(/all \d+/, 60_000);
   });
-
-const IPPROTO_MPTCP = 262;
 
 test('a listener of MPTCP stays one, its connections are refused by name', async () => {
   using server = Subject.python(`

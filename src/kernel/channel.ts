@@ -2,6 +2,7 @@ import { fstatSync } from 'node:fs';
 import { ERRNO } from '../abi/errno.js';
 import { EPOLLIN, EPOLLOUT } from '../abi/event.js';
 import { PIPE_BUF, RWF_NOWAIT } from '../abi/fcntl.js';
+import { MSG_DONTWAIT, MSG_NOSIGNAL } from '../abi/socket.js';
 import { SyscallError } from './errors.js';
 import { NativeMemory } from './memory.js';
 import { pollNow } from './poll.js';
@@ -27,8 +28,6 @@ export class StallError extends Error {
 const LOOK_MS = 100;
 const STAGE_BYTES = 1024 * 1024;
 const IOVEC_AT = 16;
-const MSG_DONTWAIT = 0x40;
-const MSG_NOSIGNAL = 0x4000;
 
 const small = new NativeMemory(64);
 let stage: NativeMemory | undefined;

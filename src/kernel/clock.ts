@@ -1,7 +1,6 @@
+import { CLOCK_BOOTTIME } from '../abi/process.js';
 import { scratch } from './memory.js';
 import { syscall } from './syscall.js';
-
-const CLOCK_BOOTTIME = 7;
 
 /** CLOCK_BOOTTIME in nanoseconds: CLOCK_MONOTONIC (process.hrtime) plus the time the host slept. */
 export function boottime_ns(): bigint {

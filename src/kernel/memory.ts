@@ -1,4 +1,5 @@
 import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE } from '../abi/mman.js';
+import { cString } from './c-string.js';
 import { viewOf } from './ffi.js';
 import { syscall } from './syscall.js';
 
@@ -32,7 +33,7 @@ export const scratch = new NativeMemory(64 * 1024);
 
 /** Write a NUL-terminated string to the scratch memory at `offset`; answers its address. */
 export function scratchString(text: string, offset = 0): bigint {
-  const bytes = Buffer.from(`${text}\0`);
+  const bytes = cString(text);
   if (offset + bytes.length > scratch.length) throw new RangeError('string longer than the scratch memory');
   scratch.bytes.set(bytes, offset);
   return scratch.address + BigInt(offset);

@@ -6,7 +6,7 @@ import { SyscallError } from './errors.js';
 import { OwnedFd } from './fd.js';
 import { insistOnAll } from './insist.js';
 import { scratchString } from './memory.js';
-import { ProcfsError, unlessVanished } from './procfs/error.js';
+import { unlessHidden } from './procfs/error.js';
 import { readMountinfo } from './procfs/mountinfo.js';
 import { readNamespace } from './procfs/ns.js';
 import { readNumbers } from './procfs/read.js';
@@ -14,9 +14,9 @@ import { syscall } from './syscall.js';
 
 /**
  * Which network namespace this thread is in (network_namespaces(7)). Sockets are made in it, sock_diag(7) and nftables tell of
- * it, and so do /proc/self/net and /proc/sys/net where the thread is the main one; whoever is cloned by it is born in it. So a
- * dump or a restore of a tree that lives in another one enters that for as long as it takes, and nothing below it has to know.
- * Threads of V8 and libuv that there are already stay where they are (setns(2) is of one thread).
+ * it, and so do /proc/thread-self/net and /proc/sys/net, which is that of the thread that looks; whoever is cloned by it is
+ * born in it. So a dump or a restore of a tree that lives in another one enters that for as long as it takes, and nothing
+ * below it has to know. Threads of V8 and libuv that there are already stay where they are (setns(2) is of one thread).
  */
 export class Network implements Disposable {
   /** Of the namespace that was entered. */
@@ -157,10 +157,5 @@ export function networks(except: ReadonlySet<number> = new Set()): Map<bigint, s
 
 /** Undefined of who has ended, or may not be looked at. */
 function networkOf(pid: number): bigint | undefined {
-  try {
-    return unlessVanished(() => readNamespace(pid, 'net').inode);
-  } catch (error) {
-    if (error instanceof ProcfsError) return undefined;
-    throw error;
-  }
+  return unlessHidden(() => readNamespace(pid, 'net').inode);
 }

@@ -1,21 +1,15 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { ERRNO } from '../abi/errno.js';
+import { __WALL, P_PID, WEXITED, WNOHANG, WNOWAIT } from '../abi/process.js';
+import { PTRACE_EVENT_STOP } from '../abi/ptrace.js';
+import { CLD_DUMPED, CLD_EXITED, CLD_KILLED, SIGTRAP } from '../abi/signal.js';
 import { SyscallError } from './errors.js';
 import { scratch } from './memory.js';
 import { attempt, sleep_us } from './syscall.js';
 
-const __WALL = 0x4000_0000;
-const WNOHANG = 1;
 const WSTOPPED = 2;
-const WEXITED = 4;
-const WNOWAIT = 0x100_0000;
-const P_PID = 1;
-const CLD_EXITED = 1;
-const CLD_KILLED = 2;
-const CLD_DUMPED = 3;
 /** Where siginfo of a SIGCHLD has what (include/uapi/asm-generic/siginfo.h). */
 const SIGINFO = { code: 8, pid: 16, status: 24 } as const;
-const PTRACE_EVENT_STOP = 128;
 
 /** What wait4(2) said of a task. A stop's `event` is PTRACE_EVENT_* or 0. */
 export type WaitStatus =
@@ -132,7 +126,6 @@ export function isEventStop(status: WaitStatus): boolean {
   return status.kind === 'stopped' && status.event === PTRACE_EVENT_STOP;
 }
 
-const SIGTRAP = 5;
 const SYSGOOD = 0x80;
 
 /** Is this the entry to, or exit from, a system call that `resumeToSyscall` leads to? */

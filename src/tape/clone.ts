@@ -1,4 +1,5 @@
 import { CLONE_ARGS_SIZE_VER2 } from '../abi/process.js';
+import { words } from '../kernel/words.js';
 import type { Space, Tape } from './tape.js';
 
 /** Offsets in struct clone_args (clone(2), include/uapi/linux/sched.h). */
@@ -21,13 +22,7 @@ export function cloneArguments(tape: Tape, flags: number, options: CloneOptions 
   view.setBigUint64(AT.exitSignal, BigInt(options.exitSignal ?? 0), true);
   if (options.tid !== undefined) view.setBigUint64(AT.setTidSize, 1n, true);
   const space = tape.space(bytes);
-  if (options.tid !== undefined) tape.pointer(space, AT.setTid, tape.space(int32(options.tid)));
+  if (options.tid !== undefined) tape.pointer(space, AT.setTid, tape.space(words([options.tid])));
   if (options.parentTid !== undefined) tape.pointer(space, AT.parentTid, options.parentTid);
   return [space, CLONE_ARGS_SIZE_VER2];
-}
-
-function int32(value: number): Uint8Array {
-  const bytes = new Uint8Array(4);
-  new DataView(bytes.buffer).setInt32(0, value, true);
-  return bytes;
 }

@@ -1,4 +1,5 @@
 import { FUTEX_CMP_REQUEUE, FUTEX_PRIVATE_FLAG, FUTEX_WAKE, FUTEX_WAKE_OP } from '../abi/futex.js';
+import { words } from '../kernel/words.js';
 import type { Label, Operand, Result, Tape, Value } from './tape.js';
 
 /** Comparing, counting and jumping on a tape, by system calls that do nothing else. Addresses are of four bytes. */
@@ -39,9 +40,7 @@ export function addTo(tape: Tape, address: Operand, amount: number): void {
 /** Play what `body` appends so many times. */
 export function repeat(tape: Tape, times: number, body: () => void): void {
   if (times === 0) return;
-  const bytes = new Uint8Array(4);
-  new DataView(bytes.buffer).setUint32(0, times, true);
-  const left = tape.space(bytes);
+  const left = tape.space(words([times]));
   const top = tape.label();
   const done = tape.label();
   tape.place(top);

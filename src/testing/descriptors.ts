@@ -9,7 +9,6 @@ import { readDescriptors } from '../kernel/procfs/descriptors.js';
 import { readStat } from '../kernel/procfs/stat.js';
 import { readStatus } from '../kernel/procfs/status.js';
 import type {
-  Descriptor,
   DumpContext,
   DumpOptions,
   Kept,
@@ -130,10 +129,6 @@ export function treeOf(root: number): Process[] {
   };
   visit(root, undefined);
   return found;
-}
-
-export function descriptorsOf(process: Process): Descriptor[] {
-  return readDescriptors(process.pid).map((info) => ({ process, fd: info.fd, info }));
 }
 
 /** What is to be asked of the program, as it is now. */

@@ -1,3 +1,4 @@
+import { SIGINT, SIGKILL, SIGTERM } from '../abi/signal.js';
 import { HOLDINGS } from './fault-holding.js';
 import type { Fault, FaultAnswer, FaultOrder, Victim } from './fault-order.js';
 import { Journal, type Selection } from './fault-places.js';
@@ -34,7 +35,6 @@ export interface CampaignResult {
   readonly harmed: readonly Trial[];
 }
 
-const SIGKILL = 9;
 /** A short run ends a campaign after this, and all of them after that, on a machine that has much else to do. */
 const QUICK_MS = 3000;
 const ALL_QUICK_MS = 55_000;
@@ -65,8 +65,6 @@ function campaign(
 
 const LARGE: SubjectOptions = { confinement: 'none' };
 const CONTINUED: SubjectOptions = { confinement: 'none', small: true, continued: true };
-const SIGINT = 2;
-const SIGTERM = 15;
 
 /** What can only be looked at by changing it. */
 const HOLDING: SubjectOptions = { confinement: 'none', holds: HOLDINGS };

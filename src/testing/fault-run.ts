@@ -1,6 +1,6 @@
 import { readFileSync, readSync, writeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
-import { MAP_ANONYMOUS, MAP_SHARED, PROT_READ, PROT_WRITE } from '../abi/mman.js';
+import { MADV_DOFORK, MAP_ANONYMOUS, MAP_SHARED, PROT_READ, PROT_WRITE } from '../abi/mman.js';
 import { call, viewOf } from '../kernel/ffi.js';
 import { scratch } from '../kernel/memory.js';
 import { carryOut, type Fault, type FaultOrder, victimOf } from './fault-order.js';
@@ -71,7 +71,6 @@ function once(): void {
   });
 }
 
-const MADV_DOFORK = 11;
 const ANONYMOUS = /^([0-9a-f]+)-([0-9a-f]+) \S+ 00000000 00:00 0/gm;
 
 const PASSES = 20;

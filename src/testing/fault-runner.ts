@@ -1,6 +1,7 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
+import { SIGKILL, SIGSEGV } from '../abi/signal.js';
 import { attempt } from '../kernel/syscall.js';
 import type { FaultAnswer, FaultOrder } from './fault-order.js';
 
@@ -11,8 +12,6 @@ type Message =
   | { readonly over: number }
   | FaultAnswer;
 
-const SIGKILL = 9;
-const SIGSEGV = 11;
 /** Of one server, which may have thousands of runners. */
 const CRASHES_MAX = 3;
 const SCRIPT = fileURLToPath(new URL('./fault-run.js', import.meta.url));

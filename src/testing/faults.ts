@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { F_GETOWN, F_GETPIPE_SZ } from '../abi/fcntl.js';
+import { SIGALRM } from '../abi/signal.js';
 import {
   IPPROTO_TCP,
   SO_PEEK_OFF,
@@ -103,8 +104,6 @@ function snapshotThread(pid: number, tid: number, found: Map<string, string>): v
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   found.set(`${tid} stat`, STAT_KEPT.map((number) => fields[number - 3]).join(' '));
 }
-
-const SIGALRM = 14;
 
 function withoutAlarm(pending: string): string {
   return (BigInt(`0x${pending.trim()}`) & ~(1n << BigInt(SIGALRM - 1))).toString(16);

@@ -1,6 +1,6 @@
+import { WNOHANG } from '../abi/process.js';
 import { attempt } from '../kernel/syscall.js';
 
-const WNOHANG = 1;
 const TIMEOUT_MS = 20_000;
 
 /** A root that this process restored is its child, and stays a zombie until it is waited for. */

@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { SIGCONT } from '../abi/signal.js';
 import { READY } from '../engine/answers.js';
 import { ArchiveDecoder } from '../image/index.js';
 import { attempt } from '../kernel/syscall.js';
@@ -36,7 +37,6 @@ export interface StreamTrial {
 }
 
 const SETTLE_MS = 10_000;
-const SIGCONT = 18;
 
 const pause = (duration_ms: number): Promise<void> =>
   new Promise((resolve) => setTimeout(resolve, duration_ms));

@@ -2,6 +2,8 @@ import { accessSync, constants } from 'node:fs';
 import path from 'node:path';
 import { errnoMessage } from '../../abi/errno.js';
 import { F_SETFD, FD_CLOEXEC } from '../../abi/fcntl.js';
+import { SIGACTION_SIZE, SIGPIPE, SIGSET_SIZE } from '../../abi/signal.js';
+import { cString } from '../../kernel/c-string.js';
 import { NativeMemory } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
 import { CriuError } from './session.js';
@@ -15,7 +17,7 @@ export function execute(command: readonly string[]): number {
   const file = findProgram(name);
   if (file === undefined) throw new CriuError('exec', `Failed to exec command ${name}: not found`);
   const environment = Object.entries(process.env).map(([key, value]) => `${key}=${value}`);
-  const strings = [file, ...command, ...environment].map((text) => Buffer.from(`${text}\0`));
+  const strings = [file, ...command, ...environment].map(cString);
   const length = strings.reduce((sum, { length }) => sum + length, 0);
   const pointers = (command.length + 1 + environment.length + 1) * 8;
   using memory = new NativeMemory(pointers + length);
@@ -44,10 +46,6 @@ function writeVector(memory: NativeMemory, at: number, addresses: readonly bigin
   });
   return memory.address + BigInt(at);
 }
-
-const SIGPIPE = 13;
-const SIGSET_SIZE = 8;
-const SIGACTION_SIZE = 32;
 
 /** Node ignores SIGPIPE, and closes standard descriptors on exec; neither is to be inherited. */
 function undoNodesSettings(): void {

@@ -1,4 +1,5 @@
 import * as B from '../../abi/bpf.js';
+import { cString } from '../c-string.js';
 import { OwnedFd } from '../fd.js';
 import { scratch } from '../memory.js';
 import { syscall } from '../syscall.js';
@@ -38,7 +39,7 @@ export function loadIterator(types: KernelTypes, { bytes: program }: Program): O
   view.setBigUint64(16, address + 128n, true);
   view.setUint32(68, B.BPF_TRACE_ITER, true);
   view.setUint32(108, types.id('FUNC', 'bpf_iter_task'), true);
-  bytes.set(Buffer.from(`${LICENSE}\0`), 128);
+  bytes.set(cString(LICENSE), 128);
   bytes.set(program, 256);
   return new OwnedFd(syscall('bpf', [B.BPF_PROG_LOAD, address, B.BPF_PROG_LOAD_SIZE], 'a program to look'));
 }

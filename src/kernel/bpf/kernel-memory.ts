@@ -4,6 +4,7 @@ import { OwnedFd } from '../fd.js';
 import { viewOf } from '../ffi.js';
 import { scratch } from '../memory.js';
 import { syscall } from '../syscall.js';
+import { words } from '../words.js';
 import { KernelTypes } from './btf.js';
 import { KernelMemoryError } from './error.js';
 import { beginIterator, loadIterator, runIterator } from './iterator.js';
@@ -142,11 +143,9 @@ export class KernelMemory implements Disposable {
 
 /** An array of one element, a page that this process and the program share. */
 function createMap(): OwnedFd {
-  const { bytes, view, address } = scratch;
+  const { bytes, address } = scratch;
   bytes.fill(0, 0, B.BPF_MAP_CREATE_SIZE);
-  [B.BPF_MAP_TYPE_ARRAY, 4, PAGE_SIZE, 1, B.BPF_F_MMAPABLE].forEach((word, index) => {
-    view.setUint32(index * 4, word, true);
-  });
+  bytes.set(words([B.BPF_MAP_TYPE_ARRAY, 4, PAGE_SIZE, 1, B.BPF_F_MMAPABLE]));
   return new OwnedFd(syscall('bpf', [B.BPF_MAP_CREATE, address, B.BPF_MAP_CREATE_SIZE]));
 }
 

@@ -60,21 +60,9 @@ export function concatenate(parts: readonly Uint8Array[]): Uint8Array {
   return bytes;
 }
 
-/** A number of one, two, four or eight bytes in the host's order, which is little endian. */
-export function u32(value: number): Uint8Array {
-  const bytes = new Uint8Array(4);
-  new DataView(bytes.buffer).setUint32(0, value, true);
-  return bytes;
-}
-
-/** In the network's order, as packet filters want it. */
+/** A number of four bytes in the network's order, as packet filters want it. */
 export function be32(value: number): Uint8Array {
   const bytes = new Uint8Array(4);
   new DataView(bytes.buffer).setUint32(0, value, false);
   return bytes;
-}
-
-/** A string with its zero byte. */
-export function zString(text: string): Uint8Array {
-  return new TextEncoder().encode(`${text}\0`);
 }

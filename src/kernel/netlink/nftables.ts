@@ -1,10 +1,11 @@
 import * as N from '../../abi/netfilter.js';
-import { type Attribute, be32, decodeAttributes, encodeAttributes, zString } from './attributes.js';
+import { cString, fromCString } from '../c-string.js';
+import { type Attribute, be32, decodeAttributes, encodeAttributes } from './attributes.js';
+import type { NetlinkMessage } from './message.js';
 import {
   encodePacket,
   NETLINK_NETFILTER,
   Netlink,
-  type NetlinkMessage,
   NLM_F_ACK,
   NLM_F_APPEND,
   NLM_F_CREATE,
@@ -22,13 +23,11 @@ export interface Expression {
   readonly data: readonly Attribute[];
 }
 
-const HEADER_SIZE = 4;
-
 function message(type: number, flags: number, attributes: readonly Attribute[]): NetlinkMessage {
   const payload = encodeAttributes(attributes);
-  const body = new Uint8Array(HEADER_SIZE + payload.length);
+  const body = new Uint8Array(N.NFGENMSG_SIZE + payload.length);
   body[0] = N.NFPROTO_INET;
-  body.set(payload, HEADER_SIZE);
+  body.set(payload, N.NFGENMSG_SIZE);
   return { type: (N.NFNL_SUBSYS_NFTABLES << 8) | type, flags: flags | NLM_F_ACK, body };
 }
 
@@ -38,7 +37,7 @@ export const PASSING_NOTE: Uint8Array = new TextEncoder().encode('stasis passing
 /** `owned`: it goes when the socket is closed that makes it. `note` is kept by the kernel for whoever lists it. */
 export function newTable(name: string, owned: boolean, note?: Uint8Array): NetlinkMessage {
   return message(N.NFT_MSG_NEWTABLE, NLM_F_CREATE, [
-    [N.NFTA_TABLE_NAME, zString(name)],
+    [N.NFTA_TABLE_NAME, cString(name)],
     [N.NFTA_TABLE_FLAGS, be32(owned ? N.NFT_TABLE_F_OWNER : 0)],
     ...(note === undefined ? [] : [[N.NFTA_TABLE_USERDATA, note] as const]),
   ]);
@@ -46,14 +45,14 @@ export function newTable(name: string, owned: boolean, note?: Uint8Array): Netli
 
 /** With everything in it. */
 export function deleteTable(name: string): NetlinkMessage {
-  return message(N.NFT_MSG_DELTABLE, 0, [[N.NFTA_TABLE_NAME, zString(name)]]);
+  return message(N.NFT_MSG_DELTABLE, 0, [[N.NFTA_TABLE_NAME, cString(name)]]);
 }
 
 /** A chain of filters at a hook (NF_INET_LOCAL_IN, …), which accepts what no rule drops. */
 export function newChain(table: string, name: string, hook: number, priority: number): NetlinkMessage {
   return message(N.NFT_MSG_NEWCHAIN, NLM_F_CREATE, [
-    [N.NFTA_CHAIN_TABLE, zString(table)],
-    [N.NFTA_CHAIN_NAME, zString(name)],
+    [N.NFTA_CHAIN_TABLE, cString(table)],
+    [N.NFTA_CHAIN_NAME, cString(name)],
     [
       N.NFTA_CHAIN_HOOK,
       [
@@ -62,20 +61,20 @@ export function newChain(table: string, name: string, hook: number, priority: nu
       ],
     ],
     [N.NFTA_CHAIN_POLICY, be32(N.NF_ACCEPT)],
-    [N.NFTA_CHAIN_TYPE, zString('filter')],
+    [N.NFTA_CHAIN_TYPE, cString('filter')],
   ]);
 }
 
 export function newRule(table: string, chain: string, expressions: readonly Expression[]): NetlinkMessage {
   return message(N.NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, [
-    [N.NFTA_RULE_TABLE, zString(table)],
-    [N.NFTA_RULE_CHAIN, zString(chain)],
+    [N.NFTA_RULE_TABLE, cString(table)],
+    [N.NFTA_RULE_CHAIN, cString(chain)],
     [
       N.NFTA_RULE_EXPRESSIONS,
       expressions.map(({ name, data }) => [
         N.NFTA_LIST_ELEM,
         [
-          [N.NFTA_EXPR_NAME, zString(name)],
+          [N.NFTA_EXPR_NAME, cString(name)],
           [N.NFTA_EXPR_DATA, data],
         ],
       ]),
@@ -94,8 +93,8 @@ export function newSet(
   id: number,
 ): NetlinkMessage {
   return message(N.NFT_MSG_NEWSET, NLM_F_CREATE, [
-    [N.NFTA_SET_TABLE, zString(table)],
-    [N.NFTA_SET_NAME, zString(name)],
+    [N.NFTA_SET_TABLE, cString(table)],
+    [N.NFTA_SET_NAME, cString(name)],
     [N.NFTA_SET_FLAGS, be32(0)],
     [N.NFTA_SET_KEY_TYPE, be32(key.types.reduce((all, type) => (all << 6) | type, 0))],
     [N.NFTA_SET_KEY_LEN, be32(key.length)],
@@ -111,8 +110,8 @@ export function newElements(table: string, set: string, keys: readonly Uint8Arra
   for (let at = 0; at < keys.length; at += ELEMENTS_PER_MESSAGE)
     messages.push(
       message(N.NFT_MSG_NEWSETELEM, NLM_F_CREATE, [
-        [N.NFTA_SET_ELEM_LIST_TABLE, zString(table)],
-        [N.NFTA_SET_ELEM_LIST_SET, zString(set)],
+        [N.NFTA_SET_ELEM_LIST_TABLE, cString(table)],
+        [N.NFTA_SET_ELEM_LIST_SET, cString(set)],
         [
           N.NFTA_SET_ELEM_LIST_ELEMENTS,
           keys
@@ -177,7 +176,7 @@ export function lookup(set: string): Expression {
   return {
     name: 'lookup',
     data: [
-      [N.NFTA_LOOKUP_SET, zString(set)],
+      [N.NFTA_LOOKUP_SET, cString(set)],
       [N.NFTA_LOOKUP_SREG, be32(N.NFT_REG32_00)],
     ],
   };
@@ -196,7 +195,7 @@ export function verdict(code: number): Expression {
 /** Between a begin and an end. */
 export function transaction(messages: readonly NetlinkMessage[]): NetlinkMessage[] {
   const bound = (type: number): NetlinkMessage => {
-    const body = new Uint8Array(HEADER_SIZE);
+    const body = new Uint8Array(N.NFGENMSG_SIZE);
     new DataView(body.buffer).setUint16(2, N.NFNL_SUBSYS_NFTABLES, false);
     return { type, flags: 0, body };
   };
@@ -218,10 +217,9 @@ export function listTables(netlink: Netlink): { name: string; note: Uint8Array |
   const body = Uint8Array.of(N.NFPROTO_INET, 0, 0, 0);
   const type = (N.NFNL_SUBSYS_NFTABLES << 8) | N.NFT_MSG_GETTABLE;
   return netlink.request(type, NLM_F_DUMP, body).map((answer) => {
-    const attributes = decodeAttributes(answer.body.subarray(HEADER_SIZE));
-    const name = attributes.get(N.NFTA_TABLE_NAME) ?? new Uint8Array();
+    const attributes = decodeAttributes(answer.body.subarray(N.NFGENMSG_SIZE));
     return {
-      name: Buffer.from(name).toString().replace(/\0.*$/s, ''),
+      name: fromCString(attributes.get(N.NFTA_TABLE_NAME)),
       note: attributes.get(N.NFTA_TABLE_USERDATA),
     };
   });

@@ -3,7 +3,8 @@ import { SyscallError } from '../errors.js';
 import { OwnedFd } from '../fd.js';
 import { NativeMemory } from '../memory.js';
 import { syscall } from '../syscall.js';
-import { align, concatenate } from './attributes.js';
+import { concatenate } from './attributes.js';
+import { encodeMessage, listMessages, type NetlinkMessage } from './message.js';
 
 export const NETLINK_SOCK_DIAG = 4;
 export const NETLINK_NETFILTER = 12;
@@ -21,16 +22,8 @@ const NLMSG_DONE = 3;
 const NLM_F_MULTI = 2;
 const NLM_F_DUMP_INTR = 0x10;
 const ATTEMPTS = 10;
-const HEADER_SIZE = 16;
 /** The kernel fills at most 32 KiB at once for a dump (net/netlink/af_netlink.c netlink_dump). */
 const RECEIVE_SIZE = 1 << 18;
-
-export interface NetlinkMessage {
-  readonly type: number;
-  readonly flags: number;
-  /** The family's own header and its attributes. */
-  readonly body: Uint8Array;
-}
 
 /**
  * netlink(7): a socket of one family, in the network namespace of this process. What the kernel makes for its sake
@@ -54,7 +47,7 @@ export class Netlink implements Disposable {
   /** Ask, and answer all that comes back: one message, or those of a dump (NLM_F_DUMP). Throws SyscallError. */
   request(type: number, flags: number, body: Uint8Array): NetlinkMessage[] {
     for (let attempt = 1; ; attempt++) {
-      this.#send([encode({ type, flags: flags | NLM_F_REQUEST, body }, this.#nextSequence())]);
+      this.#send([encodeRequest({ type, flags, body }, this.#nextSequence())]);
       const found = this.#receive();
       // What changed while it was listed may be in it twice, or not at all.
       if (attempt === ATTEMPTS || found.every((message) => (message.flags & NLM_F_DUMP_INTR) === 0))
@@ -64,11 +57,7 @@ export class Netlink implements Disposable {
 
   /** Several messages as one packet, each of which is acknowledged (NLM_F_ACK set where wanted). Throws the first error. */
   batch(messages: readonly NetlinkMessage[]): void {
-    this.#send(
-      messages.map((message) =>
-        encode({ ...message, flags: message.flags | NLM_F_REQUEST }, this.#nextSequence()),
-      ),
-    );
+    this.#send(messages.map((message) => encodeRequest(message, this.#nextSequence())));
     let expected = messages.filter(({ flags }) => (flags & NLM_F_ACK) !== 0).length;
     while (expected > 0) expected -= this.#collectAcks();
   }
@@ -94,7 +83,7 @@ export class Netlink implements Disposable {
   #receive(): NetlinkMessage[] {
     const found: NetlinkMessage[] = [];
     for (;;) {
-      for (const message of decode(this.#receivePacket())) {
+      for (const message of listMessages(this.#receivePacket()).messages) {
         if (message.type === NLMSG_DONE) return found;
         if (message.type === NLMSG_ERROR) {
           this.#throwIfError(message);
@@ -108,7 +97,7 @@ export class Netlink implements Disposable {
 
   #collectAcks(): number {
     let acks = 0;
-    for (const message of decode(this.#receivePacket())) {
+    for (const message of listMessages(this.#receivePacket()).messages) {
       if (message.type !== NLMSG_ERROR) continue;
       this.#throwIfError(message);
       acks += 1;
@@ -129,35 +118,9 @@ export class Netlink implements Disposable {
 
 /** Messages as one packet, for whoever sends it: flags as they are, with NLM_F_REQUEST. */
 export function encodePacket(messages: readonly NetlinkMessage[]): Uint8Array {
-  return concatenate(
-    messages.map((message, index) => encode({ ...message, flags: message.flags | NLM_F_REQUEST }, index + 1)),
-  );
+  return concatenate(messages.map((message, index) => encodeRequest(message, index + 1)));
 }
 
-function encode({ type, flags, body }: NetlinkMessage, sequence: number): Uint8Array {
-  const length = HEADER_SIZE + body.length;
-  const bytes = new Uint8Array(align(length));
-  const view = new DataView(bytes.buffer);
-  view.setUint32(0, length, true);
-  view.setUint16(4, type, true);
-  view.setUint16(6, flags, true);
-  view.setUint32(8, sequence, true);
-  bytes.set(body, HEADER_SIZE);
-  return bytes;
-}
-
-function decode(packet: Uint8Array): NetlinkMessage[] {
-  const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
-  const found: NetlinkMessage[] = [];
-  for (let at = 0; at + HEADER_SIZE <= packet.length; ) {
-    const length = view.getUint32(at, true);
-    if (length < HEADER_SIZE || at + length > packet.length) break;
-    found.push({
-      type: view.getUint16(at + 4, true),
-      flags: view.getUint16(at + 6, true),
-      body: packet.subarray(at + HEADER_SIZE, at + length),
-    });
-    at += align(length);
-  }
-  return found;
+function encodeRequest(message: NetlinkMessage, sequence: number): Uint8Array {
+  return encodeMessage({ ...message, flags: message.flags | NLM_F_REQUEST }, sequence);
 }

@@ -2,7 +2,7 @@
 import { SyscallError } from '../errors.js';
 import { type FileStat, statPath } from '../stat.js';
 import { encodeBytes } from './bytes.js';
-import { unlessVanished } from './error.js';
+import { unlessHidden, unlessVanished } from './error.js';
 import { type Fdinfo, readFdinfo } from './fdinfo.js';
 import { attempt, readLink, readNumbers, taskPath, type Where } from './read.js';
 
@@ -25,7 +25,7 @@ export function readDescriptor(pid: number, fd: number, where: Where = {}): Desc
   return {
     fd,
     link: readLink(path),
-    stat: attempt(path, 'cannot stat', () => statAt(path)),
+    stat: statAt(path),
     info: readFdinfo(pid, fd, where),
   };
 }
@@ -40,9 +40,25 @@ export function readDescriptors(pid: number, where: Where = {}): Descriptor[] {
   return descriptors;
 }
 
-/** What a magic link leads to. Throws SyscallError. */
+/** Of all processes but some, as far as they let themselves be looked at: who has what open, only /proc says. */
+export function* allDescriptors(
+  except: ReadonlySet<number> = new Set(),
+): Generator<[pid: number, fds: number[]]> {
+  for (const pid of readNumbers('/proc'))
+    if (!except.has(pid)) yield [pid, unlessHidden(() => listDescriptors(pid)) ?? []];
+}
+
+/** Is it open on this file? Not if it was closed meanwhile, or may not be looked at. */
+export function isOpenOn(pid: number, fd: number, { dev, ino }: Pick<FileStat, 'dev' | 'ino'>): boolean {
+  const stat = unlessHidden(() => statAt(taskPath(pid, `fd/${fd}`)));
+  return stat?.ino === ino && stat.dev === dev;
+}
+
+/** What a magic link leads to. */
 export function statAt(path: string): FileStat {
-  const stat = statPath(encodeBytes(path), true);
-  if (typeof stat === 'number') throw new SyscallError('statx', -stat, path);
-  return stat;
+  return attempt(path, 'cannot stat', () => {
+    const stat = statPath(encodeBytes(path), true);
+    if (typeof stat === 'number') throw new SyscallError('statx', -stat, path);
+    return stat;
+  });
 }

@@ -38,3 +38,13 @@ export function unlessVanished<T>(read: () => T): T | undefined {
     throw error;
   }
 }
+
+/** Runs a read below /proc; undefined where what it wanted cannot be had: it has vanished, or may not be looked at. */
+export function unlessHidden<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof ProcfsError) return undefined;
+    throw error;
+  }
+}

@@ -1,9 +1,9 @@
+import { POLLIN } from '../../abi/event.js';
 import { NativeMemory } from '../../kernel/memory.js';
 import { syscall } from '../../kernel/syscall.js';
 
 /** poll(2): which of these descriptors can be read (or have come to their end), after at most `timeout_ms` (−1: ever). */
 export function poll(fds: readonly number[], timeout_ms: number): number[] {
-  const POLLIN = 1;
   const SIZE = 8;
   using memory = new NativeMemory(fds.length * SIZE);
   fds.forEach((fd, index) => {

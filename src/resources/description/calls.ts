@@ -1,3 +1,4 @@
+import { POLLERR, POLLHUP, POLLIN } from '../../abi/event.js';
 import { O_CLOEXEC, O_NONBLOCK, O_PATH, O_RDONLY } from '../../abi/fcntl.js';
 import { encodeName } from '../../image/index.js';
 import { SyscallError } from '../../kernel/errors.js';
@@ -57,10 +58,6 @@ export function takeIfOpen(pid: number, fd: number, what: string): OwnedFd | und
     throw error;
   }
 }
-
-const POLLIN = 1;
-const POLLERR = 8;
-const POLLHUP = 16;
 
 /** Has a pipe's end nobody at the other end? A read end says HUP, a write end ERR (fs/pipe.c pipe_poll). */
 export function lacksOtherEnd(fd: number): boolean {

@@ -5,9 +5,10 @@ import { fileKinds } from '../../engine/registry.js';
 import { scratch } from '../../kernel/memory.js';
 import { readFdinfo } from '../../kernel/procfs/fdinfo.js';
 import { attempt } from '../../kernel/syscall.js';
-import { descriptorsOf, inNamespace, options, Program, QUIET, roundTrip } from '../../testing/descriptors.js';
+import { inNamespace, options, Program, QUIET, roundTrip } from '../../testing/descriptors.js';
 import type { Refusal } from '../contract.js';
 import { openPidfd, takeDescriptor } from '../description/calls.js';
+import { descriptorsOf } from '../description/open.js';
 import { checkFiles } from './check.js';
 
 const BPF = `import ctypes,struct

@@ -2,6 +2,7 @@ import * as B from '../../abi/bpf.js';
 import { ERRNO } from '../../abi/errno.js';
 import { O_ACCMODE, O_CLOEXEC, O_RDWR } from '../../abi/fcntl.js';
 import { type bpfmap_file_entry, createMessage, ImageError, type MessageOf } from '../../image/index.js';
+import { fromCString } from '../../kernel/c-string.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { NativeMemory, scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
@@ -131,8 +132,8 @@ function readInfo(taken: number, descriptor: Descriptor): { name: string; ifinde
   view.setUint32(4, B.BPF_MAP_INFO_SIZE, true);
   view.setBigUint64(8, address + BigInt(info), true);
   syscall('bpf', [B.BPF_OBJ_GET_INFO_BY_FD, address, B.BPF_INFO_SIZE], objectOf(descriptor));
-  const name = Buffer.from(bytes.subarray(info + 24, info + 40)).toString('latin1');
-  return { name: name.replace(/\0.*$/s, ''), ifindex: view.getUint32(info + 40, true) };
+  const name = fromCString(bytes.subarray(info + 24, info + 40));
+  return { name, ifindex: view.getUint32(info + 40, true) };
 }
 
 /** Offsets in union bpf_attr of the commands on many elements. */

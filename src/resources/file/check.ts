@@ -1,6 +1,4 @@
 import { KCMP_FILES } from '../../abi/process.js';
-import { readDescriptors } from '../../kernel/procfs/descriptors.js';
-import { unlessVanished } from '../../kernel/procfs/error.js';
 import { readLocks } from '../../kernel/procfs/locks.js';
 import { attempt } from '../../kernel/syscall.js';
 import {
@@ -11,6 +9,7 @@ import {
   type Process,
   type Refuse,
 } from '../contract.js';
+import { descriptorsOf } from '../description/open.js';
 import { checkLocks } from './locks.js';
 import type { DescriptorSurvey } from './survey.js';
 import { unknownFile } from './unknown.js';
@@ -28,8 +27,7 @@ export function checkFiles(
   for (const process of processes) {
     if (process.state === 'zombie') continue;
     checkTables(process, refuse);
-    for (const info of unlessVanished(() => readDescriptors(process.pid)) ?? []) {
-      const descriptor = { process, fd: info.fd, info };
+    for (const descriptor of descriptorsOf(process)) {
       const kind = kinds.find((kind) => kind.recognise(descriptor));
       checkLocks(descriptor, refuse, options);
       if (kind === undefined) refuse(unknownFile(descriptor));

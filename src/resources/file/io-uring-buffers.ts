@@ -1,5 +1,5 @@
 import { IORING_OFF_SQ_RING } from '../../abi/io-uring.js';
-import { MAP_POPULATE, MAP_SHARED, PAGE_SIZE, PROT_READ } from '../../abi/mman.js';
+import { MAP_POPULATE, MAP_SHARED, PAGE_SHIFT, PAGE_SIZE, PROT_READ } from '../../abi/mman.js';
 import { frameOf, isPresent, Pagemap, readPagemap } from '../../kernel/procfs/pagemap.js';
 import { syscall } from '../../kernel/syscall.js';
 import { kernelMemory, type RegisteredBuffer, type RingMemory } from './io-uring-state.js';
@@ -44,7 +44,6 @@ function pagesOf({ pieces }: RegisteredBuffer, size: bigint): bigint[] {
 }
 
 const PAGE = BigInt(PAGE_SIZE);
-const PAGE_SHIFT = 12;
 
 /** The first page of the ring's memory: the address of its description, and its number, 0 where that is not shown. */
 function knownPage({ firstPage, length, fd }: RingMemory): { known: bigint; frame: bigint } {

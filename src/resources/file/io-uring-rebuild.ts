@@ -1,5 +1,6 @@
 import * as U from '../../abi/io-uring.js';
 import { MAP_POPULATE, MAP_SHARED, PROT_READ, PROT_WRITE } from '../../abi/mman.js';
+import { words } from '../../kernel/words.js';
 import { addressIn, addTo, insistEqual, repeat } from '../../tape/logic.js';
 import type { Operand } from '../../tape/tape.js';
 import type { Result, Tape } from '../contract.js';
@@ -197,8 +198,4 @@ export function registerNumber(tape: Tape, fd: number, number: number): void {
     [fd, U.IORING_REGISTER_RING_FDS, tape.space(words([number, 0, fd, 0])), 1],
     1,
   );
-}
-
-function words(numbers: readonly number[]): Uint8Array {
-  return new Uint8Array(Int32Array.from(numbers).buffer);
 }

@@ -184,32 +184,19 @@ const FILE_BITS = 7n;
 
 function readFiles(context: Context): { files: bigint[]; problems: string[] } {
   const { memory } = context;
-  const count = context.word('file_table.data.nr');
   const problems: string[] = [];
-  if (count === 0) return { files: [], problems };
-  const nodes = memory.read(context.pointer('file_table.data.nodes'), count * 8);
-  const files = Array.from({ length: count }, (_, index) => {
-    const node = nodes.readBigUInt64LE(index * 8);
-    if (node === 0n) return 0n;
-    if (memory.pointer(memory.member(node, 'io_rsrc_node', 'tag')) !== 0n)
-      problems.push(`registered file ${index} has a tag`);
-    return memory.pointer(memory.member(node, 'io_rsrc_node', 'file_ptr')) & ~FILE_BITS;
-  });
+  const files = registered(context, 'file_table.data', 'registered file', problems).map((node) =>
+    node === 0n ? 0n : memory.pointer(memory.member(node, NODE, 'file_ptr')) & ~FILE_BITS,
+  );
   return { files, problems };
 }
 
 function readBuffers(context: Context): { buffers: RegisteredBuffer[]; problems: string[] } {
   const { memory } = context;
-  const count = context.word('buf_table.nr');
   const problems: string[] = [];
-  if (count === 0) return { buffers: [], problems };
-  const nodes = memory.read(context.pointer('buf_table.nodes'), count * 8);
-  const buffers = Array.from({ length: count }, (_, index) => {
-    const node = nodes.readBigUInt64LE(index * 8);
+  const buffers = registered(context, 'buf_table', 'registered buffer', problems).map((node, index) => {
     if (node === 0n) return { address: 0n, length: 0, pieces: [] };
-    if (memory.pointer(memory.member(node, 'io_rsrc_node', 'tag')) !== 0n)
-      problems.push(`registered buffer ${index} has a tag`);
-    const buffer = memory.pointer(memory.member(node, 'io_rsrc_node', 'buf'));
+    const buffer = memory.pointer(memory.member(node, NODE, 'buf'));
     const at = (path: string) => memory.types.offset(BUFFER, path);
     const bytes = memory.read(buffer, memory.types.size(BUFFER));
     if (bytes[at('is_kbuf')] !== 0) problems.push(`registered buffer ${index} is memory of a driver`);
@@ -227,6 +214,21 @@ function readBuffers(context: Context): { buffers: RegisteredBuffer[]; problems:
   return { buffers, problems };
 }
 
+/** Addresses of what is registered (struct io_rsrc_data), 0 where there is none; what has a tag is a problem. */
+function registered(context: Context, table: string, what: string, problems: string[]): bigint[] {
+  const { memory } = context;
+  const count = context.word(`${table}.nr`);
+  if (count === 0) return [];
+  const nodes = memory.read(context.pointer(`${table}.nodes`), count * 8);
+  return Array.from({ length: count }, (_, index) => {
+    const node = nodes.readBigUInt64LE(index * 8);
+    if (node !== 0n && memory.pointer(memory.member(node, NODE, 'tag')) !== 0n)
+      problems.push(`${what} ${index} has a tag`);
+    return node;
+  });
+}
+
+const NODE = 'io_rsrc_node';
 const BUFFER = 'io_mapped_ubuf';
 
 function readEventfd(context: Context): Ring['eventfd'] {

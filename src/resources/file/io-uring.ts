@@ -1,15 +1,14 @@
-import { writeSync } from 'node:fs';
 import { O_CLOEXEC } from '../../abi/fcntl.js';
 import * as U from '../../abi/io-uring.js';
 import { MFD_CLOEXEC } from '../../abi/mman.js';
 import { CLOCK_MONOTONIC } from '../../abi/process.js';
+import { writeAll } from '../../image/directory.js';
 import { createMessage, ImageError } from '../../image/index.js';
 import { KernelMemoryError } from '../../kernel/bpf/error.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import { scratchString } from '../../kernel/memory.js';
-import { readDescriptors } from '../../kernel/procfs/descriptors.js';
-import { ProcfsError, unlessVanished } from '../../kernel/procfs/error.js';
+import { ProcfsError } from '../../kernel/procfs/error.js';
 import { syscall } from '../../kernel/syscall.js';
 import {
   type Descriptor,
@@ -24,6 +23,7 @@ import {
 } from '../contract.js';
 import { takeIfOpen } from '../description/calls.js';
 import { objectOf, refusalOf, refuseNow } from '../description/described.js';
+import { descriptorsOf } from '../description/open.js';
 import { outsiderOf } from '../description/outsider.js';
 import { dumpOwner, restoreOwner } from '../description/owner.js';
 import { perDump } from '../description/state.js';
@@ -217,7 +217,9 @@ function checkOwners(descriptors: readonly Descriptor[], refuse: Refuse): void {
       refuse(refusalOf(descriptor, `pid ${outsider}, which is not of the tree, has it open as well`, HELP));
   }
   const processes = descriptors[0] === undefined ? [] : treeOf(descriptors[0].process);
-  const open = ifSeen(() => new OpenFiles(processes.flatMap(openOf)));
+  const open = ifSeen(
+    () => new OpenFiles(processes.flatMap(descriptorsOf).map((descriptor) => ({ descriptor }))),
+  );
   if (open === undefined) return;
   const budget = new RingBudget();
   for (const process of processes) {
@@ -260,11 +262,6 @@ function look<T extends { descriptor: Descriptor }>(descriptor: Descriptor, open
 }
 
 const HELP_REGISTERED = 'let the program unregister it, or keep a descriptor of it open';
-
-function openOf(process: Process): { descriptor: Descriptor }[] {
-  const infos = unlessVanished(() => readDescriptors(process.pid)) ?? [];
-  return infos.map((info) => ({ descriptor: { process, fd: info.fd, info } }));
-}
 
 function refusalOfWorkers(process: Process, tid: number): Refusal {
   const reason = `those of thread ${tid} are kept to some of the CPUs that its cpuset has (io_uring_register_iowq_aff(3))`;
@@ -326,8 +323,4 @@ function contentsFile({ rings, sqes }: SavedRing): number {
   using file = new OwnedFd(syscall('memfd_create', [scratchString('io_uring'), MFD_CLOEXEC]));
   writeAll(file.fd, Buffer.concat([rings, sqes]));
   return file.release();
-}
-
-function writeAll(fd: number, bytes: Buffer): void {
-  for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
 }

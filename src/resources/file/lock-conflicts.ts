@@ -1,9 +1,9 @@
-import { type BigIntStats, readdirSync, statSync } from 'node:fs';
+import { type BigIntStats, statSync } from 'node:fs';
 import { F_RDLCK, F_UNLCK, F_WRLCK } from '../../abi/fcntl.js';
 import { KCMP_FILE } from '../../abi/process.js';
 import type { file_lock_entry } from '../../image/index.js';
 import { readComm } from '../../kernel/procfs/cmdline.js';
-import { listDescriptors } from '../../kernel/procfs/descriptors.js';
+import { allDescriptors, isOpenOn } from '../../kernel/procfs/descriptors.js';
 import { unlessVanished } from '../../kernel/procfs/error.js';
 import { readFdinfo } from '../../kernel/procfs/fdinfo.js';
 import { type FileLock, readLocks } from '../../kernel/procfs/locks.js';
@@ -90,36 +90,14 @@ function nameOfPid(pid: number): string {
 /** Processes that have a file open; with `not`, those that have it by another description than that descriptor's. */
 export function openersOf(stat: BigIntStats, not?: { readonly tid: number; readonly fd: number }): Opener[] {
   const openers: Opener[] = [];
-  for (const name of readdirSync('/proc')) {
-    const pid = Number(name);
-    if (!Number.isInteger(pid) || pid === not?.tid || pid === process.pid) continue;
+  const known = new Set([process.pid, ...(not === undefined ? [] : [not.tid])]);
+  for (const [pid, fds] of allDescriptors(known)) {
     const isOwn = (fd: number) =>
       not !== undefined && attempt('kcmp', [not.tid, pid, KCMP_FILE, not.fd, fd]) === 0;
-    const locks = locksThrough(pid, stat, isOwn);
-    if (locks !== undefined) openers.push({ pid, name: nameOfPid(pid), locks });
+    const through = fds.filter((fd) => isOpenOn(pid, fd, stat) && !isOwn(fd));
+    if (through.length === 0) continue;
+    const locks = through.flatMap((fd) => unlessVanished(() => readFdinfo(pid, fd).locks) ?? []);
+    openers.push({ pid, name: nameOfPid(pid), locks });
   }
   return openers;
-}
-
-function locksThrough(
-  pid: number,
-  stat: BigIntStats,
-  isOwn: (fd: number) => boolean,
-): FileLock[] | undefined {
-  let locks: FileLock[] | undefined;
-  for (const fd of fdsOf(pid)) {
-    const other = statSync(`/proc/${pid}/fd/${fd}`, { bigint: true, throwIfNoEntry: false });
-    if (other === undefined || other.ino !== stat.ino || other.dev !== stat.dev || isOwn(fd)) continue;
-    locks = [...(locks ?? []), ...(unlessVanished(() => readFdinfo(pid, fd).locks) ?? [])];
-  }
-  return locks;
-}
-
-/** None of a process that is ending, or may not be looked at. */
-function fdsOf(pid: number): number[] {
-  try {
-    return listDescriptors(pid);
-  } catch {
-    return [];
-  }
 }

@@ -7,9 +7,10 @@ import { scratch } from '../../kernel/memory.js';
 import { readDescriptor } from '../../kernel/procfs/descriptors.js';
 import { readFdinfo } from '../../kernel/procfs/fdinfo.js';
 import { attempt } from '../../kernel/syscall.js';
-import { descriptorsOf, inNamespace, options, Program, roundTrip } from '../../testing/descriptors.js';
+import { inNamespace, options, Program, roundTrip } from '../../testing/descriptors.js';
 import type { Refusal } from '../contract.js';
 import { openPidfd, takeDescriptor } from '../description/calls.js';
+import { descriptorsOf } from '../description/open.js';
 
 if (inNamespace(import.meta.url)) {
   const LIBC = 'import ctypes,time\nlibc=ctypes.CDLL(None)\npo=lambda p,f=0: libc.syscall(434,p,f)\n';

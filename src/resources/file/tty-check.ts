@@ -1,9 +1,10 @@
-import { readdirSync, readlinkSync, statSync } from 'node:fs';
-import { readDescriptors } from '../../kernel/procfs/descriptors.js';
-import { unlessVanished } from '../../kernel/procfs/error.js';
+import { allDescriptors, statAt } from '../../kernel/procfs/descriptors.js';
+import { unlessHidden } from '../../kernel/procfs/error.js';
+import { readLink, taskPath } from '../../kernel/procfs/read.js';
 import type { Descriptor, DumpOptions, Process, Refuse } from '../contract.js';
 import { takeIfOpen } from '../description/calls.js';
 import { objectOf, refusalOf } from '../description/described.js';
+import { descriptorsOf } from '../description/open.js';
 import {
   controllingDevice,
   deviceName,
@@ -120,24 +121,17 @@ function checkLoneMaster(descriptor: Descriptor, refuse: Refuse): void {
 
 function whoHas(device: bigint): number | undefined {
   const name = deviceName(device);
-  for (const pid of readdirSync('/proc').filter((entry) => /^\d+$/.test(entry)))
-    try {
-      for (const fd of readdirSync(`/proc/${pid}/fd`)) {
-        const path = `/proc/${pid}/fd/${fd}`;
-        if (readlinkSync(path) === name && statSync(path, { bigint: true }).rdev === device)
-          return Number(pid);
-      }
-    } catch {
-      // It has ended, or is none of ours to look at.
-    }
+  const isIt = (path: string) => unlessHidden(() => readLink(path) === name && statAt(path).rdev === device);
+  for (const [pid, fds] of allDescriptors())
+    if (fds.some((fd) => isIt(taskPath(pid, `fd/${fd}`)))) return pid;
   return undefined;
 }
 
 function isMasterInside(device: bigint, processes: readonly Process[]): boolean {
   const index = slaveIndex(device);
   return processes.some((process) =>
-    (unlessVanished(() => readDescriptors(process.pid)) ?? []).some(
-      (info) => isMaster(info.stat.rdev) && pairOf({ process, fd: info.fd, info }) === index,
+    descriptorsOf(process).some(
+      (descriptor) => isMaster(descriptor.info.stat.rdev) && pairOf(descriptor) === index,
     ),
   );
 }

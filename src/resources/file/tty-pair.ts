@@ -1,4 +1,5 @@
 import { ERRNO } from '../../abi/errno.js';
+import { POLLOUT } from '../../abi/event.js';
 import { F_DUPFD_CLOEXEC, O_CLOEXEC, O_LARGEFILE, O_NOCTTY, O_RDWR } from '../../abi/fcntl.js';
 import * as I from '../../abi/ioctl.js';
 import { go, goIfEqual, insistEqual } from '../../tape/logic.js';
@@ -167,7 +168,6 @@ function untilTaken(index: number, { stop, start }: Marks, count: number, holder
   tape.call('poll', [pollfd, 1, START_TIMEOUT_MS], 1);
 }
 
-const POLLOUT = 4;
 const START_TIMEOUT_MS = 10_000;
 
 /** A worker of the kernel hands what was written to the line discipline (drivers/tty/tty_buffer.c flush_to_ldisc). */

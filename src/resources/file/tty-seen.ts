@@ -1,5 +1,5 @@
 import { statSync } from 'node:fs';
-import { O_CLOEXEC, O_NOCTTY, O_RDWR } from '../../abi/fcntl.js';
+import { F_DUPFD_CLOEXEC, O_CLOEXEC, O_NOCTTY, O_RDWR } from '../../abi/fcntl.js';
 import { TIOCGDEV, TIOCGPTLCK, TIOCGPTPEER, TIOCSPTLCK } from '../../abi/ioctl.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
@@ -67,8 +67,6 @@ export function see(
   all.push(seen);
   return seen;
 }
-
-const F_DUPFD_CLOEXEC = 1030;
 
 export function deviceBehind(fd: number): bigint | undefined {
   if (attempt('ioctl', [fd, TIOCGDEV, scratch.address]) < 0) return undefined;

@@ -1,5 +1,6 @@
 import { O_CLOEXEC, O_NOCTTY, O_RDWR } from '../../abi/fcntl.js';
 import { TIOCNOTTY, TIOCSCTTY, TIOCSPGRP } from '../../abi/ioctl.js';
+import { words } from '../../kernel/words.js';
 import type { Holder, SessionHooks, SessionMember } from '../contract.js';
 import { TYPE } from './tty-device.js';
 import { extrasOf } from './tty-extras.js';
@@ -50,10 +51,8 @@ export const session: SessionHooks = {
     if (controlling === undefined || controlling.pgrp === 0) return;
     tape.about('foreground group');
     // From the background it takes a blocked SIGTTOU, and all signals are (drivers/tty/tty_jobctrl.c tty_check_change).
-    const bytes = new Uint8Array(4);
-    new DataView(bytes.buffer).setInt32(0, controlling.pgrp, true);
     const fd = taker.take(controlling.key);
-    tape.call('ioctl', [fd, TIOCSPGRP, tape.space(bytes)]);
+    tape.call('ioctl', [fd, TIOCSPGRP, tape.space(words([controlling.pgrp]))]);
     tape.call('close', [fd]);
   },
 

@@ -1,3 +1,4 @@
+import { POLLIN, POLLOUT } from '../../abi/event.js';
 import { SPLICE_F_NONBLOCK } from '../../abi/fcntl.js';
 import { TCOOFF, TCOON, TCSETS2, TCXONC, TIOCPKT, TIOCSLCKTRMIOS } from '../../abi/ioctl.js';
 import { insist } from '../../kernel/insist.js';
@@ -29,8 +30,6 @@ export interface PutBack {
 const ROUNDS = 12;
 const ALL = 1 << 16;
 const PIECE = 2048;
-const POLLIN = 1;
-const POLLOUT = 4;
 /** For the kernel's worker to give the line discipline its part. */
 const SETTLE_MS = 20;
 

@@ -1,4 +1,5 @@
 import { readSync } from 'node:fs';
+import { POLLHUP, POLLIN, POLLOUT, POLLPRI } from '../../abi/event.js';
 import { F_SETPIPE_SZ, O_CLOEXEC, O_NONBLOCK, SPLICE_F_NONBLOCK } from '../../abi/fcntl.js';
 import {
   FIONREAD,
@@ -59,10 +60,6 @@ export interface Pipe {
   readonly write: number;
 }
 
-export const POLLIN = 1;
-const POLLPRI = 2;
-const POLLOUT = 4;
-const POLLHUP = 16;
 /** The room of a pipe, far more than a pair holds (two buffers of 8 KiB and N_TTY_BUF_SIZE each way). */
 const PIPE_SIZE = 1 << 18;
 const MOVE_MAX = 1 << 16;

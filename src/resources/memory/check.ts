@@ -1,9 +1,6 @@
 import { statSync } from 'node:fs';
 import { MAP_SHARED, PROT_READ } from '../../abi/mman.js';
-import { AF_PACKET, SO_DOMAIN, SOL_SOCKET } from '../../abi/socket.js';
-import { OwnedFd } from '../../kernel/fd.js';
-import { scratch } from '../../kernel/memory.js';
-import { readDescriptors } from '../../kernel/procfs/descriptors.js';
+import { AF_PACKET } from '../../abi/socket.js';
 import { unlessVanished } from '../../kernel/procfs/error.js';
 import { mapFilePath } from '../../kernel/procfs/maps.js';
 import { attempt } from '../../kernel/procfs/read.js';
@@ -11,7 +8,9 @@ import type { DetailedMapping } from '../../kernel/procfs/smaps.js';
 import { attempt as syscallAttempt } from '../../kernel/syscall.js';
 import { USER_END } from '../../tape/gap.js';
 import { nameOf, type Process, type Refuse } from '../contract.js';
-import { openPidfd, takeIfOpen } from '../description/calls.js';
+import { takeIfOpen } from '../description/calls.js';
+import { identify } from '../description/identify.js';
+import { descriptorsOf } from '../description/open.js';
 import { treeOf } from '../description/tree.js';
 import { noteRings } from './aio.js';
 import { readVmas } from './mappings.js';
@@ -93,20 +92,9 @@ function fileReason(pid: number, { mapping, backing }: Vma, known: Set<string>):
 }
 
 /** Links of the packet sockets that a process has descriptors of. */
-function packetSockets({ pid }: Process): Set<string> {
-  const links = new Set<string>();
-  using opened = openPidfd(pid);
-  for (const { fd, link } of unlessVanished(() => readDescriptors(pid)) ?? []) {
-    if (!link.startsWith('socket:[')) continue;
-    const taken = syscallAttempt('pidfd_getfd', [opened.fd, fd, 0]);
-    if (taken < 0) continue;
-    using socket = new OwnedFd(taken);
-    scratch.view.setUint32(8, 4, true);
-    const at = scratch.address;
-    if (syscallAttempt('getsockopt', [socket.fd, SOL_SOCKET, SO_DOMAIN, at, at + 8n]) < 0) continue;
-    if (scratch.view.getInt32(0, true) === AF_PACKET) links.add(link);
-  }
-  return links;
+function packetSockets(process: Process): Set<string> {
+  const found = descriptorsOf(process).filter((descriptor) => identify(descriptor)?.family === AF_PACKET);
+  return new Set(found.map(({ info }) => info.link));
 }
 
 /** Sockets of TCP (TCP_ZEROCOPY_RECEIVE) and AF_XDP can be mapped too. */
@@ -121,11 +109,11 @@ function socketReason({ mapping, backing }: Vma, packetSockets: ReadonlySet<stri
  */
 function ringReason(process: Process, { mapping, backing }: Vma): Reason | undefined {
   if (backing !== 'uring') return undefined;
-  for (const { pid } of treeOf(process)) {
-    const open = (unlessVanished(() => readDescriptors(pid)) ?? []).find(
-      ({ link, stat }) => link === mapping.path && stat.ino === mapping.inode,
+  for (const member of treeOf(process)) {
+    const open = descriptorsOf(member).find(
+      ({ info: { link, stat } }) => link === mapping.path && stat.ino === mapping.inode,
     );
-    using taken = open === undefined ? undefined : takeIfOpen(pid, open.fd, mapping.path);
+    using taken = open === undefined ? undefined : takeIfOpen(member.pid, open.fd, mapping.path);
     if (taken === undefined) continue;
     return canMap(taken.fd, mapping) ? undefined : { reason: 'it is only a part of an io_uring' };
   }

@@ -1,16 +1,9 @@
-import { ERRNO } from '../../abi/errno.js';
-import { AF_UNSPEC } from '../../abi/socket.js';
-import { ImageError } from '../../image/index.js';
-import { SyscallError } from '../../kernel/errors.js';
+import { NFGENMSG_SIZE } from '../../abi/netfilter.js';
 import { type Attribute, encodeAttributes, listAttributes } from '../../kernel/netlink/attributes.js';
-import { decodeMessages, encodeMessages } from '../../kernel/netlink/images.js';
-import {
-  NETLINK_NETFILTER,
-  type NetlinkMessage,
-  NLM_F_CREATE,
-  NLM_F_EXCL,
-} from '../../kernel/netlink/socket.js';
-import { ask, tell } from './messages.js';
+import type { NetlinkMessage } from '../../kernel/netlink/message.js';
+import { NETLINK_NETFILTER } from '../../kernel/netlink/socket.js';
+import { messagesFile } from './image-file.js';
+import { ask, familyHeader, tellUnlessThere } from './messages.js';
 import type { Part } from './part.js';
 
 /**
@@ -20,7 +13,6 @@ import type { Part } from './part.js';
 const NFNL_SUBSYS_CTNETLINK = 1;
 const IPCTNL_MSG_CT_NEW = 0;
 const IPCTNL_MSG_CT_GET = 1;
-const HEADER_SIZE = 4;
 /** CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY, CTA_USE, CTA_ID, CTA_SECCTX, CTA_TIMESTAMP. */
 const GIVEN = new Set<number>([9, 10, 11, 12, 19, 20]);
 
@@ -28,33 +20,17 @@ export const conntrack: Part<readonly NetlinkMessage[]> = {
   name: 'tracked connections',
   isLate: true,
   read: () =>
-    ask(
-      NETLINK_NETFILTER,
-      (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_GET,
-      Uint8Array.of(AF_UNSPEC, 0, 0, 0),
-    ),
+    ask(NETLINK_NETFILTER, (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_GET, familyHeader(NFGENMSG_SIZE)),
   lines: () => [],
   build(all) {
     for (const { body } of all) {
-      const attributes: Attribute[] = listAttributes(body.subarray(HEADER_SIZE)).filter(
+      const attributes: Attribute[] = listAttributes(body.subarray(NFGENMSG_SIZE)).filter(
         ([type]) => !GIVEN.has(type),
       );
-      const request = new Uint8Array([...body.subarray(0, HEADER_SIZE), ...encodeAttributes(attributes)]);
+      const request = new Uint8Array([...body.subarray(0, NFGENMSG_SIZE), ...encodeAttributes(attributes)]);
       const type = (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_NEW;
-      try {
-        tell(NETLINK_NETFILTER, type, NLM_F_CREATE | NLM_F_EXCL, request);
-      } catch (error) {
-        if (!(error instanceof SyscallError) || error.errno !== ERRNO.EEXIST) throw error;
-      }
+      tellUnlessThere(NETLINK_NETFILTER, type, request);
     }
   },
-  write: (all, writer, id) => writer.writeBytes(`netns-ct-${id}.img`, [encodeMessages(undefined, all)]),
-  load(reader, id) {
-    const name = `netns-ct-${id}.img`;
-    try {
-      return decodeMessages(undefined, reader.bytes(name) ?? new Uint8Array());
-    } catch (error) {
-      throw error instanceof ImageError ? error : new ImageError(name, (error as Error).message);
-    }
-  },
+  ...messagesFile('netns-ct', undefined),
 };

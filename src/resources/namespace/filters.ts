@@ -1,12 +1,11 @@
 import { spawnSync } from 'node:child_process';
 import * as N from '../../abi/netfilter.js';
-import { AF_UNSPEC } from '../../abi/socket.js';
-import { reason } from '../../image/errors.js';
-import { ImageError, type ImageReader, type ImageWriter } from '../../image/index.js';
+import { fromCString } from '../../kernel/c-string.js';
 import { decodeAttributes } from '../../kernel/netlink/attributes.js';
 import { PASSING_NOTE } from '../../kernel/netlink/nftables.js';
 import { NETLINK_NETFILTER } from '../../kernel/netlink/socket.js';
-import { ask } from './messages.js';
+import { imageFile } from './image-file.js';
+import { ask, familyHeader } from './messages.js';
 import { linesOfNet } from './net-files.js';
 import type { Part } from './part.js';
 
@@ -14,20 +13,12 @@ import type { Part } from './part.js';
  * Packet filters: tables of nftables, and of the older iptables. Images have them as text, in the languages of nft(8) and
  * iptables-save(8), which only those programs speak; they are started where there is a table, or text of one.
  */
-function file(prefix: string, check: (text: string) => string) {
-  return {
-    isLate: true,
-    write: (text: string, writer: ImageWriter, id: number): void =>
-      writer.writeBytes(`${prefix}-${id}.img`, [Buffer.from(text)]),
-    load(reader: ImageReader, id: number): string {
-      const name = `${prefix}-${id}.img`;
-      try {
-        return check(Buffer.from(reader.bytes(name) ?? new Uint8Array()).toString());
-      } catch (error) {
-        throw error instanceof ImageError ? error : new ImageError(name, reason(error));
-      }
-    },
-  };
+function textFile(prefix: string, check: (text: string) => string) {
+  return imageFile<string>(
+    prefix,
+    (text) => Buffer.from(text),
+    (bytes) => check(Buffer.from(bytes).toString()),
+  );
 }
 
 const FAMILIES: Readonly<Record<number, string>> = {
@@ -43,8 +34,13 @@ const SAYABLE = /^\w+ [\w./-]+$/;
 
 export const nftables: Part<string> = {
   name: 'tables of nftables',
+  isLate: true,
   read() {
-    const tables = ask(NETLINK_NETFILTER, (N.NFNL_SUBSYS_NFTABLES << 8) | N.NFT_MSG_GETTABLE, nfgenmsg())
+    const tables = ask(
+      NETLINK_NETFILTER,
+      (N.NFNL_SUBSYS_NFTABLES << 8) | N.NFT_MSG_GETTABLE,
+      familyHeader(N.NFGENMSG_SIZE),
+    )
       .filter(({ body }) => !isPassing(body))
       .map(({ body }) => `${FAMILIES[body[0] ?? 0] ?? ''} ${nameOf(body)}`);
     for (const table of tables)
@@ -57,16 +53,12 @@ export const nftables: Part<string> = {
   build(text) {
     if (text !== '') run(['nft'], ['-f', '-'], checkedNft(text));
   },
-  ...file('nftables', checkedNft),
+  ...textFile('nftables', checkedNft),
 };
-
-function nfgenmsg(): Uint8Array {
-  return Uint8Array.of(AF_UNSPEC, 0, 0, 0);
-}
 
 /** Tables of ours, which go when we do (socket/lock.ts). */
 function isPassing(body: Uint8Array): boolean {
-  const note = decodeAttributes(body.subarray(HEADER_SIZE)).get(N.NFTA_TABLE_USERDATA);
+  const note = decodeAttributes(body.subarray(N.NFGENMSG_SIZE)).get(N.NFTA_TABLE_USERDATA);
   return (
     note !== undefined &&
     PASSING_NOTE.length === note.length &&
@@ -83,11 +75,8 @@ function checkedNft(text: string): string {
   return text;
 }
 
-const HEADER_SIZE = 4;
-
 function nameOf(body: Uint8Array): string {
-  const name = decodeAttributes(body.subarray(HEADER_SIZE)).get(N.NFTA_TABLE_NAME) ?? new Uint8Array();
-  return Buffer.from(name).toString().replace(/\0.*$/s, '');
+  return fromCString(decodeAttributes(body.subarray(N.NFGENMSG_SIZE)).get(N.NFTA_TABLE_NAME));
 }
 
 /** Those that are no front for nftables come first. */
@@ -95,6 +84,7 @@ function iptablesOf(prefix: 'iptables' | 'ip6tables', list: string): Part<string
   const programs = (verb: string): string[] => [`${prefix}-legacy-${verb}`, `${prefix}-${verb}`];
   return {
     name: `tables of ${prefix}`,
+    isLate: true,
     read() {
       const tables = linesOfNet(list);
       if (tables.length === 0) return '';
@@ -108,7 +98,7 @@ function iptablesOf(prefix: 'iptables' | 'ip6tables', list: string): Part<string
     build(text) {
       if (text !== '') run(programs('restore'), ['-c'], checkedIptables(text));
     },
-    ...file(prefix, checkedIptables),
+    ...textFile(prefix, checkedIptables),
   };
 }
 

@@ -1,10 +1,12 @@
 import * as R from '../../abi/rtnetlink.js';
 import { createMessage } from '../../image/index.js';
-import { decodeAttributes, encodeAttributes, u32 } from '../../kernel/netlink/attributes.js';
-import type { NetlinkMessage } from '../../kernel/netlink/socket.js';
+import { fromCString } from '../../kernel/c-string.js';
+import { concatenate, decodeAttributes, encodeAttributes } from '../../kernel/netlink/attributes.js';
+import type { NetlinkMessage } from '../../kernel/netlink/message.js';
+import { words } from '../../kernel/words.js';
 import { criuConf } from './criu-conf.js';
 import { LO, LOOPBACK, loadDevices } from './devices.js';
-import { ask, describe, NETLINK_ROUTE, tell } from './messages.js';
+import { ask, describe, familyHeader, NETLINK_ROUTE, tell } from './messages.js';
 import type { Part } from './part.js';
 import { changedSysctls, sysctls } from './sysctls.js';
 
@@ -27,23 +29,18 @@ const ETH_ALEN = 6;
 
 export const links: Part<readonly NetlinkMessage[]> = {
   name: 'devices',
-  read: () => ask(NETLINK_ROUTE, R.RTM_GETLINK, new Uint8Array(R.IFINFOMSG_SIZE)),
+  read: () => ask(NETLINK_ROUTE, R.RTM_GETLINK, familyHeader(R.IFINFOMSG_SIZE)),
   lines: (all) => all.map((message) => describe(nameOf(message), message, R.IFINFOMSG_SIZE, VOLATILE)),
 
   build(all) {
     const lo = all.find((message) => headOf(message).index === LO);
     if (lo === undefined) return;
     const { flags, mtu } = headOf(lo);
-    const head = new Uint8Array(R.IFINFOMSG_SIZE);
-    const view = new DataView(head.buffer);
-    view.setInt32(4, LO, true);
-    view.setUint32(8, flags & R.IFF_UP, true);
-    view.setUint32(12, R.IFF_UP, true);
     tell(
       NETLINK_ROUTE,
       R.RTM_NEWLINK,
       0,
-      new Uint8Array([...head, ...encodeAttributes([[R.IFLA_MTU, u32(mtu)]])]),
+      linkOf({ index: LO, flags: flags & R.IFF_UP, change: R.IFF_UP, mtu }),
     );
   },
 
@@ -64,16 +61,22 @@ export const links: Part<readonly NetlinkMessage[]> = {
   },
 
   load(reader, id) {
-    return loadDevices(reader, id).map(({ ifindex, flags, mtu }) => {
-      const head = new Uint8Array(R.IFINFOMSG_SIZE);
-      const view = new DataView(head.buffer);
-      view.setInt32(4, ifindex, true);
-      view.setUint32(8, flags, true);
-      const attributes = encodeAttributes([[R.IFLA_MTU, u32(mtu)]]);
-      return { type: R.RTM_NEWLINK, flags: 0, body: new Uint8Array([...head, ...attributes]) };
+    return loadDevices(reader, id).map(({ ifindex: index, flags, mtu }) => {
+      const body = linkOf({ index, flags, change: 0, mtu });
+      return { type: R.RTM_NEWLINK, flags: 0, body };
     });
   },
 };
+
+/** struct ifinfomsg and the attributes behind it; `change`: which of the flags are to be set. */
+function linkOf(link: { index: number; flags: number; change: number; mtu: number }): Uint8Array {
+  const head = familyHeader(R.IFINFOMSG_SIZE);
+  const view = new DataView(head.buffer);
+  view.setInt32(4, link.index, true);
+  view.setUint32(8, link.flags, true);
+  view.setUint32(12, link.change, true);
+  return concatenate([head, encodeAttributes([[R.IFLA_MTU, words([link.mtu])]])]);
+}
 
 function headOf({ body }: NetlinkMessage): { index: number; flags: number; mtu: number; name: string } {
   const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
@@ -83,19 +86,13 @@ function headOf({ body }: NetlinkMessage): { index: number; flags: number; mtu: 
     index: view.getInt32(4, true),
     flags: view.getUint32(8, true),
     mtu: mtu === undefined ? 0 : Buffer.from(mtu).readUInt32LE(),
-    name: text(attributes.get(R.IFLA_IFNAME)),
+    name: fromCString(attributes.get(R.IFLA_IFNAME)),
   };
 }
 
 /** "eth0 (veth)" */
 function nameOf(message: NetlinkMessage): string {
   const info = decodeAttributes(message.body.subarray(R.IFINFOMSG_SIZE)).get(R.IFLA_LINKINFO);
-  const kind = info === undefined ? '' : text(decodeAttributes(info).get(R.IFLA_INFO_KIND));
+  const kind = info === undefined ? '' : fromCString(decodeAttributes(info).get(R.IFLA_INFO_KIND));
   return `${headOf(message).name}${kind === '' ? '' : ` (${kind})`}`;
-}
-
-function text(bytes: Uint8Array | undefined): string {
-  return Buffer.from(bytes ?? [])
-    .toString()
-    .replace(/\0.*$/s, '');
 }

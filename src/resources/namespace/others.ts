@@ -1,20 +1,17 @@
+import { NFGENMSG_SIZE } from '../../abi/netfilter.js';
 import * as R from '../../abi/rtnetlink.js';
-import { AF_INET6, AF_UNSPEC } from '../../abi/socket.js';
+import { AF_INET6 } from '../../abi/socket.js';
+import { fromCString } from '../../kernel/c-string.js';
 import { decodeAttributes } from '../../kernel/netlink/attributes.js';
-import { NETLINK_NETFILTER, type NetlinkMessage } from '../../kernel/netlink/socket.js';
-import { ask, describe, NETLINK_ROUTE, NETLINK_XFRM } from './messages.js';
+import type { NetlinkMessage } from '../../kernel/netlink/message.js';
+import { NETLINK_NETFILTER } from '../../kernel/netlink/socket.js';
+import { ask, describe, familyHeader, NETLINK_ROUTE, NETLINK_XFRM } from './messages.js';
 import { filesOfNet, linesOfNet } from './net-files.js';
 import type { Part } from './part.js';
 
 /** What a network namespace can have too and cannot be made again: it is looked at, and whoever has some of it is refused. */
 function lookedAt(name: string, read: () => readonly string[]): Part<readonly string[]> {
   return { name, read, lines: (all) => all };
-}
-
-function header(size: number, family = AF_UNSPEC): Uint8Array {
-  const bytes = new Uint8Array(size);
-  bytes[0] = family;
-  return bytes;
 }
 
 const XFRM_MSG_GETSA = 0x12;
@@ -31,13 +28,13 @@ function isPermanent({ body }: NetlinkMessage): boolean {
 }
 
 const rules6 = lookedAt('rules of IPv6', () =>
-  ask(NETLINK_ROUTE, R.RTM_GETRULE, header(R.RTMSG_SIZE, AF_INET6)).map((rule) =>
+  ask(NETLINK_ROUTE, R.RTM_GETRULE, familyHeader(R.RTMSG_SIZE, AF_INET6)).map((rule) =>
     describe('rule', rule, R.RTMSG_SIZE, new Set()),
   ),
 );
 
 const neighbours = lookedAt('permanent neighbours', () =>
-  ask(NETLINK_ROUTE, R.RTM_GETNEIGH, header(R.NDMSG_SIZE))
+  ask(NETLINK_ROUTE, R.RTM_GETNEIGH, familyHeader(R.NDMSG_SIZE))
     .filter(isPermanent)
     .map(({ body }) =>
       Buffer.from(decodeAttributes(body.subarray(R.NDMSG_SIZE)).get(R.NDA_DST) ?? []).toString('hex'),
@@ -45,10 +42,9 @@ const neighbours = lookedAt('permanent neighbours', () =>
 );
 
 const qdiscs = lookedAt('queueing disciplines', () =>
-  ask(NETLINK_ROUTE, R.RTM_GETQDISC, header(R.TCMSG_SIZE)).map((qdisc) => {
-    const kind = decodeAttributes(qdisc.body.subarray(R.TCMSG_SIZE)).get(R.TCA_KIND) ?? new Uint8Array();
-    const name = Buffer.from(kind).toString().replace(/\0.*$/s, '');
-    return describe(name, qdisc, R.TCMSG_SIZE, new Set([R.TCA_STATS, R.TCA_XSTATS, R.TCA_STATS2]));
+  ask(NETLINK_ROUTE, R.RTM_GETQDISC, familyHeader(R.TCMSG_SIZE)).map((qdisc) => {
+    const kind = fromCString(decodeAttributes(qdisc.body.subarray(R.TCMSG_SIZE)).get(R.TCA_KIND));
+    return describe(kind, qdisc, R.TCMSG_SIZE, new Set([R.TCA_STATS, R.TCA_XSTATS, R.TCA_STATS2]));
   }),
 );
 
@@ -87,9 +83,9 @@ export const others: readonly Part<readonly string[]>[] = [
   qdiscs,
   counted('security associations', () => ask(NETLINK_XFRM, XFRM_MSG_GETSA, new Uint8Array())),
   counted('security policies', () => ask(NETLINK_XFRM, XFRM_MSG_GETPOLICY, new Uint8Array())),
-  counted('expected connections', () => ask(NETLINK_NETFILTER, EXPECTATIONS, header(4))),
+  counted('expected connections', () => ask(NETLINK_NETFILTER, EXPECTATIONS, familyHeader(NFGENMSG_SIZE))),
   counted('sets of ipset', () =>
-    ask(NETLINK_NETFILTER, IPSETS, new Uint8Array([...header(4), ...IPSET_PROTOCOL])),
+    ask(NETLINK_NETFILTER, IPSETS, new Uint8Array([...familyHeader(NFGENMSG_SIZE), ...IPSET_PROTOCOL])),
   ),
   ...FILES.map(fileOf),
   recent,

@@ -1,12 +1,9 @@
-import { ERRNO } from '../../abi/errno.js';
 import * as R from '../../abi/rtnetlink.js';
 import { AF_INET, AF_INET6, AF_UNSPEC } from '../../abi/socket.js';
-import { ImageError, type ImageReader, type ImageWriter } from '../../image/index.js';
-import { SyscallError } from '../../kernel/errors.js';
-import { decodeMessages, encodeMessages } from '../../kernel/netlink/images.js';
-import { type NetlinkMessage, NLM_F_CREATE, NLM_F_EXCL } from '../../kernel/netlink/socket.js';
+import type { NetlinkMessage } from '../../kernel/netlink/message.js';
 import { sleep_us } from '../../kernel/syscall.js';
-import { ask, describe, NETLINK_ROUTE, tell } from './messages.js';
+import { messagesFile } from './image-file.js';
+import { ask, describe, familyHeader, NETLINK_ROUTE, tell, tellUnlessThere } from './messages.js';
 import type { Part } from './part.js';
 
 /**
@@ -19,24 +16,7 @@ type Messages = readonly NetlinkMessage[];
 const MAGIC = { addresses: 0x4736_1222, routes: 0x4531_1224, rules: 0x7170_6986 } as const;
 
 function asked(type: number, size: number, family: number): NetlinkMessage[] {
-  const body = new Uint8Array(size);
-  body[0] = family;
-  return ask(NETLINK_ROUTE, type, body);
-}
-
-function file(prefix: string, magic: number) {
-  return {
-    write: (messages: Messages, writer: ImageWriter, id: number): void =>
-      writer.writeBytes(`${prefix}-${id}.img`, [encodeMessages(magic, messages)]),
-    load: (reader: ImageReader, id: number): Messages => {
-      const name = `${prefix}-${id}.img`;
-      try {
-        return decodeMessages(magic, reader.bytes(name) ?? new Uint8Array());
-      } catch (error) {
-        throw error instanceof ImageError ? error : new ImageError(name, (error as Error).message);
-      }
-    },
-  };
+  return ask(NETLINK_ROUTE, type, familyHeader(size, family));
 }
 
 export const addresses: Part<Messages> = {
@@ -44,10 +24,10 @@ export const addresses: Part<Messages> = {
   read: () => asked(R.RTM_GETADDR, R.IFADDRMSG_SIZE, AF_UNSPEC),
   lines: (all) => all.map((each) => describe('address', each, R.IFADDRMSG_SIZE, new Set([R.IFA_CACHEINFO]))),
   build(all) {
-    for (const { body } of all) tellUnlessThere(R.RTM_NEWADDR, body);
+    for (const { body } of all) tellUnlessThere(NETLINK_ROUTE, R.RTM_NEWADDR, body);
     if (!all.some(isTentative)) untilUsable();
   },
-  ...file('ifaddr', MAGIC.addresses),
+  ...messagesFile('ifaddr', MAGIC.addresses),
 };
 
 const ADDRESS_FLAGS_AT = 2;
@@ -66,13 +46,13 @@ function untilUsable(): void {
 /** Of all tables; those that the kernel made itself, for addresses, are only compared. */
 function routesOf(family: number, name: string, prefix: string): Part<Messages> {
   const isOurs = ({ body }: NetlinkMessage): boolean => body[PROTOCOL_AT] !== R.RTPROT_KERNEL;
-  const { write, load } = file(prefix, MAGIC.routes);
+  const { write, load } = messagesFile(prefix, MAGIC.routes);
   return {
     name,
     read: () => asked(R.RTM_GETROUTE, R.RTMSG_SIZE, family).filter((route) => !isCloned(route)),
     lines: (all) => all.map((each) => describe('route', each, R.RTMSG_SIZE, new Set([R.RTA_CACHEINFO]))),
     build: (all) => buildRoutes(all.filter(isOurs)),
-    write: (all, writer, id) => write(all.filter(isOurs), writer, id),
+    write: (all, ...rest) => write(all.filter(isOurs), ...rest),
     load,
   };
 }
@@ -92,7 +72,7 @@ function buildRoutes(routes: Messages): void {
     let why: unknown;
     for (const route of left)
       try {
-        tellUnlessThere(R.RTM_NEWROUTE, route.body);
+        tellUnlessThere(NETLINK_ROUTE, R.RTM_NEWROUTE, route.body);
       } catch (error) {
         failed.push(route);
         why = error;
@@ -114,21 +94,14 @@ export const rules: Part<Messages> = {
   build(all) {
     const [there, wanted] = [rules.read(), new Set(all.map(ruleLine))];
     const known = new Set(there.map(ruleLine));
-    for (const rule of all) if (!known.has(ruleLine(rule))) tellUnlessThere(R.RTM_NEWRULE, rule.body);
+    for (const rule of all)
+      if (!known.has(ruleLine(rule))) tellUnlessThere(NETLINK_ROUTE, R.RTM_NEWRULE, rule.body);
     for (const rule of there)
       if (!wanted.has(ruleLine(rule))) tell(NETLINK_ROUTE, R.RTM_DELRULE, 0, rule.body);
   },
-  ...file('rule', MAGIC.rules),
+  ...messagesFile('rule', MAGIC.rules),
 };
 
 function ruleLine(rule: NetlinkMessage): string {
   return describe('rule', rule, R.RTMSG_SIZE, new Set());
-}
-
-function tellUnlessThere(type: number, body: Uint8Array): void {
-  try {
-    tell(NETLINK_ROUTE, type, NLM_F_CREATE | NLM_F_EXCL, body);
-  } catch (error) {
-    if (!(error instanceof SyscallError) || error.errno !== ERRNO.EEXIST) throw error;
-  }
 }

@@ -2,7 +2,7 @@ import { readdirSync, statSync, writeFileSync } from 'node:fs';
 import { createMessage, type ImageReader } from '../../image/index.js';
 import { isRecord, readJson } from '../../image/json.js';
 import { Network } from '../../kernel/namespace.js';
-import { ProcfsError } from '../../kernel/procfs/error.js';
+import { unlessHidden } from '../../kernel/procfs/error.js';
 import { readText } from '../../kernel/procfs/read.js';
 import { criuConf, fromCriuConf } from './criu-conf.js';
 import { loadDevices } from './devices.js';
@@ -49,12 +49,7 @@ function isWritable(path: string): boolean {
 
 /** Undefined of what shows nothing: a secret that nobody has set, a button. */
 function read(path: string): string | undefined {
-  try {
-    return readText(`${ROOT}/${path}`).replace(/\n$/, '');
-  } catch (error) {
-    if (error instanceof ProcfsError) return undefined;
-    throw error;
-  }
+  return unlessHidden(() => readText(`${ROOT}/${path}`).replace(/\n$/, ''));
 }
 
 const changes = new WeakMap<Sysctls, ReadonlyMap<string, string>>();

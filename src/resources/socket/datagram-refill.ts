@@ -1,7 +1,9 @@
 import * as S from '../../abi/socket.js';
 import { ImageError, type inet_sk_entry } from '../../image/index.js';
+import { cString } from '../../kernel/c-string.js';
 import { scratch } from '../../kernel/memory.js';
 import { syscall } from '../../kernel/syscall.js';
+import { words } from '../../kernel/words.js';
 import type { Holder, Result, Tape } from '../contract.js';
 import { perRestore } from '../description/state.js';
 import { BESIDE_FILE, besideFor } from './beside.js';
@@ -9,7 +11,7 @@ import type { BesideSocket, Datagram } from './beside-codec.js';
 import { familyOf, localOf, targetOf, unmapped } from './datagram-target.js';
 import * as A from './inet-address.js';
 import { RESTORE_MARK } from './lock-table.js';
-import { numbers, setBytes, setNumber } from './option-bytes.js';
+import { setBytes, setNumber } from './option-bytes.js';
 import { encodeUdp } from './udp-packet.js';
 
 /**
@@ -42,7 +44,7 @@ export function closeForOthers(tape: Tape, fd: Result): void {
   put(1, BPF.equals, 0, 1, RESTORE_MARK);
   put(2, BPF.answer, 0, 0, 0xffff_ffff);
   put(3, BPF.answer, 0, 0, 0);
-  const program = tape.space(numbers([4, 0, 0, 0]));
+  const program = tape.space(words([4, 0, 0, 0]));
   tape.pointer(program, 8, tape.space(code));
   tape.call('setsockopt', [fd, S.SOL_SOCKET, S.SO_ATTACH_FILTER, program, 16]);
 }
@@ -88,7 +90,7 @@ function rawSender(tape: Tape, family: number, device: string): Result {
   const raw = tape.call('socket', [family, S.SOCK_RAW | S.SOCK_CLOEXEC, S.IPPROTO_RAW]);
   if (family === S.AF_INET6) setNumber(tape, raw, S.SOL_IPV6, S.IPV6_HDRINCL, 1);
   // A socket that is bound to an interface takes what is said to come by it.
-  if (device !== '') setBytes(tape, raw, S.SOL_SOCKET, S.SO_BINDTODEVICE, Buffer.from(`${device}\0`));
+  if (device !== '') setBytes(tape, raw, S.SOL_SOCKET, S.SO_BINDTODEVICE, cString(device));
   setNumber(tape, raw, S.SOL_SOCKET, S.SO_MARK, RESTORE_MARK);
   setNumber(tape, raw, S.SOL_SOCKET, S.SO_SNDBUFFORCE, ROOM);
   return raw;

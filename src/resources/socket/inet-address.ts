@@ -4,6 +4,7 @@ import { ImageError } from '../../image/index.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
+import { words } from '../../kernel/words.js';
 import type { Result, Tape } from '../contract.js';
 import { setNumber } from './option-bytes.js';
 
@@ -53,22 +54,25 @@ export function readSockaddr(bytes: Uint8Array): InetAddress {
   const port = view.getUint16(2, false);
   if (family === S.AF_INET) return { family, port, words: [view.getUint32(4, true)], scope: 0 };
   if (family !== S.AF_INET6) throw new TypeError(`an address of family ${family}, not of IP`);
-  const words = [8, 12, 16, 20].map((at) => view.getUint32(at, true));
-  return { family, port, words, scope: view.getUint32(24, true) };
+  const four = [8, 12, 16, 20].map((at) => view.getUint32(at, true));
+  return { family, port, words: four, scope: view.getUint32(24, true) };
 }
 
 /** The bytes of a struct sockaddr_in or sockaddr_in6, for bind(2), connect(2) and sendto(2). */
-export function sockaddrBytes({ family, port, words, scope }: InetAddress): Uint8Array {
+export function sockaddrBytes(address: InetAddress): Uint8Array {
+  const { family, port, scope } = address;
   const bytes = new Uint8Array(family === S.AF_INET ? SOCKADDR_IN_SIZE : SOCKADDR_IN6_SIZE);
   const view = new DataView(bytes.buffer);
   view.setUint16(0, family, true);
   view.setUint16(2, port, false);
-  const first = family === S.AF_INET ? 4 : 8;
-  words.forEach((word, index) => {
-    view.setUint32(first + index * 4, word, true);
-  });
+  bytes.set(addressBytes(address), family === S.AF_INET ? 4 : 8);
   if (family === S.AF_INET6) view.setUint32(24, scope, true);
   return bytes;
+}
+
+/** The address alone, as packets have it. */
+export function addressBytes(address: InetAddress): Uint8Array {
+  return words(address.words);
 }
 
 /** Only zeros: INADDR_ANY, IN6ADDR_ANY. */

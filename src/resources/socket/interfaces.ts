@@ -1,11 +1,11 @@
+import { SIOCGIFINDEX, SIOCGIFNAME } from '../../abi/ioctl.js';
 import { AF_INET, SOCK_CLOEXEC, SOCK_DGRAM } from '../../abi/socket.js';
+import { fromCString } from '../../kernel/c-string.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
 
 /** netdevice(7): numbers of interfaces are only of one boot of one network namespace; images have their names. */
-const SIOCGIFNAME = 0x8910;
-const SIOCGIFINDEX = 0x8933;
 const IFNAMSIZ = 16;
 const IFREQ_SIZE = 40;
 
@@ -14,7 +14,7 @@ export function interfaceName(index: number): string | undefined {
   scratch.bytes.fill(0, 0, IFREQ_SIZE);
   scratch.view.setInt32(IFNAMSIZ, index, true);
   if (ask(SIOCGIFNAME) < 0) return undefined;
-  return Buffer.from(scratch.bytes.subarray(0, IFNAMSIZ)).toString().replace(/\0.*$/s, '');
+  return fromCString(scratch.bytes.subarray(0, IFNAMSIZ));
 }
 
 /** Undefined where this network namespace has none of that name. */

@@ -1,8 +1,9 @@
 import { create } from '@bufbuild/protobuf';
 import * as S from '../../abi/socket.js';
 import { type ip_opts_entry, ip_opts_entrySchema } from '../../image/index.js';
+import { words } from '../../kernel/words.js';
 import type { Result, Tape } from '../contract.js';
-import { getBytes, getNumber, numbers, setBytes, setNumber } from './option-bytes.js';
+import { getBytes, getNumber, setBytes, setNumber } from './option-bytes.js';
 
 /**
  * Options of IP that CRIU's image has fields for (ip(7), ipv6(7)); more-options.ts has all others. Raw sockets have some
@@ -83,5 +84,5 @@ export function restoreIpOptions(
   if (!isV6 && raw.nodefrag) setNumber(tape, fd, S.SOL_IP, S.IP_NODEFRAG, 1);
   if (raw.icmpvFilter.length === 0) return;
   const [level, option] = isV6 ? [S.SOL_ICMPV6, S.ICMPV6_FILTER] : [S.SOL_RAW, S.ICMP_FILTER];
-  setBytes(tape, fd, level, option, numbers(raw.icmpvFilter));
+  setBytes(tape, fd, level, option, words(raw.icmpvFilter));
 }

@@ -1,9 +1,10 @@
 import * as N from '../../abi/netfilter.js';
 import { AF_INET, IPPROTO_TCP } from '../../abi/socket.js';
-import { concatenate, u32 } from '../../kernel/netlink/attributes.js';
+import { concatenate } from '../../kernel/netlink/attributes.js';
+import type { NetlinkMessage } from '../../kernel/netlink/message.js';
 import * as nft from '../../kernel/netlink/nftables.js';
-import type { NetlinkMessage } from '../../kernel/netlink/socket.js';
-import type { InetAddress } from './inet-address.js';
+import { words } from '../../kernel/words.js';
+import { addressBytes, type InetAddress } from './inet-address.js';
 
 /**
  * A table of packet filters that makes connections silent: what is sent to them, or by them, is dropped. Nothing else
@@ -81,7 +82,7 @@ function dropConnections(table: string, connections: readonly Connection[]): Net
 
 /** Goes on only with packets that are not of those who rebuild connections. */
 function unmarked(): nft.Expression[] {
-  return [nft.meta(N.NFT_META_MARK), nft.compare(u32(RESTORE_MARK), N.NFT_CMP_NEQ)];
+  return [nft.meta(N.NFT_META_MARK), nft.compare(words([RESTORE_MARK]), N.NFT_CMP_NEQ)];
 }
 
 const SYN = 2;
@@ -131,10 +132,10 @@ function keyOf({ local, remote }: Connection): Uint8Array {
 }
 
 function half(address: InetAddress): Uint8Array[] {
-  const { words, port } = wireAddress(address);
+  const wire = wireAddress(address);
   const room = new Uint8Array(PORT_ROOM);
-  new DataView(room.buffer).setUint16(0, port, false);
-  return [...words.map(u32), room];
+  new DataView(room.buffer).setUint16(0, wire.port, false);
+  return [addressBytes(wire), room];
 }
 
 /** An address as packets have it, which is one of IPv4 where the socket's is v4-mapped (::ffff:0:0/96). */

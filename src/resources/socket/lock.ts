@@ -2,8 +2,9 @@ import { randomBytes } from 'node:crypto';
 import { ERRNO } from '../../abi/errno.js';
 import { AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW } from '../../abi/socket.js';
 import { SyscallError } from '../../kernel/errors.js';
+import type { NetlinkMessage } from '../../kernel/netlink/message.js';
 import { listTables, openNftables, PASSING_NOTE, transactionBytes } from '../../kernel/netlink/nftables.js';
-import { NETLINK_NETFILTER, type Netlink, type NetlinkMessage } from '../../kernel/netlink/socket.js';
+import { NETLINK_NETFILTER, type Netlink } from '../../kernel/netlink/socket.js';
 import type { DumpContext, Kept, Result, Tape } from '../contract.js';
 import { holdMessages, lockMessages, type Silent, unlockMessages } from './lock-table.js';
 

@@ -6,13 +6,13 @@ import { createMessage, ImageError, type netlink_sk_entry } from '../../image/in
 import { readText } from '../../kernel/procfs/read.js';
 import type { Descriptor, FileKind, file_entry, Holder, Result } from '../contract.js';
 import { refusalOf, refuseNow } from '../description/described.js';
+import { throughDuplicate } from '../description/duplicate.js';
+import { identify } from '../description/identify.js';
 import { dumpOwner, restoreOwner } from '../description/owner.js';
 import { perDump } from '../description/state.js';
 import { setStatusFlags } from '../description/status-flags.js';
 import { FD_TYPE } from '../description/types.js';
 import { besideFor, besideOf, writeBeside } from './beside.js';
-import { throughDuplicate } from './duplicate.js';
-import { identify } from './identify.js';
 import { dumpMoreOptions, restoreEarlyMore, restoreLateMore } from './more-options.js';
 import { type NetlinkDiag, netlinkSockets } from './netlink-diag.js';
 import { setNumber } from './option-bytes.js';

@@ -1,5 +1,6 @@
 import { ERRNO } from '../../abi/errno.js';
 import { SyscallError } from '../../kernel/errors.js';
+import { words } from '../../kernel/words.js';
 import { HEADER_SIZE } from '../../tape/layout.js';
 import { OwnTape } from '../../tape/own.js';
 import { Played, type Result, type Space, Tape } from '../../tape/tape.js';
@@ -34,7 +35,7 @@ export class OptionBatch {
     const tape = new Tape('options of a socket');
     const rooms = questions.map(({ length }) => ({
       value: tape.space(length),
-      length: tape.space(wordOf(length)),
+      length: tape.space(words([length])),
     }));
     this.#fd = tape.space(8);
     const fd = { kind: 'value', at: { kind: 'inside', space: this.#fd, at: 0 } } as const;
@@ -80,10 +81,4 @@ export class OptionBatch {
     if (value?.length !== 4) return undefined;
     return new DataView(value.buffer, value.byteOffset).getInt32(0, true);
   }
-}
-
-function wordOf(value: number): Uint8Array {
-  const bytes = new Uint8Array(4);
-  new DataView(bytes.buffer).setUint32(0, value, true);
-  return bytes;
 }

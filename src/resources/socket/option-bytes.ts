@@ -1,6 +1,7 @@
 import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
+import { words } from '../../kernel/words.js';
 import type { Result, Tape } from '../contract.js';
 import { ABSENT } from './option-batch.js';
 
@@ -57,15 +58,5 @@ export function setNumber(
   value: number,
   mayFail = false,
 ): void {
-  setBytes(tape, fd, level, option, numbers([value]), mayFail);
-}
-
-/** Numbers of four bytes, one after the other. */
-export function numbers(values: readonly number[]): Uint8Array {
-  const bytes = new Uint8Array(values.length * 4);
-  const view = new DataView(bytes.buffer);
-  values.forEach((value, index) => {
-    view.setInt32(index * 4, value, true);
-  });
-  return bytes;
+  setBytes(tape, fd, level, option, words([value]), mayFail);
 }

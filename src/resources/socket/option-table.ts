@@ -1,7 +1,7 @@
 import * as N from '../../abi/netlink.js';
 import * as P from '../../abi/packet.js';
 import * as S from '../../abi/socket.js';
-import type { SocketIdentity } from './identify.js';
+import type { SocketIdentity } from '../description/identify.js';
 
 /**
  * Every option with a getter and a setter that CRIU's image has no field for: net/core/sock.c sk_getsockopt,

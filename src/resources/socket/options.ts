@@ -2,14 +2,16 @@ import { create } from '@bufbuild/protobuf';
 import { ERRNO } from '../../abi/errno.js';
 import * as S from '../../abi/socket.js';
 import { type sk_opts_entry, sk_opts_entrySchema } from '../../image/index.js';
+import { cString, fromCString } from '../../kernel/c-string.js';
 import { SyscallError } from '../../kernel/errors.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
 import { perNetwork } from '../../kernel/namespace.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
+import { words } from '../../kernel/words.js';
 import type { Result, Tape } from '../contract.js';
 import { OptionBatch } from './option-batch.js';
-import { getBytes, numbers, setBytes, setNumber } from './option-bytes.js';
+import { getBytes, setBytes, setNumber } from './option-bytes.js';
 
 /**
  * Options of SOL_SOCKET that CRIU's image has fields for (socket(7)); more-options.ts has all others. First those that
@@ -99,8 +101,7 @@ export function dumpOptions(fd: number): sk_opts_entry {
     options.soLinger = new DataView(linger.buffer, linger.byteOffset).getInt32(4, true);
   options.soBufLock = get(S.SO_BUF_LOCK);
   const device = bytes(S.SO_BINDTODEVICE);
-  if (device !== undefined && device.length > 0)
-    options.soBoundDev = Buffer.from(device).toString().replace(/\0.*$/s, '');
+  if (device !== undefined && device.length > 0) options.soBoundDev = fromCString(device);
   options.soFilter = dumpFilter(fd);
   return options;
 }
@@ -153,7 +154,7 @@ function restoreFilter(tape: Tape, fd: Result | number, filter: readonly bigint[
     view.setUint32(at + 4, Number(instruction & 0xffff_ffffn), true);
   });
   // struct sock_fprog: u16 len, and the pointer eight bytes in.
-  const program = tape.space(numbers([filter.length, 0, 0, 0]));
+  const program = tape.space(words([filter.length, 0, 0, 0]));
   tape.pointer(program, 8, tape.space(code));
   tape.call('setsockopt', [fd, S.SOL_SOCKET, S.SO_ATTACH_FILTER, program, 16]);
 }
@@ -176,7 +177,7 @@ export function restoreOptions(tape: Tape, fd: Result | number, options: sk_opts
 /** To be played before bind(2): the device, and what decides whether others may have the same address. */
 export function restoreEarlyOptions(tape: Tape, fd: Result | number, options: sk_opts_entry): void {
   if (options.soBoundDev !== '')
-    setBytes(tape, fd, S.SOL_SOCKET, S.SO_BINDTODEVICE, Buffer.from(`${options.soBoundDev}\0`));
+    setBytes(tape, fd, S.SOL_SOCKET, S.SO_BINDTODEVICE, cString(options.soBoundDev));
   restoreSome(tape, fd, options, (option) => EARLY.has(option));
 }
 
@@ -192,7 +193,7 @@ export function restoreLateOptions(tape: Tape, fd: Result | number, options: sk_
   setTimeout(tape, fd, S.SO_RCVTIMEO, options.soRcvTmoSec, options.soRcvTmoUsec);
   restoreSome(tape, fd, options, (option) => !EARLY.has(option));
   if (Object.hasOwn(options, 'soLinger'))
-    setBytes(tape, fd, S.SOL_SOCKET, S.SO_LINGER, numbers([1, options.soLinger]));
+    setBytes(tape, fd, S.SOL_SOCKET, S.SO_LINGER, words([1, options.soLinger]));
   restoreFilter(tape, fd, options.soFilter);
 }
 

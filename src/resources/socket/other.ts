@@ -1,7 +1,7 @@
 import * as S from '../../abi/socket.js';
 import type { FileKind } from '../contract.js';
 import { refusalOf, refuseNow } from '../description/described.js';
-import { identify, type SocketIdentity } from './identify.js';
+import { identify, type SocketIdentity } from '../description/identify.js';
 
 /**
  * Sockets that no other kind knows: the kernel has no way to read the state of these (AF_VSOCK, AF_ALG, AF_XDP, SCTP, …)

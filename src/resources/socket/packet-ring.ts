@@ -1,4 +1,5 @@
 import { MAP_SHARED, PROT_READ } from '../../abi/mman.js';
+import { TPACKET_V3 } from '../../abi/packet.js';
 import { viewOf } from '../../kernel/ffi.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
 import type { PacketDiag } from './packet-diag.js';
@@ -8,7 +9,6 @@ import type { PacketDiag } from './packet-diag.js';
  * be seen, and a new ring begins at its start; so one through which something has gone cannot be rebuilt. A fresh ring
  * is all zeros, but for what the kernel writes at the head of blocks (TPACKET_V3), which is no packet.
  */
-const TPACKET_V3 = 2;
 /** struct tpacket_block_desc: version, offset to private data, then status, number of packets, … */
 const BLOCK_PACKETS_AT = 12;
 

@@ -2,18 +2,19 @@ import { O_CLOEXEC } from '../../abi/fcntl.js';
 import * as P from '../../abi/packet.js';
 import * as S from '../../abi/socket.js';
 import { createMessage, ImageError, type packet_sock_entry } from '../../image/index.js';
+import { words } from '../../kernel/words.js';
 import type { Descriptor, DumpContext, FileKind, file_entry, Holder, Result } from '../contract.js';
 import { refusalOf, refuseNow } from '../description/described.js';
+import { throughDuplicate } from '../description/duplicate.js';
+import { identify } from '../description/identify.js';
 import { dumpOwner, restoreOwner } from '../description/owner.js';
 import { perDump } from '../description/state.js';
 import { setStatusFlags } from '../description/status-flags.js';
 import { FD_TYPE } from '../description/types.js';
 import { besideFor, besideOf, writeBeside } from './beside.js';
-import { throughDuplicate } from './duplicate.js';
-import { identify } from './identify.js';
 import { interfaceName, mustHaveInterface } from './interfaces.js';
 import { dumpMoreOptions, restoreEarlyMore, restoreLateMore } from './more-options.js';
-import { getNumber, numbers, setBytes, setNumber } from './option-bytes.js';
+import { getNumber, setBytes, setNumber } from './option-bytes.js';
 import { dumpOptions, optionProblem, restoreEarlyOptions, restoreLateOptions } from './options.js';
 import { type PacketDiag, packetSockets } from './packet-diag.js';
 import { hasRing, ringProblem } from './packet-ring.js';
@@ -179,7 +180,7 @@ function linkAddress(protocol: number, index: number): Uint8Array {
 function restoreRing({ tape }: Holder, fd: Result, option: number, ring: packet_sock_entry['rxRing']): void {
   if (ring === undefined) return;
   const { blockSize, blockNr, frameSize, frameNr, retireTmo, sizeofPriv, features } = ring;
-  const request = numbers([blockSize, blockNr, frameSize, frameNr, retireTmo, sizeofPriv, features]);
+  const request = words([blockSize, blockNr, frameSize, frameNr, retireTmo, sizeofPriv, features]);
   setBytes(tape, fd, S.SOL_PACKET, option, request);
 }
 

@@ -54,10 +54,6 @@ export function tcpInfo(fd: number): TcpInfo {
   };
 }
 
-export const POLLERR = 8;
-export const POLLHUP = 0x10;
-export const POLLRDHUP = 0x2000;
-
 /** The rest of a first skb whose head has been acknowledged is all there in a look at the queue. */
 const SLACK = 1 << 17;
 

@@ -1,8 +1,8 @@
 import * as S from '../../abi/socket.js';
 import { type Descriptor, type DumpContext, type DumpOptions, nameOf, type Refuse } from '../contract.js';
 import { refusalOf } from '../description/described.js';
-import { throughDuplicate } from './duplicate.js';
-import { identify } from './identify.js';
+import { throughDuplicate } from '../description/duplicate.js';
+import { identify } from '../description/identify.js';
 import { holdNew } from './lock.js';
 import { optionProblem } from './options.js';
 import { tcpInfo } from './tcp-calls.js';

@@ -1,6 +1,8 @@
+import { POLLHUP, POLLRDHUP } from '../../abi/event.js';
 import { F_SETFL, O_NONBLOCK } from '../../abi/fcntl.js';
 import * as S from '../../abi/socket.js';
 import { createMessage, fileOf, ImageError, type inet_sk_entry, type MessageOf } from '../../image/index.js';
+import { words } from '../../kernel/words.js';
 import type { Holder, Result, Tape } from '../contract.js';
 import { perRestore } from '../description/state.js';
 import { SETTABLE } from '../description/status-flags.js';
@@ -9,8 +11,7 @@ import { OwnedLock } from './lock.js';
 import { removeCriuRules } from './lock-iptables.js';
 import { isLockedByIptables } from './lock-restore.js';
 import type { Connection } from './lock-table.js';
-import { numbers, setBytes, setNumber } from './option-bytes.js';
-import { POLLHUP, POLLRDHUP } from './tcp-calls.js';
+import { setBytes, setNumber } from './option-bytes.js';
 import { TCP } from './tcp-diag.js';
 import { type QueueBytes, queuesOf, type StreamFile, streamFile } from './tcp-queue.js';
 import { awaitEvents, deliver, FLAG } from './tcp-segment.js';
@@ -103,7 +104,7 @@ function negotiated(making: Making): void {
   if ((optMask & OPTION.scale) !== 0) pairs.push(TCPOPT.scale, message.sndWscale | (message.rcvWscale << 16));
   if ((optMask & OPTION.sack) !== 0) pairs.push(TCPOPT.sack, 0);
   if ((optMask & OPTION.timestamps) !== 0) pairs.push(TCPOPT.timestamps, 0);
-  setBytes(tape, fd, S.SOL_TCP, S.TCP_REPAIR_OPTIONS, numbers(pairs));
+  setBytes(tape, fd, S.SOL_TCP, S.TCP_REPAIR_OPTIONS, words(pairs));
   if ((optMask & OPTION.timestamps) !== 0) set(making, S.TCP_TIMESTAMP, message.timestamp | 0);
 }
 

@@ -1,4 +1,5 @@
 import { AF_INET, AF_INET6, IPPROTO_TCP } from '../../abi/socket.js';
+import { fromCString } from '../../kernel/c-string.js';
 import { decodeAttributes } from '../../kernel/netlink/attributes.js';
 import { NETLINK_SOCK_DIAG, Netlink, NLM_F_DUMP } from '../../kernel/netlink/socket.js';
 import type { InetAddress } from './inet-address.js';
@@ -83,14 +84,8 @@ function parse(body: Uint8Array): TcpDiag {
     inode: view.getUint32(68, true),
     shutdown: attributes.get(ATTRIBUTE.shutdown)?.[0] ?? 0,
     v6only: (attributes.get(ATTRIBUTE.v6only)?.[0] ?? 0) !== 0,
-    congestion: text(attributes.get(ATTRIBUTE.congestion)),
+    congestion: fromCString(attributes.get(ATTRIBUTE.congestion)),
     hasMd5: (attributes.get(ATTRIBUTE.md5)?.length ?? 0) > 0,
-    upperLayer: upper === undefined ? undefined : text(decodeAttributes(upper).get(ULP_NAME)),
+    upperLayer: upper === undefined ? undefined : fromCString(decodeAttributes(upper).get(ULP_NAME)),
   };
-}
-
-function text(bytes: Uint8Array | undefined): string {
-  return Buffer.from(bytes ?? [])
-    .toString()
-    .replace(/\0.*$/s, '');
 }

@@ -1,6 +1,7 @@
 import * as S from '../../abi/socket.js';
 import type { ImageReader, ImageWriter } from '../../image/index.js';
 import { isRecord, readJson } from '../../image/json.js';
+import { fromCString } from '../../kernel/c-string.js';
 import type { DumpContext, Result, Tape } from '../contract.js';
 import { perDump } from '../description/state.js';
 import { getBytes, getNumber, setBytes, setNumber } from './option-bytes.js';
@@ -55,8 +56,7 @@ function readAll(fd: number): Readable {
     const value = getNumber(fd, S.SOL_TCP, option);
     if (value !== undefined) options.set(option, value);
   }
-  const name = getBytes(fd, S.SOL_TCP, S.TCP_CONGESTION, CONGESTION_SIZE) ?? new Uint8Array();
-  return { options, congestion: Buffer.from(name).toString().replace(/\0.*$/s, '') };
+  return { options, congestion: fromCString(getBytes(fd, S.SOL_TCP, S.TCP_CONGESTION, CONGESTION_SIZE)) };
 }
 
 /** `pristine` opens a socket that nobody has touched, and answers what is done with it. */

@@ -1,5 +1,6 @@
 import * as S from '../../abi/socket.js';
 import type { inet_sk_entry, MessageOf } from '../../image/index.js';
+import { words } from '../../kernel/words.js';
 import type { Holder, Result, Tape } from '../contract.js';
 import { restoreOwner } from '../description/owner.js';
 import { perRestore } from '../description/state.js';
@@ -8,7 +9,7 @@ import { bindInet, type InetAddress, imageAddress, isAny } from './inet-address.
 import { restoreIpOptions } from './ip-options.js';
 import { unlockImage } from './lock-restore.js';
 import { restoreEarlyMore, restoreLateMore } from './more-options.js';
-import { numbers, setNumber } from './option-bytes.js';
+import { setNumber } from './option-bytes.js';
 import { restoreEarlyOptions, restoreLateOptions } from './options.js';
 import { openConnection, openReset, streamOf } from './tcp-connection.js';
 import { TCP } from './tcp-diag.js';
@@ -45,8 +46,8 @@ const extras = perRestore(({ reader }) => readExtras(reader));
 
 /** Asked for it, the socket tells its error once. */
 function forgetError(fd: Result, tape: Tape): void {
-  const value = tape.space(numbers([0]));
-  tape.call('getsockopt', [fd, S.SOL_SOCKET, S.SO_ERROR, value, tape.space(numbers([4]))]);
+  const value = tape.space(words([0]));
+  tape.call('getsockopt', [fd, S.SOL_SOCKET, S.SO_ERROR, value, tape.space(words([4]))]);
 }
 
 function staysConnected({ state }: inet_sk_entry, holder: Holder): boolean {

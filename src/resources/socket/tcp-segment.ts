@@ -2,6 +2,7 @@ import * as S from '../../abi/socket.js';
 import { concatenate } from '../../kernel/netlink/attributes.js';
 import type { Result, Tape } from '../contract.js';
 import { type InetAddress, sockaddrBytes } from './inet-address.js';
+import { checksum, type IpHeader, ipHeader } from './ip-packet.js';
 import { type Connection, RESTORE_MARK, wireAddress } from './lock-table.js';
 import { setNumber } from './option-bytes.js';
 
@@ -46,71 +47,25 @@ export function awaitEvents(tape: Tape, fd: Result, events: number): void {
 }
 
 const WAIT_MS = 5000;
-const IPV4_HEADER = 20;
-const IPV6_HEADER = 40;
 const TCP_HEADER = 20;
 const HOP_LIMIT = 64;
 
 function packetOf(from: InetAddress, to: InetAddress, segment: Segment): Uint8Array {
-  const tcp = tcpHeader(from, to, segment);
-  return concatenate([from.family === S.AF_INET ? ipv4Header(from, to) : ipv6Header(from, to), tcp]);
+  const header = { from, to, protocol: S.IPPROTO_TCP, ttl: HOP_LIMIT, tos: 0 };
+  const tcp = tcpHeader(header, segment);
+  return concatenate([ipHeader(header, tcp.length), tcp]);
 }
 
-/** The kernel fills in length, id and checksum where they are zero. */
-function ipv4Header(from: InetAddress, to: InetAddress): Uint8Array {
-  const bytes = new Uint8Array(IPV4_HEADER);
-  const view = new DataView(bytes.buffer);
-  view.setUint8(0, 0x45);
-  view.setUint16(2, IPV4_HEADER + TCP_HEADER, false);
-  view.setUint8(8, HOP_LIMIT);
-  view.setUint8(9, S.IPPROTO_TCP);
-  bytes.set(addressBytes(from), 12);
-  bytes.set(addressBytes(to), 16);
-  return bytes;
-}
-
-function ipv6Header(from: InetAddress, to: InetAddress): Uint8Array {
-  const bytes = new Uint8Array(IPV6_HEADER);
-  const view = new DataView(bytes.buffer);
-  view.setUint8(0, 0x60);
-  view.setUint16(4, TCP_HEADER, false);
-  view.setUint8(6, S.IPPROTO_TCP);
-  view.setUint8(7, HOP_LIMIT);
-  bytes.set(addressBytes(from), 8);
-  bytes.set(addressBytes(to), 24);
-  return bytes;
-}
-
-function tcpHeader(from: InetAddress, to: InetAddress, segment: Segment): Uint8Array {
+function tcpHeader(header: IpHeader, segment: Segment): Uint8Array {
   const bytes = new Uint8Array(TCP_HEADER);
   const view = new DataView(bytes.buffer);
-  view.setUint16(0, from.port, false);
-  view.setUint16(2, to.port, false);
+  view.setUint16(0, header.from.port, false);
+  view.setUint16(2, header.to.port, false);
   view.setUint32(4, segment.sequence >>> 0, false);
   view.setUint32(8, segment.acknowledged >>> 0, false);
   view.setUint8(12, (TCP_HEADER / 4) << 4);
   view.setUint8(13, segment.flags);
   view.setUint16(14, Math.min(segment.window, 0xffff), false);
-  // The pseudo-header's protocol and length sum up the same for both versions.
-  const pseudo = Uint8Array.of(0, S.IPPROTO_TCP, 0, TCP_HEADER);
-  view.setUint16(16, checksum(concatenate([addressBytes(from), addressBytes(to), pseudo, bytes])), false);
-  return bytes;
-}
-
-/** RFC 1071. */
-function checksum(bytes: Uint8Array): number {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  let sum = 0;
-  for (let at = 0; at + 1 < bytes.length; at += 2) sum += view.getUint16(at, false);
-  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
-  return ~sum & 0xffff;
-}
-
-function addressBytes({ words }: InetAddress): Uint8Array {
-  const bytes = new Uint8Array(words.length * 4);
-  const view = new DataView(bytes.buffer);
-  words.forEach((word, index) => {
-    view.setUint32(index * 4, word, true);
-  });
+  view.setUint16(16, checksum(header, bytes), false);
   return bytes;
 }

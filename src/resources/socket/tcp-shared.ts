@@ -1,7 +1,7 @@
 import { readComm } from '../../kernel/procfs/cmdline.js';
-import { listDescriptors } from '../../kernel/procfs/descriptors.js';
-import { ProcfsError } from '../../kernel/procfs/error.js';
-import { readLink, readNumbers, taskPath } from '../../kernel/procfs/read.js';
+import { allDescriptors, listDescriptors } from '../../kernel/procfs/descriptors.js';
+import { unlessHidden } from '../../kernel/procfs/error.js';
+import { readLink, taskPath } from '../../kernel/procfs/read.js';
 import { type DumpOptions, nameOf, type Process, type Refuse } from '../contract.js';
 import { tcpDiags } from './tcp-diag.js';
 import { isConnected } from './tcp-silence.js';
@@ -18,12 +18,12 @@ export function checkShared(processes: readonly Process[], refuse: Refuse, optio
   const inodes = new Set(connected.map(({ inode }) => inode));
   const own = new Map<number, { readonly process: Process; readonly fd: number }>();
   for (const process of processes)
-    for (const [fd, inode] of socketsOf(process.pid, inodes)) own.set(inode, { process, fd });
+    for (const [inode, fd] of socketsOf(process.pid, unlessHidden(() => listDescriptors(process.pid)) ?? []))
+      if (inodes.has(inode)) own.set(inode, { process, fd });
   if (own.size === 0) return;
   const tree = new Set(processes.map(({ pid }) => pid));
-  for (const pid of readNumbers('/proc')) {
-    if (tree.has(pid)) continue;
-    for (const [, inode] of socketsOf(pid, own)) {
+  for (const [pid, fds] of allDescriptors(tree)) {
+    for (const [inode] of socketsOf(pid, fds)) {
       const holder = own.get(inode);
       if (holder === undefined) continue;
       // Once is enough.
@@ -38,23 +38,10 @@ export function checkShared(processes: readonly Process[], refuse: Refuse, optio
   }
 }
 
-/** Descriptors of a process that are one of `inodes`; none of one that is gone, or that does not let itself be looked at. */
-function* socketsOf(
-  pid: number,
-  inodes: { has(inode: number): boolean },
-): Generator<[fd: number, inode: number]> {
-  for (const fd of unlessHidden(() => listDescriptors(pid)) ?? []) {
-    const link = unlessHidden(() => readLink(taskPath(pid, `fd/${fd}`)));
-    const inode = Number(LINK.exec(link ?? '')?.[1] ?? -1);
-    if (inodes.has(inode)) yield [fd, inode];
-  }
-}
-
-function unlessHidden<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch (error) {
-    if (error instanceof ProcfsError) return undefined;
-    throw error;
+/** Those that are sockets; not what is closed by now, or does not let itself be looked at. */
+function* socketsOf(pid: number, fds: readonly number[]): Generator<[inode: number, fd: number]> {
+  for (const fd of fds) {
+    const [, inode] = LINK.exec(unlessHidden(() => readLink(taskPath(pid, `fd/${fd}`))) ?? '') ?? [];
+    if (inode !== undefined) yield [Number(inode), fd];
   }
 }

@@ -1,6 +1,7 @@
 import { SIOCINQ, SIOCOUTQ, SIOCOUTQNSD } from '../../abi/ioctl.js';
 import * as S from '../../abi/socket.js';
 import { createMessage, type MessageOf } from '../../image/index.js';
+import { words } from '../../kernel/words.js';
 import { getBytes } from './option-bytes.js';
 import { getTcp, peekQueue, Room, setTcp, sizeBy, tcpInfo } from './tcp-calls.js';
 import { TCP } from './tcp-diag.js';
@@ -122,10 +123,5 @@ function windowOf(fd: number): Partial<Window> {
 /** What TCP_REPAIR_WINDOW takes; undefined for images that have none. */
 export function windowBytes(entry: MessageOf<'tcp-stream'>): Uint8Array | undefined {
   if (!Object.hasOwn(entry, 'sndWnd')) return undefined;
-  const bytes = new Uint8Array(WINDOW_FIELDS.length * 4);
-  const view = new DataView(bytes.buffer);
-  WINDOW_FIELDS.forEach((field, index) => {
-    view.setUint32(index * 4, entry[field], true);
-  });
-  return bytes;
+  return words(WINDOW_FIELDS.map((field) => entry[field]));
 }

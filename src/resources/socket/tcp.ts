@@ -1,4 +1,5 @@
 import { clearField, create } from '@bufbuild/protobuf';
+import { POLLERR, POLLRDHUP } from '../../abi/event.js';
 import { O_CLOEXEC } from '../../abi/fcntl.js';
 import { SIOCINQ } from '../../abi/ioctl.js';
 import * as S from '../../abi/socket.js';
@@ -17,16 +18,16 @@ import { pollNow } from '../../kernel/poll.js';
 import { syscall } from '../../kernel/syscall.js';
 import type { Descriptor, DumpContext, FileKind, file_entry } from '../contract.js';
 import { refuseNow } from '../description/described.js';
+import { identify } from '../description/identify.js';
 import { dumpOwner } from '../description/owner.js';
 import { perDump } from '../description/state.js';
 import { FD_TYPE } from '../description/types.js';
-import { identify } from './identify.js';
 import { type InetAddress, localAddress, noWords, peerAddress } from './inet-address.js';
 import { dumpIpOptions } from './ip-options.js';
 import { dumpMoreOptions } from './more-options.js';
 import { getNumber } from './option-bytes.js';
 import { dumpOptions, optionProblem } from './options.js';
-import { POLLERR, POLLRDHUP, peekQueue, Room, setTcp, sizeBy, tcpInfo } from './tcp-calls.js';
+import { peekQueue, Room, setTcp, sizeBy, tcpInfo } from './tcp-calls.js';
 import {
   checkSockets,
   diagsByInode,

@@ -1,6 +1,8 @@
-import { PR_SET_SECUREBITS } from '../../abi/prctl.js';
-import { CLONE_FILES, CLONE_VFORK, CLONE_VM } from '../../abi/process.js';
+import { PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP } from '../../abi/prctl.js';
+import { __WALL, CLONE_FILES, CLONE_VFORK, CLONE_VM } from '../../abi/process.js';
 import type { SyscallName } from '../../abi/syscalls.js';
+import { words } from '../../kernel/words.js';
+import { cloneArguments } from '../../tape/clone.js';
 import type { Expectation, Operand } from '../../tape/tape.js';
 import type { Tape } from '../contract.js';
 import type { Credentials } from './unix-extras.js';
@@ -12,11 +14,6 @@ import type { Credentials } from './unix-extras.js';
  */
 export type Caller = (name: SyscallName, operands: readonly Operand[], expectation?: Expectation) => void;
 
-/** struct clone_args */
-const CLONE_ARGS = { size: 88, flags: 0, setTid: 64, setTidSize: 72 } as const;
-const __WALL = 0x4000_0000;
-/** Capabilities stay through a change of ids: a socket may be one that its owner could not connect to by now. */
-const SECBIT_NO_SETUID_FIXUP = 4;
 const FUTEX_CMP_REQUEUE_PRIVATE = 4 | 128;
 
 export function callAs(tape: Tape, who: Credentials | undefined, act: (call: Caller) => void): void {
@@ -33,8 +30,9 @@ export function callAs(tape: Tape, who: Credentials | undefined, act: (call: Cal
   }
   const groups = groupsOf(tape, who);
   const child = tape.clone(
-    [cloneArguments(tape, who.pid), CLONE_ARGS.size],
+    cloneArguments(tape, CLONE_VM | CLONE_VFORK | CLONE_FILES, { tid: who.pid }),
     (branch) => {
+      // Capabilities stay through a change of ids: a socket may be one that its owner could not connect to by now.
       branch.call('prctl', [PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0]);
       branch.call('setgroups', groups);
       branch.call('setresgid', [who.gid, who.gid, who.gid]);
@@ -67,24 +65,7 @@ function actAs(tape: Tape, who: Credentials, own: Caller, act: (call: Caller) =>
 }
 
 function groupsOf(tape: Tape, { groups }: Credentials): [number, Operand] {
-  const bytes = new Uint8Array(groups.length * 4);
-  const view = new DataView(bytes.buffer);
-  groups.forEach((group, index) => {
-    view.setUint32(index * 4, group, true);
-  });
-  return [groups.length, tape.space(bytes)];
-}
-
-function cloneArguments(tape: Tape, pid: number): Operand {
-  const bytes = new Uint8Array(CLONE_ARGS.size);
-  const view = new DataView(bytes.buffer);
-  view.setBigUint64(CLONE_ARGS.flags, BigInt(CLONE_VM | CLONE_VFORK | CLONE_FILES), true);
-  view.setBigUint64(CLONE_ARGS.setTidSize, 1n, true);
-  const ids = new Uint8Array(4);
-  new DataView(ids.buffer).setInt32(0, pid, true);
-  const space = tape.space(bytes);
-  tape.pointer(space, CLONE_ARGS.setTid, tape.space(ids));
-  return space;
+  return [groups.length, tape.space(words(groups))];
 }
 
 export function sameCredentials(a: Credentials | undefined, b: Credentials | undefined): boolean {

@@ -11,6 +11,7 @@ import {
 } from '../../abi/fcntl.js';
 import { AF_UNIX } from '../../abi/socket.js';
 import { encodeName, type file_perms_entry } from '../../image/index.js';
+import { cString } from '../../kernel/c-string.js';
 import type { Holder, Result, Space, Tape } from '../contract.js';
 import { kernelDevice } from '../description/calls.js';
 import { perRestore } from '../description/state.js';
@@ -43,7 +44,7 @@ export function socketAddress(tape: Tape, name: Uint8Array): readonly [Space, nu
 
 /** The file of a bound socket, by the holder's descriptor of it. */
 export function addressOfSlot(tape: Tape, slot: number): readonly [Space, number] {
-  return socketAddress(tape, Buffer.from(`/proc/self/fd/${slot}\0`));
+  return socketAddress(tape, cString(`/proc/self/fd/${slot}`));
 }
 
 /** `fileKey` is to hold an O_PATH descriptor of the file, by which it is connected to. */

@@ -1,3 +1,4 @@
+import { POLLERR, POLLIN } from '../../abi/event.js';
 import { FIONREAD } from '../../abi/ioctl.js';
 import * as S from '../../abi/socket.js';
 import { insist } from '../../kernel/insist.js';
@@ -35,8 +36,6 @@ export interface Queue {
 
 /** Largest packet that the default wmem_max lets through, several times over; room grows where it does not do. */
 const PACKET_MAX = 1 << 20;
-const POLLIN = 1;
-const POLLERR = 8;
 
 /** `fd` is a duplicate of `descriptor`. */
 export function peekQueue(fd: number, type: number, descriptor: Descriptor, context: DumpContext): Queue {

@@ -1,11 +1,13 @@
+import { __WALL } from '../../abi/process.js';
 import * as S from '../../abi/socket.js';
-import type { Holder, Space, Tape } from '../contract.js';
+import { words } from '../../kernel/words.js';
+import { cloneArguments } from '../../tape/clone.js';
+import type { Holder, Space } from '../contract.js';
 import type { QueuedPacket } from './unix-model.js';
 
 /** sendmsg(2) of one packet, with what is in flight in it. */
 const MSGHDR = { size: 56, name: 0, nameLength: 8, iov: 16, iovCount: 24, control: 32, controlLength: 40 };
 const CMSG_HEADER = 16;
-const __WALL = 0x4000_0000;
 
 export function send(
   fd: number,
@@ -44,9 +46,7 @@ function controlOf({ rights, sender }: QueuedPacket, holder: Holder): Uint8Array
     view.setBigUint64(at, BigInt(CMSG_HEADER + values.length * 4), true);
     view.setInt32(at + 8, S.SOL_SOCKET, true);
     view.setInt32(at + 12, type, true);
-    values.forEach((value, position) => {
-      view.setUint32(at + CMSG_HEADER + position * 4, value, true);
-    });
+    bytes.set(words(values), at + CMSG_HEADER);
     at += sizes[index] ?? 0;
   });
   return bytes;
@@ -62,18 +62,7 @@ function withSender({ sender }: QueuedPacket, holder: Holder, act: () => void): 
     return;
   }
   const { tape } = holder;
-  tape.clone([zombieArguments(tape, sender[0]), 88], () => undefined, 'any');
+  tape.clone(cloneArguments(tape, 0, { tid: sender[0] }), () => undefined, 'any');
   act();
   tape.call('wait4', [sender[0], 0, __WALL, 0], 'any');
-}
-
-/** struct clone_args: memory of its own, and a chosen pid. */
-function zombieArguments(tape: Tape, pid: number): Space {
-  const bytes = new Uint8Array(88);
-  new DataView(bytes.buffer).setBigUint64(72, 1n, true);
-  const ids = new Uint8Array(4);
-  new DataView(ids.buffer).setInt32(0, pid, true);
-  const space = tape.space(bytes);
-  tape.pointer(space, 64, tape.space(ids));
-  return space;
 }

@@ -4,13 +4,13 @@ import { createMessage, ImageError, type unix_sk_entry } from '../../image/index
 import { readNamespace } from '../../kernel/procfs/ns.js';
 import type { Descriptor, DumpContext, FileKind, file_entry } from '../contract.js';
 import { refusalOf, refuseNow } from '../description/described.js';
+import { throughDuplicate } from '../description/duplicate.js';
+import { identify } from '../description/identify.js';
 import { dumpOwner } from '../description/owner.js';
 import { perDump } from '../description/state.js';
 import { FD_TYPE } from '../description/types.js';
 import { USK_EXTERN } from '../description/used.js';
 import { writeBeside } from './beside.js';
-import { throughDuplicate } from './duplicate.js';
-import { identify } from './identify.js';
 import { dumpMoreOptions } from './more-options.js';
 import { dumpOptions, optionProblem } from './options.js';
 import { build } from './unix-build.js';

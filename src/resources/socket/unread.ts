@@ -1,9 +1,7 @@
+import { POLLERR, POLLIN } from '../../abi/event.js';
 import { pollNow } from '../../kernel/poll.js';
 import type { Descriptor, DumpContext } from '../contract.js';
 import { refusalOf } from '../description/described.js';
-
-const POLLIN = 1;
-const POLLERR = 8;
 
 export interface Unread {
   readonly data: boolean;
