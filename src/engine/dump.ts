@@ -2,7 +2,7 @@ import { writeChecksums } from '../image/checksums.js';
 import { ImageWriter } from '../image/index.js';
 import { ImageReader } from '../image/reader.js';
 import { Network } from '../kernel/namespace.js';
-import { readLocks } from '../kernel/procfs/locks.js';
+import { keepLocksReady } from '../kernel/procfs/locks.js';
 import { sleep_us } from '../kernel/syscall.js';
 import { Urgency } from '../kernel/urgency.js';
 import { statistics } from '../kernel/wait.js';
@@ -64,11 +64,13 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   using writer = new ImageWriter(commitment.target);
   using guardian = Guardian.start();
   clock.start('freeze');
-  takeBreath();
   writer.hold();
   using urgency = new Urgency();
-  const freeze_start = now_ms();
-  using frozen = Frozen.freeze(options.pid, options.timeout_ms);
+  let freeze_start = now_ms();
+  using frozen = Frozen.freeze(options.pid, options.timeout_ms, () => {
+    takeBreath();
+    freeze_start = now_ms();
+  });
   const frozen_start = now_ms();
   const { processes } = frozen;
   guardian.know(living(processes), commitment.descriptors);
@@ -128,8 +130,8 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
 /** What would otherwise come due while all stand still. */
 function takeBreath(): void {
   collectGarbage();
-  // The first to ask waits for all processors (kernel/procfs/locks.ts); who asks again soon after does not.
-  readLocks();
+  // The first to ask waits for all processors; who asks again soon after does not.
+  keepLocksReady();
 }
 
 /** All that can be done while the tree runs, in whose network namespace we are. */

@@ -9,6 +9,7 @@ import {
 import { SyscallError } from '../kernel/errors.js';
 import { insist } from '../kernel/insist.js';
 import { unlessVanished } from '../kernel/procfs/error.js';
+import { keepLocksReady } from '../kernel/procfs/locks.js';
 import { KeptFiles } from '../kernel/procfs/read.js';
 import { readStat, readState } from '../kernel/procfs/stat.js';
 import { readStatus } from '../kernel/procfs/status.js';
@@ -52,8 +53,8 @@ export class Frozen implements Disposable {
     for (const { pid, threads } of processes) noteThreads(pid, threads.length > 1);
   }
 
-  /** Throws FreezeError after letting everybody go. */
-  static freeze(root: number, timeout_ms: number): Frozen {
+  /** `beforeFirst` is called when all has been done that need not wait until somebody stops. Throws FreezeError after letting everybody go. */
+  static freeze(root: number, timeout_ms: number, beforeFirst: () => void = () => {}): Frozen {
     const deadline = Date.now() + timeout_ms;
     const held = new Set<number>();
     const stops: Stops = { signals: new Map(), states: new Map(), waits: new Map() };
@@ -72,6 +73,7 @@ export class Frozen implements Disposable {
         if (isFirst) {
           stops.waits = noteWaits(seen);
           files = openFor(seen);
+          beforeFirst();
         }
         if (asleep === undefined) stopAll(fresh, held, deadline, stops);
         else if (Date.now() > deadline) throw new FreezeError(explainSleep(asleep));
@@ -210,6 +212,7 @@ function stopAll(threads: readonly Sighting[], held: Set<number>, deadline: numb
       held.add(thread.tid);
       ptrace.interrupt(thread.tid);
       stopping.push(thread);
+      keepLocksReady();
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       // EPERM is also what the kernel says of a task that has ended.
@@ -224,6 +227,7 @@ function stopAll(threads: readonly Sighting[], held: Set<number>, deadline: numb
       stops.states.set(thread.tid, record(thread.tid, stop_ns));
       if (signal !== SIGTRAP) stops.signals.set(thread.pid, signal);
     }
+    keepLocksReady();
   }
 }
 

@@ -1,7 +1,7 @@
 import koffi from 'koffi';
 import { SYSCALL_X86_64, type SyscallName } from '../abi/syscalls.js';
 import { CPUID } from '../machine/cpuid.js';
-import { HERE, LOOP, RAW_SYSCALL, SPAWN } from '../machine/x86_64.js';
+import { BATCH, HERE, LOOP, RAW_SYSCALL, SPAWN } from '../machine/x86_64.js';
 
 /**
  * The one importer of the FFI. libc's syscall(2) is called once, to map a page for RAW_SYSCALL; from then on the
@@ -20,6 +20,7 @@ const PAGE = 4096;
 const CPUID_OFFSET = 2048;
 const HERE_OFFSET = 1024;
 const LOOP_OFFSET = 3072;
+const BATCH_OFFSET = 1536;
 
 function mapCode(): bigint {
   const libc = koffi.load(null);
@@ -36,6 +37,7 @@ function mapCode(): bigint {
   page.set(HERE, HERE_OFFSET);
   page.set(CPUID, CPUID_OFFSET);
   page.set(LOOP, LOOP_OFFSET);
+  page.set(BATCH, BATCH_OFFSET);
   return address;
 }
 
@@ -54,6 +56,12 @@ const spawn = koffi.decode(
 const here = koffi.decode(
   code + BigInt(HERE_OFFSET),
   koffi.proto('int64_t stasis_here(uint64_t, uint64_t, uint64_t)'),
+) as (...args: Argument[]) => number | bigint;
+
+// SAFETY: the prototype names the registers that BATCH reads; it saves all that it may not change.
+const batch = koffi.decode(
+  code + BigInt(BATCH_OFFSET),
+  koffi.proto('int64_t stasis_batch(uint64_t, uint64_t)'),
 ) as (...args: Argument[]) => number | bigint;
 
 /** Called before every system call of ours when set; the fault tests end the process in it. */
@@ -98,6 +106,15 @@ export function spawnFrom(
 export function playHere(name: SyscallName, header: bigint, entry: bigint): void {
   hook.beforeCall?.(name);
   here(header, entry, code + BigInt(LOOP_OFFSET));
+}
+
+/**
+ * Make `count` calls, whose entries for BATCH lie at `first`, up to one that answers less than it must. Answers how many are
+ * left, that one included.
+ * SAFETY: the caller answers for every pointer in them.
+ */
+export function callAll(first: bigint, count: number): number {
+  return Number(batch(first, count));
 }
 
 /**

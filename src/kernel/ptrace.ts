@@ -3,6 +3,7 @@ import { SyscallError } from './errors.js';
 import { NativeMemory, zeroed } from './memory.js';
 import { decodeRegisters, encodeRegisters, REGISTERS_SIZE, type Registers } from './registers.js';
 import { attempt } from './syscall.js';
+import { gathering } from './together.js';
 
 /**
  * ptrace(2), one function a request. All act on a task (`tid`) that this OS thread traces; every function but
@@ -15,19 +16,27 @@ const memory = new NativeMemory(XSTATE_MAX + 4096);
 const IOVEC = XSTATE_MAX;
 
 function ptrace(request: number, tid: number, address: number | bigint, data: number | bigint, name: string) {
+  if (gathering() !== undefined) throw new Error(`ptrace(${name}) cannot be gathered`);
   const result = attempt('ptrace', [request, tid, address, data]);
   if (result < 0) throw new SyscallError(`ptrace(${name})`, -result, `task ${tid}`);
   return result;
 }
 
+/** As `ptrace`, of a call that only changes something: it may be gathered (together.ts). */
+function change(request: number, tid: number, address: number, data: number, name: string): void {
+  const gathered = gathering();
+  if (gathered === undefined) ptrace(request, tid, address, data, name);
+  else gathered.add('ptrace', `ptrace(${name})`, tid, 0, [request, tid, address, data]);
+}
+
 /** Start tracing without stopping the task. */
 export function seize(tid: number, options: number): void {
-  ptrace(P.PTRACE_SEIZE, tid, 0, options, 'PTRACE_SEIZE');
+  change(P.PTRACE_SEIZE, tid, 0, options, 'PTRACE_SEIZE');
 }
 
 /** Make a seized task stop; the stop is then to be waited for. */
 export function interrupt(tid: number): void {
-  ptrace(P.PTRACE_INTERRUPT, tid, 0, 0, 'PTRACE_INTERRUPT');
+  change(P.PTRACE_INTERRUPT, tid, 0, 0, 'PTRACE_INTERRUPT');
 }
 
 export function setOptions(tid: number, options: number): void {
@@ -36,12 +45,12 @@ export function setOptions(tid: number, options: number): void {
 
 /** Let a stopped task go on, delivering `signal` (0 for none). */
 export function resume(tid: number, signal = 0): void {
-  ptrace(P.PTRACE_CONT, tid, 0, signal, 'PTRACE_CONT');
+  change(P.PTRACE_CONT, tid, 0, signal, 'PTRACE_CONT');
 }
 
 /** As `resume`, to the next entry to or exit from a system call. */
 export function resumeToSyscall(tid: number): void {
-  ptrace(P.PTRACE_SYSCALL, tid, 0, 0, 'PTRACE_SYSCALL');
+  change(P.PTRACE_SYSCALL, tid, 0, 0, 'PTRACE_SYSCALL');
 }
 
 /** Keep a group-stopped task stopped, but listening for events. */
@@ -51,7 +60,7 @@ export function listen(tid: number): void {
 
 /** Stop tracing; the task goes on, with `signal` delivered. */
 export function detach(tid: number, signal = 0): void {
-  ptrace(P.PTRACE_DETACH, tid, 0, signal, 'PTRACE_DETACH');
+  change(P.PTRACE_DETACH, tid, 0, signal, 'PTRACE_DETACH');
 }
 
 function regset(request: number, tid: number, type: number, length: number, name: string): number {
@@ -83,7 +92,14 @@ export function setRegisters(tid: number, registers: Registers, changes: Partial
     encoded.set(registers, memory.bytes.slice(0, REGISTERS_SIZE));
   }
   encodeRegisters(changes, memory.view);
-  regset(P.PTRACE_SETREGSET, tid, P.NT_PRSTATUS, REGISTERS_SIZE, 'PTRACE_SETREGSET');
+  const gathered = gathering();
+  if (gathered === undefined)
+    regset(P.PTRACE_SETREGSET, tid, P.NT_PRSTATUS, REGISTERS_SIZE, 'PTRACE_SETREGSET');
+  else {
+    const from = gathered.copy(memory.bytes.subarray(0, REGISTERS_SIZE));
+    const vector = gathered.vector(from, REGISTERS_SIZE);
+    change(P.PTRACE_SETREGSET, tid, P.NT_PRSTATUS, vector, 'PTRACE_SETREGSET');
+  }
 }
 
 /** The whole xsave area, standard format; the XCR0 mask lies at offset 464 (sw_reserved). */
@@ -107,7 +123,9 @@ export function getSignalMask(tid: number): bigint {
 
 export function setSignalMask(tid: number, mask: bigint): void {
   memory.view.setBigUint64(0, mask, true);
-  ptrace(P.PTRACE_SETSIGMASK, tid, 8, memory.address, 'PTRACE_SETSIGMASK');
+  const gathered = gathering();
+  if (gathered === undefined) ptrace(P.PTRACE_SETSIGMASK, tid, 8, memory.address, 'PTRACE_SETSIGMASK');
+  else change(P.PTRACE_SETSIGMASK, tid, 8, gathered.copy(memory.bytes.subarray(0, 8)), 'PTRACE_SETSIGMASK');
 }
 
 /** siginfo (128 bytes) of the signal at which the task stopped; undefined in a group stop (EINVAL). */

@@ -2,6 +2,7 @@ import { SyscallError } from './errors.js';
 import { addressOf } from './ffi.js';
 import { NativeMemory, zeroed } from './memory.js';
 import { attempt } from './syscall.js';
+import { gathering } from './together.js';
 
 /** A piece of another process's memory: `address` there, `length` in bytes. */
 export interface RemoteRange {
@@ -51,6 +52,14 @@ export function readRemote(pid: number, address: bigint, length: number): Uint8A
 /** Write `bytes` at `address` of process `pid` (process_vm_writev(2)); all or an error. */
 export function writeRemote(pid: number, address: bigint, bytes: Uint8Array): void {
   if (bytes.length === 0) return;
+  const gathered = gathering();
+  if (gathered !== undefined) {
+    const { length } = bytes;
+    const local = gathered.vector(gathered.copy(bytes), length);
+    const remote = gathered.vector(Number(address), length);
+    gathered.add('process_vm_writev', 'process_vm_writev', pid, length, [pid, local, 1, remote, 1, 0]);
+    return;
+  }
   const source = bytes.buffer.byteLength >= 64 ? bytes : padded(bytes);
   const result = transfer('process_vm_writev', pid, addressOf(source), bytes.length, [
     { address, length: bytes.length },

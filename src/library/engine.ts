@@ -66,7 +66,7 @@ export class Engine implements Disposable, AsyncDisposable {
     const stdio: StdioOptions = [own, own, inherit ? 'inherit' : 'pipe', 'pipe', ...(options.fds ?? [])];
     const { NODE_OPTIONS: _, ...env } = process.env;
     // Its directory is the root, so that it holds no mount, and works where the caller's has vanished.
-    this.#child = spawn(process.execPath, [...SMALL, WORKER], { stdio, cwd: '/', env });
+    this.#child = spawn(process.execPath, [...ROOMY, WORKER], { stdio, cwd: '/', env });
     this.#socket = this.#child.stdio[3] as Socket;
     this.#gone = new Promise((resolve) => {
       this.#child.once('error', (error) => {
@@ -248,10 +248,10 @@ export class Engine implements Disposable, AsyncDisposable {
 }
 
 /**
- * V8 lets its young generation grow to 48 MiB before it looks what of it is garbage; 6 are enough, and no slower. Nor are
- * helpers worth waiting for then, least of all in a frozen window.
+ * What is made while some hundred threads stand still is less than 16 MiB: so it is not looked for garbage then, nor does the
+ * old generation grow so much that V8 begins to mark it. Helpers are not worth waiting for either.
  */
-const SMALL = ['--max-semi-space-size=2', '--min-semi-space-size=2', '--single-threaded-gc'];
+const ROOMY = ['--max-semi-space-size=16', '--min-semi-space-size=16', '--single-threaded-gc'];
 const WORKER = fileURLToPath(new URL('./worker.js', import.meta.url));
 
 function cancelledBy(signal: AbortSignal): CancelledError {

@@ -136,6 +136,47 @@ export const HERE = Uint8Array.of(
 );
 
 /**
+ * `batch(first, count)`: makes so many system calls, up to the first that answers less than it must; answers how many of them
+ * are left, that one included. An entry: +0 number, +8…+48 six arguments, +56 result, +64 the least it must answer. Like a
+ * single call of ours, one that answers −EINTR is made again.
+ */
+// biome-ignore format: one instruction a line
+export const BATCH = Uint8Array.of(
+  0x53, // push rbx
+  0x41, 0x54, // push r12
+  0x48, 0x89, 0xfb, // mov rbx,rdi
+  0x49, 0x89, 0xf4, // mov r12,rsi
+  // next:
+  0x4d, 0x85, 0xe4, // test r12,r12
+  0x74, 0x36, // je 44 <done>
+  // again:
+  0x48, 0x8b, 0x03, // mov rax,[rbx]
+  0x48, 0x8b, 0x7b, 0x08, // mov rdi,[rbx+0x8]
+  0x48, 0x8b, 0x73, 0x10, // mov rsi,[rbx+0x10]
+  0x48, 0x8b, 0x53, 0x18, // mov rdx,[rbx+0x18]
+  0x4c, 0x8b, 0x53, 0x20, // mov r10,[rbx+0x20]
+  0x4c, 0x8b, 0x43, 0x28, // mov r8,[rbx+0x28]
+  0x4c, 0x8b, 0x4b, 0x30, // mov r9,[rbx+0x30]
+  0x0f, 0x05, // syscall
+  0x48, 0x83, 0xf8, 0xfc, // cmp rax,-4
+  0x74, 0xdd, // je e <again>
+  0x48, 0x89, 0x43, 0x38, // mov [rbx+0x38],rax
+  0x48, 0x3b, 0x43, 0x40, // cmp rax,[rbx+0x40]
+  0x7c, 0x09, // jl 44 <done>
+  0x48, 0x83, 0xc3, 0x48, // add rbx,0x48
+  0x49, 0xff, 0xcc, // dec r12
+  0xeb, 0xc5, // jmp 9 <next>
+  // done:
+  0x4c, 0x89, 0xe0, // mov rax,r12
+  0x41, 0x5c, // pop r12
+  0x5b, // pop rbx
+  0xc3, // ret
+);
+
+/** Size of an entry of BATCH, and what lies where. */
+export const BATCH_ENTRY = { size: 72, result: 56, least: 64 } as const;
+
+/**
  * `spawn(clone_args, size, fd, "", argv, envp)`: clone3(2), and in the child execveat(fd, "", argv, envp,
  * AT_EMPTY_PATH), then exit(127). The child is killed when its parent dies (whose pid lies 24 bytes behind envp, in case it
  * has died already); a parent that is killed before it traces the child would leave it behind. The child of CLONE_VM|CLONE_VFORK runs nothing but these lines, so no state of

@@ -1,3 +1,5 @@
+import { together } from '../kernel/together.js';
+
 /**
  * A step that many tasks take together. Who is lost on the way (killed by somebody else, say) must not keep the others
  * from going on to where they can be let go; so failures are kept here, and thrown when everybody has arrived.
@@ -15,6 +17,12 @@ export class Barrier<T> {
         this.#lost.set(item, error);
       }
     }
+  }
+
+  /** As `pass`, of what is done by calls that can be gathered (kernel/together.ts), and asks nothing. */
+  passTogether(items: readonly T[], action: (item: T) => void): void {
+    const present = items.filter((item) => !this.#lost.has(item));
+    for (const [item, error] of together(present, action)) this.#lost.set(item, error);
   }
 
   isLost(item: T): boolean {

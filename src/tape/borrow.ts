@@ -14,6 +14,7 @@ import * as ptrace from '../kernel/ptrace.js';
 import { NO_SYSCALL } from '../kernel/registers.js';
 import { readRemote, writeRemote } from '../kernel/remote.js';
 import { sleep_us } from '../kernel/syscall.js';
+import { together } from '../kernel/together.js';
 import { describeStatus, isEventStop, isSyscallStop, waitFor } from '../kernel/wait.js';
 import { LOOP } from '../machine/x86_64.js';
 import { Barrier } from './barrier.js';
@@ -59,7 +60,7 @@ export function borrow(lenders: readonly Lender[]): Borrowed[] {
 export function borrowAs(borrowed: Borrowed[]): Borrowed[] {
   const barrier = new Barrier<Borrowed>();
   const hosts = borrowed.filter(({ lender }) => lender.guestOf === undefined);
-  barrier.pass(hosts, prepare);
+  barrier.passTogether(hosts, prepare);
   const ready = hosts.filter((one) => !barrier.isLost(one));
   // Whoever could not be prepared has not been resumed, and needs no more than its registers.
   for (const one of hosts) if (barrier.isLost(one)) attemptHome(one);
@@ -72,13 +73,11 @@ export function borrowAs(borrowed: Borrowed[]): Borrowed[] {
   try {
     barrier.throwFirst();
     const guests = borrowed.filter(({ lender }) => lender.guestOf !== undefined);
-    barrier.pass(guests, (one) => {
-      join(one);
-      lent.push(one);
-    });
+    barrier.passTogether(guests, join);
+    for (const one of guests) if (!barrier.isLost(one)) lent.push(one);
     for (const one of guests) if (barrier.isLost(one)) attemptHome(one);
     barrier.throwFirst();
-    barrier.pass(hosts.filter(isHost), (one) => leave(one, one.lender.workspace));
+    barrier.passTogether(hosts.filter(isHost), (one) => leave(one, one.lender.workspace));
     barrier.throwFirst();
   } catch (error) {
     // No guest has been let in to them.
@@ -216,10 +215,10 @@ function makeCall(barrier: Barrier<Borrowed>, all: readonly Borrowed[]): void {
   const stopping = all.filter(({ chain }) => chain.spin === undefined);
   const spinning = all.filter(({ chain }) => chain.spin !== undefined);
   const resume = ({ lender }: Borrowed) => ptrace.resumeToSyscall(lender.tid);
-  barrier.pass(spinning, ({ lender }) => ptrace.resume(lender.tid));
-  barrier.pass(stopping, resume);
+  barrier.passTogether(spinning, ({ lender }) => ptrace.resume(lender.tid));
+  barrier.passTogether(stopping, resume);
   barrier.pass(stopping, waitForCall);
-  barrier.pass(stopping, resume);
+  barrier.passTogether(stopping, resume);
   barrier.pass(stopping, waitForCall);
   barrier.pass(spinning, waitForSpin);
 }
@@ -273,19 +272,19 @@ export function giveBack(borrowed: readonly Borrowed[]): void {
   const barrier = new Barrier<Borrowed>();
   const guests = borrowed.filter(({ lender }) => lender.guestOf !== undefined);
   const hosts = borrowed.filter(({ lender }) => lender.guestOf === undefined);
-  barrier.pass(guests, (one) => leave(one, one.lender.workspace));
+  barrier.passTogether(guests, (one) => leave(one, one.lender.workspace));
   // A guest that is lost may still be in its workspace: then everybody there unmaps no more than the own.
   const crowded = new Set(guests.filter((one) => barrier.isLost(one)).map(({ lender }) => lender.guestOf));
   const isCrowded = ({ lender }: Borrowed): boolean => crowded.has(lender.guestOf ?? lender.tid);
   const rangeFor = (one: Borrowed): Range => (isCrowded(one) ? one.lender.workspace : rangeOf(one.lender));
-  barrier.pass(hosts, (one) => leave(one, rangeFor(one)));
-  barrier.pass(
+  barrier.passTogether(hosts, (one) => leave(one, rangeFor(one)));
+  homeAll(
+    barrier,
     guests.filter((one) => !isCrowded(one)),
-    home,
   );
   const calling = [...hosts, ...guests.filter(isCrowded)];
   makeCall(barrier, calling);
-  barrier.pass(calling, home);
+  homeAll(barrier, calling);
   for (const one of borrowed) if (barrier.isLost(one)) attemptRescue(one, rangeFor(one));
   barrier.throwFirst();
 }
@@ -302,11 +301,20 @@ function leave({ lender, chain }: Borrowed, { address, size }: Range): void {
   });
 }
 
-/** For a thread that is stopped without a workspace. The mask comes first: alone it would stay ours for ever. */
-function home({ lender, chain, underChain }: Borrowed): void {
-  insist(() => {
-    ptrace.setSignalMask(lender.tid, lender.mask);
-    ptrace.setRegisters(lender.tid, lender.registers);
-    writeRemote(lender.tid, chain.unmapFirst, underChain);
-  });
+/** For threads that are stopped without workspaces. */
+function homeAll(barrier: Barrier<Borrowed>, all: readonly Borrowed[]): void {
+  const present = all.filter((one) => !barrier.isLost(one));
+  barrier.pass([...together(present, goHome).keys()], home);
+}
+
+/** For a thread that is stopped without a workspace. */
+function home(one: Borrowed): void {
+  insist(() => goHome(one));
+}
+
+/** The mask comes first: alone it would stay ours for ever. */
+function goHome({ lender, chain, underChain }: Borrowed): void {
+  ptrace.setSignalMask(lender.tid, lender.mask);
+  ptrace.setRegisters(lender.tid, lender.registers);
+  writeRemote(lender.tid, chain.unmapFirst, underChain);
 }

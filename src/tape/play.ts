@@ -73,10 +73,10 @@ export interface Play {
  */
 export function play(plays: readonly Play[]): Played[] {
   const barrier = new Barrier<Play>();
-  barrier.pass(plays, ({ actor, tape }) => cue(actor, tape));
+  barrier.passTogether(plays, ({ actor, tape }) => cue(actor, tape));
   // Nothing has begun: a task that is not there, or whose tape is too long, spoils it for all.
   barrier.throwFirst();
-  barrier.pass(plays, ({ actor }) => ptrace.resume(actor.tid));
+  barrier.passTogether(plays, ({ actor }) => ptrace.resume(actor.tid));
   barrier.pass(leadersLast(plays), ({ actor, tape }) => waitForEnd(actor, tape.title));
   barrier.throwFirst();
   return finish(plays);
