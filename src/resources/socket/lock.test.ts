@@ -22,6 +22,8 @@ const CONNECTIONS: readonly Connection[] = [
   { local: at(AF_INET6, MAPPED, 80), remote: at(AF_INET6, MAPPED, 4000) },
 ];
 
+const OWNER = { directory: '/images/one', pid: 12, starttime: 345 };
+
 function tables(): string[] {
   using netlink = openNftables();
   return listTables(netlink).map(({ name }) => name);
@@ -46,10 +48,10 @@ test('an owned lock goes with its owner', () => {
 test('a lasting lock says whose it is, and goes when it is removed', () => {
   const name = lastingTable('12345678-1234-1234-1234-123456789abc');
   assert.equal(name, 'CRIU-12345678-1234-1234-12');
-  lockLastingly(name, CONNECTIONS, '/images/one');
+  lockLastingly(name, CONNECTIONS, OWNER);
   assert.deepEqual(
     lastingLocks().filter(({ table }) => table === name),
-    [{ table: name, directory: '/images/one' }],
+    [{ table: name, owner: OWNER }],
   );
   assert.ok(unlock(name));
   assert.ok(!unlock(name));
@@ -57,7 +59,7 @@ test('a lasting lock says whose it is, and goes when it is removed', () => {
 
 test('a tape removes a lasting lock, as the guardian does', () => {
   const name = lastingTable('abcdefgh-1234-1234-1234-123456789abc');
-  lockLastingly(name, CONNECTIONS, '/images/one');
+  lockLastingly(name, CONNECTIONS, OWNER);
   const workspace = { address: 0x1000_0000_0000n, size: 0x20_0000n };
   const actor = startStem({ workspace, sliceSize: 0x10_0000, name: 'test' });
   try {
