@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AF_INET, AF_INET6 } from '../../abi/socket.js';
+import { Scratch } from '../../cli/testing.js';
 import { listTables, openNftables } from '../../kernel/netlink/nftables.js';
 import { playOne } from '../../tape/play.js';
 import { endStem, startStem } from '../../tape/stem.js';
 import { Tape } from '../../tape/tape.js';
 import type { InetAddress } from './inet-address.js';
 import { lastingLocks, lastingTable, lockLastingly, OwnedLock, unlock, unlockOn } from './lock.js';
+import { removeCriuChains } from './lock-iptables.js';
 import { type Connection, wireAddress } from './lock-table.js';
 
 function at(family: number, words: readonly number[], port: number): InetAddress {
@@ -70,6 +72,21 @@ test('a tape removes a lasting lock, as the guardian does', () => {
   } finally {
     endStem(actor.tid);
     unlock(name);
+  }
+});
+
+test('a program of packet filters that does not end is not waited for forever', () => {
+  using scratch = new Scratch();
+  scratch.script('iptables', 'exec sleep 600');
+  const { PATH } = process.env;
+  process.env.PATH = `${scratch.path}:${PATH}`;
+  try {
+    assert.throws(
+      () => removeCriuChains(300),
+      /`iptables -w -t filter -D INPUT -j CRIU`.* was not done within 0.3 s/,
+    );
+  } finally {
+    process.env.PATH = PATH;
   }
 });
 
