@@ -79,13 +79,22 @@ function describe(result: CheckResult): string {
 const MARKS = { ok: 'yes', missing: 'no', unused: 'not yet' } as const;
 
 function locksOf({ locks }: CheckResult): string {
-  const lines = locks.map(
-    ({ table, directory, network }) =>
-      `  ${table}${network === null ? '' : ` in ${printable(network)}`}${directory === null ? '' : `: stasis unlock ${printable(directory)}`}`,
-  );
+  const lines = locks.map((lock) => {
+    const { table, network } = lock;
+    return `  ${table}${network === null ? '' : ` in ${printable(network)}`}${wayOut(lock)}`;
+  });
   return lines.length === 0
     ? ''
     : `\n\nConnections are silent, until images are restored, by tables\n${lines.join('\n')}`;
+}
+
+function wayOut({ directory, pid, left_stopped }: CheckResult['locks'][number]): string {
+  if (left_stopped)
+    return `: pid ${pid} was left stopped; stasis unlock --pid ${pid} --kill if it runs at the other end, or --resume`;
+  if (directory === null) return '';
+  return directory.startsWith('/')
+    ? `: stasis unlock ${printable(directory)}`
+    : `: ${printable(directory)}; stasis unlock --pid ${pid}`;
 }
 
 function host(result: CheckResult): string {

@@ -64,7 +64,7 @@ test('checkpoint, inspect, plan, restore; for people and for programs', async ()
 
   const running = stasis('checkpoint', '--pid', `${pid}`, '-o', image, '--leave-running');
   assert.equal(running.status, 0, running.stderr);
-  assert.match(running.stdout, /left running\n\nPID +PPID .*\n *\d+ +0 +1 +alive .* python3?\S*\n/);
+  assert.match(running.stdout, /left running\n\n *PID +PPID .*\n *\d+ +0 +1 +alive .* python3?\S*\n/);
   await countsOn(count);
   assert.equal(stasis('checkpoint', '--pid', `${pid}`, '-o', image).status, 4);
   const saved = stasis('checkpoint', '--pid', `${pid}`, '-o', image, '--overwrite', '--json');

@@ -97,6 +97,9 @@ test('mistakes of usage have status 2', () => {
     ['checkpoint', '--pid', '1', '-o', 'x', '--through', 'cat'],
     ['image'],
     ['image', 'pack', 'x'],
+    ['unlock'],
+    ['unlock', 'x', '--kill'],
+    ['unlock', '--pid', '1', '--kill', '--resume'],
   ])
     assert.equal(stasis(...args).status, 2, args.join(' '));
 });

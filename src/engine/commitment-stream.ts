@@ -37,6 +37,7 @@ export class StreamCommitment implements Commitment {
   readonly target: StreamTarget;
   readonly descriptors: readonly number[];
   readonly #place: StreamPlace;
+  readonly #pid: number;
   readonly #patience: Patience;
   readonly #answers: LineReader | undefined;
   #state: State = 'open';
@@ -44,8 +45,9 @@ export class StreamCommitment implements Commitment {
   /** What the guardian finds out on its tape, asked for once. */
   readonly #found = new WeakMap<Tape, Space>();
 
-  constructor(place: StreamPlace, { directory, hooks }: CheckpointOptions) {
+  constructor(place: StreamPlace, { pid, directory, hooks }: CheckpointOptions) {
     this.#place = place;
+    this.#pid = pid;
     this.#patience = { interrupt: hooks.interrupt, stall_ms: place.stall_ms };
     const { fd, answers } = place;
     this.descriptors = answers === undefined ? [fd] : [fd, answers];
@@ -218,8 +220,9 @@ export class StreamCommitment implements Commitment {
     if (line?.startsWith(ANSWER.failed)) throw refused(line);
     if (line?.startsWith(ANSWER.running)) return undefined;
     return new MoveError(
-      'the other end was told to let its tree go, and did not say whether it has. The tree here is whole, and stopped: ' +
-        'look there; if the tree runs, kill this one (SIGKILL), and otherwise let it go on (SIGCONT). TCP connections that it has do not survive that',
+      'the other end was told to let its tree go, and did not say whether it has. The tree here is whole, and stopped. Look ' +
+        `there: if the tree runs, \`stasis unlock --pid ${this.#pid} --kill\` ends this one without a word to its peers; otherwise ` +
+        `\`stasis unlock --pid ${this.#pid} --resume\` lets it go on, with its connections`,
       'stopped',
     );
   }

@@ -7,7 +7,7 @@ import { SIGUSR1 } from '../abi/signal.js';
 import { ImageReader } from '../image/index.js';
 import { Network } from '../kernel/namespace.js';
 import { locksEverywhere } from '../library/work/locks.js';
-import { unlockImage } from '../library/work/unlock.js';
+import { unlockTree } from '../library/work/unlock.js';
 import { CHECKPOINT, RESTORE } from '../testing/options.js';
 import { Subject } from '../testing/subject.js';
 import { refusalsOf } from './check.js';
@@ -161,7 +161,7 @@ while True: listener.accept()[0].close()
       assert.ok(connect());
       dump(options);
       assert.equal(connect(), !joinable);
-      assert.equal(unlockImage({ directory, trust: true }).tables.length, joinable ? 1 : 0);
+      assert.equal(unlockTree({ directory, trust: true }).tables.length, joinable ? 1 : 0);
       assert.ok(connect());
       assert.ok(server.isAlive);
     },

@@ -82,7 +82,7 @@ class Exchange implements Disposable {
 
   /** Other tests have theirs in the same namespace. */
   get locks(): ReturnType<typeof lastingLocks> {
-    return lastingLocks().filter(({ directory }) => directory === this.image);
+    return lastingLocks().filter(({ owner }) => owner?.directory === this.image);
   }
 
   /** Wait until the client has got some more. */
@@ -158,7 +158,7 @@ test('an image that is given up: unlocked, the peer learns that nobody is there'
   await exchange.flows();
   dump({ ...OPTIONS, pid: exchange.server.pid, directory: exchange.image, afterwards: 'kill' });
   const [lock] = exchange.locks;
-  assert.equal(lock?.directory, exchange.image);
+  assert.equal(lock?.owner?.directory, exchange.image);
   assert.equal(exchange.client.output, '');
   assert.ok(unlock(lock?.table ?? ''));
   assert.ok(!unlock(lock?.table ?? ''));

@@ -98,7 +98,7 @@ while True: signal.sigtimedwait((), 0.05)
     restore({ ...RESTORE, ...(when === 'restore' ? close : {}), directory });
     server.signal(10);
     await server.expect(/end b''/);
-    assert.ok(!lastingLocks().some((lock) => lock.directory === directory));
+    assert.ok(!lastingLocks().some(({ owner }) => owner?.directory === directory));
     assert.ok(client.isAlive || client.output !== '');
   }
 });

@@ -212,7 +212,10 @@ export function check(options: CheckOptions = {}): Promise<CheckResult> {
   return once('check', options);
 }
 
-/** Let go of the connections that a checkpoint has left silent, for an image that will not be restored. */
+/**
+ * Let go of the connections that a checkpoint has left silent, for an image that will not be restored, or a stream's
+ * source; decide about one that was left stopped.
+ */
 export function unlock(options: UnlockOptions): Promise<UnlockResult> {
   return once('unlock', options);
 }
@@ -247,7 +250,9 @@ function split<M extends Method>(
 function absolutePaths<P extends object>(parsed: P): P {
   const isStream =
     ('stream' in parsed && parsed.stream !== undefined) || ('to' in parsed && isStreamPlace(parsed.to));
-  const paths = ['directory', 'file'].filter((key) => key in parsed && !(isStream && key === 'directory'));
+  const paths = ['directory', 'file'].filter(
+    (key) => parsed[key as keyof P] !== undefined && !(isStream && key === 'directory'),
+  );
   return {
     ...parsed,
     ...Object.fromEntries(paths.map((key) => [key, path.resolve(String(parsed[key as keyof P]))])),

@@ -169,7 +169,14 @@ export const unpackOptions = z.strictObject(packing);
 
 export const unlockOptions = z.strictObject({
   /** The image that the connections are silent for; it need not be there any more. */
-  directory,
+  directory: directory.optional(),
+  /** Instead of an image: the root of a tree that went out on a stream. */
+  pid: pid.optional(),
+  /**
+   * About a tree that was left stopped, because the other end did not say whether it runs there: `kill` if it does, in
+   * silence; else `resume`, with its connections.
+   */
+  decision: z.enum(['resume', 'kill']).optional(),
   trust: z.boolean().default(true),
 });
 

@@ -119,7 +119,12 @@ export interface PlanResult {
 }
 
 export interface UnlockResult {
-  readonly directory: string;
+  readonly directory: string | null;
+  readonly pid: number | null;
+  /** Of a tree that was left stopped and about which was decided now; 0 otherwise. */
+  readonly processes: number;
+  /** That go on with it. */
+  readonly connections: number;
   /** Tables of nftables that are gone now; none where nothing was locked. */
   readonly tables: readonly string[];
 }
@@ -128,8 +133,12 @@ export interface UnlockResult {
 export interface LastingLock {
   /** Of nftables, in the family inet. */
   readonly table: string;
-  /** The image; null where another program's table does not tell. */
+  /** The image, or what a stream was called; null where another program's table does not tell. */
   readonly directory: string | null;
+  /** The root of the tree that was saved, as its checkpoint saw it; null likewise. */
+  readonly pid: number | null;
+  /** That tree is still there, stopped: the other end of a stream did not say whether it runs there. */
+  readonly left_stopped: boolean;
   /** A path that leads to the network namespace it is in; null for that of the engine. */
   readonly network: string | null;
 }

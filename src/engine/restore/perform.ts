@@ -27,6 +27,7 @@ import type { Person } from './births.js';
 import { awaitBurials } from './burials.js';
 import { type ClockShift, rootTape, shiftTape } from './clock.js';
 import { finalSignalOf } from './final-signal.js';
+import { isStopped, stopChildren, stopSignalOf } from './group-stop.js';
 import type { RestoreProcess } from './images.js';
 import type { RestorePlan, ThreadPlan } from './plan.js';
 import { beginWait, waitForTrap } from './waits.js';
@@ -38,6 +39,8 @@ export class Performance implements Disposable {
   readonly #request: RestoreRequest;
   readonly #actors = new Map<number, Actor>();
   readonly #started = new Set<number>();
+  /** Who stays stopped when it is let go of. */
+  #stopped: ReadonlySet<RestoreProcess> = new Set();
   #holder: Actor | undefined;
   #guardian: Guardian | undefined;
 
@@ -69,6 +72,7 @@ export class Performance implements Disposable {
       this.#playAll(this.#plan.additions);
     }
     clock.start('states');
+    this.#stopped = stopChildren(this.#plan.states);
     this.#restoreStates();
     this.#settle();
     if (this.#holder !== undefined) play([{ actor: this.#holder, tape: this.#plan.holder.last }]);
@@ -87,7 +91,8 @@ export class Performance implements Disposable {
     this.#endHolder();
     for (const actor of this.#actors.values()) ptrace.setOptions(actor.tid, 0);
     for (const process of processes)
-      if (this.#stops(process)) syscall('kill', [process.pid, stopSignalOf(process)]);
+      if (this.#stops(process) && !this.#stopped.has(process))
+        syscall('kill', [process.pid, stopSignalOf(process)]);
     for (const { inside, tid } of this.#actors.values())
       if (takeStop(tid)) syscall('tgkill', [inside.pid, tid, SIGSTOP]);
     for (const actor of this.#actors.values()) ptrace.detach(actor.tid);
@@ -111,7 +116,7 @@ export class Performance implements Disposable {
   }
 
   #stops(process: RestoreProcess): boolean {
-    return !process.isZombie && (this.#request.leaveStopped || process.core.tc?.taskState === TASK_STOPPED);
+    return !process.isZombie && (this.#request.leaveStopped || isStopped(process));
   }
 
   #actor(tid: number): Actor {
@@ -342,7 +347,6 @@ export class Performance implements Disposable {
   }
 }
 
-const TASK_STOPPED = 3;
 const HOLDER_WORKSPACE = { address: 0x1000_0000_0000n, size: 0x1000_0000n };
 const HOLDER_SLICE = 0x0fff_0000;
 
@@ -358,11 +362,6 @@ function nameOfPerson(person: Person<RestoreProcess>): string {
 /** Nothing but the end of a tape stops a stem, and its children inherit that. */
 function prepare(actor: Actor): void {
   ptrace.setSignalMask(actor.tid, maskFor(SIGURG));
-}
-
-/** What a stopped process was stopped by: SIGSTOP, SIGTSTP, SIGTTIN or SIGTTOU. */
-function stopSignalOf({ core }: RestoreProcess): number {
-  return core.tc?.stopSigno || SIGSTOP;
 }
 
 function dieBySignal(pid: number, signal: number): void {

@@ -6,7 +6,7 @@ import { checkpointTree } from './checkpoint.js';
 import { inspectImage } from './inspect.js';
 import { planImage } from './plan.js';
 import { restoreTree } from './restore.js';
-import { unlockImage } from './unlock.js';
+import { unlockTree } from './unlock.js';
 
 /** Called at the begin of every phase. */
 export type OnPhase = (name: string) => void;
@@ -35,7 +35,7 @@ export function handle(method: Method, options: unknown, surroundings: Surroundi
     case 'unpack':
       return pack(METHODS.unpack.parse(options), (directory, file, how) => unpackImage(file, directory, how));
     case 'unlock':
-      return unlockImage(METHODS.unlock.parse(options));
+      return unlockTree(METHODS.unlock.parse(options));
     default:
       return method satisfies never;
   }

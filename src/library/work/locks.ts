@@ -1,6 +1,8 @@
 import { SyscallError } from '../../kernel/errors.js';
 import { Network, networks, OWN_NETWORK } from '../../kernel/namespace.js';
-import { lastingLocks } from '../../resources/socket/lock.js';
+import { unlessVanished } from '../../kernel/procfs/error.js';
+import { readStat } from '../../kernel/procfs/stat.js';
+import { type LockOwner, lastingLocks } from '../../resources/socket/lock.js';
 import type { LastingLock } from '../results.js';
 
 /**
@@ -8,7 +10,21 @@ import type { LastingLock } from '../results.js';
  * that lived in one of its own has left its lock there.
  */
 export function locksEverywhere(): LastingLock[] {
-  return inEveryNetwork((network) => lastingLocks().map((lock) => ({ ...lock, network })));
+  return inEveryNetwork((network) =>
+    lastingLocks().map(({ table, owner }) => ({
+      table,
+      directory: owner?.directory ?? null,
+      pid: owner?.pid ?? null,
+      left_stopped: owner !== undefined && isLeftStopped(owner),
+      network,
+    })),
+  );
+}
+
+/** Its tree is still there: about the source of a stream nobody has decided. */
+export function isLeftStopped({ pid, starttime }: LockOwner): boolean {
+  const stat = unlessVanished(() => readStat(pid));
+  return stat?.starttime === starttime && stat.state === 'T';
 }
 
 /** Do something in each network namespace there is; its path, null in our own. */

@@ -19,6 +19,8 @@ export interface SavedRing extends Shape {
   readonly sqHead: number;
   readonly cqTail: number;
   readonly clock: number;
+  /** How many workers a task may have for it, bounded and unbounded; 0 where that is not limited. */
+  readonly workers?: readonly [number, number];
   /** Ids of registered files; 0 where there is none. */
   readonly files: readonly number[];
   readonly fileRange: { readonly start: number; readonly end: number };
@@ -118,6 +120,17 @@ function decodeNumber(item: unknown): { pid: number; number: number } {
   return { pid: number(pid, 'process'), number: number(own, 'number') };
 }
 
+/** IORING_REGISTER_IOWQ_MAX_WORKERS takes no more. */
+const WORKERS_MAX = 0x7fff_ffff;
+
+function decodeWorkers(item: unknown): readonly [number, number] {
+  const [bounded, unbounded] = Array.isArray(item) ? item : [];
+  return [
+    number(bounded, 'bounded workers', WORKERS_MAX),
+    number(unbounded, 'unbounded workers', WORKERS_MAX),
+  ];
+}
+
 function decodeRing(item: unknown, budget: RingBudget): SavedRing {
   if (!isRecord(item)) throw new Error('has something that is no ring');
   const shape = {
@@ -159,6 +172,7 @@ function decodeRing(item: unknown, budget: RingBudget): SavedRing {
     offsets,
     ...counters,
     clock: number(item.clock, 'clock'),
+    ...(item.workers === undefined ? {} : { workers: decodeWorkers(item.workers) }),
     ...registered,
     fileRange: { start: number(range.start, 'range of files'), end: number(range.end, 'range of files') },
     ...(eventfd === undefined

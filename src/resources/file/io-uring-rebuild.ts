@@ -163,6 +163,12 @@ export function registerClock(tape: Tape, fd: Result | number, clock: number): v
   tape.call('io_uring_register', [fd, U.IORING_REGISTER_CLOCK, tape.space(words([clock, 0, 0, 0])), 0]);
 }
 
+/** Of the ring; each task gets them as it begins to use the ring (io_uring/tctx.c __io_uring_add_tctx_node). */
+export function registerWorkers(tape: Tape, fd: Result | number, workers: SavedRing['workers']): void {
+  if (workers === undefined) return;
+  tape.call('io_uring_register', [fd, U.IORING_REGISTER_IOWQ_MAX_WORKERS, tape.space(words(workers)), 2]);
+}
+
 export function registerFiles(tape: Tape, fd: Result | number, files: readonly number[], range: Range): void {
   if (files.length === 0) return;
   const numbers = tape.space(words(files));

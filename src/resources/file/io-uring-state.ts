@@ -19,6 +19,8 @@ export interface Ring {
   readonly sqHead: number;
   readonly cqTail: number;
   readonly clock: number;
+  /** How many workers a task may have for it, bounded and unbounded; 0 where that is not limited. */
+  readonly workers: WorkerLimits | undefined;
   /** Addresses of registered files in the kernel, 0 where there is none. */
   readonly files: readonly bigint[];
   /** Of registered files, where those are put that an operation opens. */
@@ -37,6 +39,8 @@ export interface Ring {
   /** Why it cannot be rebuilt. */
   readonly problems: readonly string[];
 }
+
+export type WorkerLimits = readonly [bounded: number, unbounded: number];
 
 /** A registered buffer; one without any length is a gap. */
 export interface RegisteredBuffer {
@@ -105,6 +109,12 @@ class Context {
     return this.#bytes.readUInt32LE(this.at(path));
   }
 
+  /** Two in a row. */
+  pair(path: string): readonly [number, number] {
+    const at = this.at(path);
+    return [this.#bytes.readUInt32LE(at), this.#bytes.readUInt32LE(at + 4)];
+  }
+
   pointer(path: string): bigint {
     return this.#bytes.readBigUInt64LE(this.at(path));
   }
@@ -138,6 +148,7 @@ export function readRing(fd: number): Ring {
     sqHead: context.word('cached_sq_head'),
     cqTail: context.word('cached_cq_tail'),
     clock: context.word('clockid'),
+    workers: context.flag('iowq_limits_set') ? context.pair('iowq_limits') : undefined,
     files: files.files,
     fileRange: { start: context.word('file_alloc_start'), end: context.word('file_alloc_end') },
     eventfd: readEventfd(context),
@@ -175,7 +186,6 @@ function problemsOf(context: Context): string[] {
     context.pointer('cq_wait_arg') !== 0n || context.pointer('param_region.pages') !== 0n,
     'memory for its parameters is registered with it',
   );
-  has(context.flag('iowq_limits_set'), 'the number of its workers is limited');
   return problems;
 }
 

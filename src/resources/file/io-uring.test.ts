@@ -165,6 +165,22 @@ os.kill(child, 9); os.wait()`,
     });
   });
 
+  test('limits of workers', async () => {
+    await roundTrip({
+      build: `${URING}
+def limits(ring, *now):
+  both = (ctypes.c_uint32 * 2)(*(now or (0, 0))); call(427, ring.fd, 19, both, 2); return list(both)
+ring = Ring(8); reads(ring, 1); limits(ring, 3, 5); assert limits(ring) == [3, 5]
+alone = Ring(8, SINGLE|DEFER); limits(alone, 3, 5); reads(alone, 1)
+asked = Ring(8); limits(asked)`,
+      check: `
+for r in (asked, ring, alone): works(r)
+assert limits(ring) == [3, 5] and limits(alone) == [3, 5]`,
+      rounds: 2,
+      anyContents: true,
+    });
+  });
+
   test('a tree that goes on, and is restored from that image later', async () => {
     using subject = await started(
       `${URING}

@@ -49,6 +49,7 @@ import {
   registerEventfd,
   registerFiles,
   registerNumber,
+  registerWorkers,
   writeContents,
 } from './io-uring-rebuild.js';
 import { hasBoundWorkers, type Ring, readRing } from './io-uring-state.js';
@@ -74,7 +75,7 @@ const HELP =
 export const ioUring: FileKind = {
   name: 'io_uring',
   support:
-    'idle rings: counters, unread completions, unsubmitted entries, registered files, buffers, eventfds and ring numbers, mappings (from Linux 6.16, with BTF); operations on their way are waited for; refused: SQPOLL, IOPOLL, NO_MMAP, restrictions, provided buffers, credentials, CPUs of workers, more than 16 million operations',
+    'idle rings: counters, unread completions, unsubmitted entries, registered files, buffers, eventfds, ring numbers and limits of workers, mappings (from Linux 6.16, with BTF); operations on their way are waited for; refused: SQPOLL, IOPOLL, NO_MMAP, restrictions, provided buffers, credentials, CPUs of workers, more than 16 million operations',
   member: 'ext',
 
   recognise: ({ info }) => info.link === 'anon_inode:[io_uring]',
@@ -97,9 +98,11 @@ export const ioUring: FileKind = {
     const ring = readRing(taken);
     if (ring.inFlight !== 0 || ring.isPosting) retryBusy(descriptor, ring, context);
     const offsets = offsetsOf(ring);
-    const { flags, sqEntries, cqEntries, sqHead, cqTail, clock, fileRange } = ring;
+    const { flags, sqEntries, cqEntries, sqHead, cqTail, clock, workers, fileRange } = ring;
     const fileFlags = descriptor.info.info.flags & ~O_CLOEXEC;
-    const words = { id, fileFlags, flags, sqEntries, cqEntries, offsets, sqHead, cqTail, clock, fileRange };
+    const shape = { flags, sqEntries, cqEntries, offsets };
+    const limits = workers === undefined ? {} : { workers };
+    const words = { id, fileFlags, ...shape, sqHead, cqTail, clock, ...limits, fileRange };
     const contents = readContents(taken, ring, offsets);
     const wordAt = (word: 'sqHead' | 'cqTail') => contents.rings.readUInt32LE(offsetIn(offsets, word));
     if (wordAt('sqHead') !== sqHead || wordAt('cqTail') !== cqTail) retryBusy(descriptor, ring, context);
@@ -139,6 +142,7 @@ export const ioUring: FileKind = {
       tape.call('close', [contents]);
     }
     if (ring.clock !== CLOCK_MONOTONIC) registerClock(tape, fd, ring.clock);
+    if (!isSingle(ring)) registerWorkers(tape, fd, ring.workers);
     setStatusFlags(tape, fd, ring.fileFlags);
     restoreOwner(`file:${entry.id}`, entry.ext?.fown, holder);
     return fd;
@@ -162,6 +166,7 @@ export const ioUring: FileKind = {
     if (ring.submitter === pid) {
       tape.call('io_uring_register', [fd, U.IORING_REGISTER_ENABLE_RINGS, 0, 0]);
       advance(tape, fd, ring);
+      registerWorkers(tape, fd, ring.workers);
       const { eventfd } = ring;
       const own = table.find(({ id }) => id === eventfd?.file);
       if (eventfd !== undefined && own === undefined)

@@ -1,13 +1,15 @@
 import { POLLIN, POLLOUT } from '../../abi/event.js';
 import { SPLICE_F_NONBLOCK } from '../../abi/fcntl.js';
 import { TCOOFF, TCOON, TCSETS2, TCXONC, TIOCPKT, TIOCSLCKTRMIOS } from '../../abi/ioctl.js';
+import { ICANON } from '../../abi/termios.js';
 import { insist } from '../../kernel/insist.js';
+import { go, goIfEqual, repeat } from '../../tape/logic.js';
 import { playOne } from '../../tape/play.js';
 import { endStem, startStem } from '../../tape/stem.js';
-import { Tape } from '../../tape/tape.js';
+import { type Space, Tape } from '../../tape/tape.js';
 import type { Result } from '../contract.js';
-import { type Marks, rawTermios, refillTermios } from './tty-settings.js';
-import { type Pair, type Pipe, stopByte } from './tty-unread.js';
+import { lflagOf, type Marks, rawTermios, refillTermios } from './tty-settings.js';
+import { marksFor, type Pair, type Pipe, stopByte } from './tty-unread.js';
 
 /** What the guardian needs to know; all descriptors are this process's, which has them until it is gone. */
 export interface PutBack {
@@ -60,7 +62,8 @@ export function putBackDuty(tape: Tape, duty: PutBack): void {
   tape.call('ioctl', [slave, TCXONC, TCOOFF], 'any');
   tape.call('ioctl', [slave, TCXONC, TCOON], 'any');
   move(tape, output, slave);
-  if (duty.treated > 0) splice(tape, input, master, duty.treated);
+  if (hasLines(duty)) retype(tape, duty, { input, master, slave });
+  else if (duty.treated > 0) splice(tape, input, master, duty.treated);
   else move(tape, input, master);
   tape.call('poll', [0, 0, SETTLE_MS], 'any');
   set(slave, TCSETS2, termios);
@@ -68,6 +71,58 @@ export function putBackDuty(tape: Tape, duty: PutBack): void {
   set(slave, TIOCSLCKTRMIOS, duty.locked);
   if (duty.packet) set(master, TIOCPKT, Uint8Array.of(1, 0, 0, 0));
   if (duty.stopped) stop(tape, slave, master, termios);
+}
+
+/** May there be ends of files in what the line discipline had seen? */
+function hasLines({ termios, drain, marks }: PutBack): boolean {
+  return (lflagOf(termios) & ICANON) !== 0 && (drain || marks.eof !== 0);
+}
+
+/** What the line discipline has room for (N_TTY_BUF_SIZE), one less where lines are taken. */
+const TREATED_MAX = 4095;
+
+/**
+ * Byte by byte, for the bytes are in a pipe that nobody has looked into: a NUL was the end of a file. That is typed as a
+ * character which has the meaning just then, for it may have another before and after.
+ */
+function retype(
+  tape: Tape,
+  { termios, marks, treated }: PutBack,
+  { input, master, slave }: Readonly<Record<'input' | 'master' | 'slave', Result>>,
+): void {
+  const byte = tape.space(4);
+  const [done, isThere, hasRoom] = [
+    tape.label(),
+    pollable(tape, input, POLLIN),
+    pollable(tape, master, POLLOUT),
+  ];
+  const plain = tape.space(refillTermios(termios, marks));
+  const { eof } = marksFor(Uint8Array.of(0, marks.stop, marks.start), termios);
+  const ending = tape.space(refillTermios(termios, { ...marks, eof }));
+  const end = tape.space(Uint8Array.of(eof));
+  repeat(tape, treated === 0 ? TREATED_MAX : Math.min(treated, TREATED_MAX), () => {
+    const [isEnd, next] = [tape.label(), tape.label()];
+    tape.jump('poll', [isThere, 1, 0], done);
+    tape.jump('poll', [hasRoom, 1, SETTLE_MS], done);
+    tape.call('read', [input, byte, 1], 'any');
+    goIfEqual(tape, byte, 0, isEnd);
+    tape.call('write', [master, byte, 1], 'any');
+    go(tape, next);
+    tape.place(isEnd);
+    tape.call('poll', [0, 0, SETTLE_MS], 'any');
+    tape.call('ioctl', [slave, TCSETS2, ending], 'any');
+    tape.call('write', [master, end, 1], 'any');
+    tape.call('poll', [0, 0, SETTLE_MS], 'any');
+    tape.call('ioctl', [slave, TCSETS2, plain], 'any');
+    tape.place(next);
+  });
+  tape.place(done);
+}
+
+function pollable(tape: Tape, fd: Result, event: number): Space {
+  const events = tape.space(Uint8Array.of(0, 0, 0, 0, event, 0, 0, 0));
+  tape.copy(fd, events, 0);
+  return events;
 }
 
 /** The same, while we live. */
@@ -95,17 +150,16 @@ function stop(tape: Tape, slave: Result, master: Result, termios: Uint8Array): v
 
 /** As long as poll(2) says that there is something, which also waits for what is on its way. */
 function drain(tape: Tape, from: Result, to: Result): void {
-  repeat(tape, from, POLLIN, 0, () => splice(tape, from, to, ALL));
+  whilePolled(tape, from, POLLIN, 0, () => splice(tape, from, to, ALL));
 }
 
 /** Never more than there is room for: to wait for room could be to wait for ever. */
 function move(tape: Tape, from: Result, to: Result): void {
-  repeat(tape, to, POLLOUT, SETTLE_MS, () => splice(tape, from, to, PIECE));
+  whilePolled(tape, to, POLLOUT, SETTLE_MS, () => splice(tape, from, to, PIECE));
 }
 
-function repeat(tape: Tape, fd: Result, event: number, timeout_ms: number, entries: () => void): void {
-  const events = tape.space(Uint8Array.of(0, 0, 0, 0, event, 0, 0, 0));
-  tape.copy(fd, events, 0);
+function whilePolled(tape: Tape, fd: Result, event: number, timeout_ms: number, entries: () => void): void {
+  const events = pollable(tape, fd, event);
   const done = tape.label();
   for (let round = 0; round < ROUNDS; round++) {
     tape.jump('poll', [events, 1, timeout_ms], done);

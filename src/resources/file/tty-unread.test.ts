@@ -9,12 +9,52 @@ import type { DumpContext } from '../contract.js';
 import { readTermios } from './tty-settings.js';
 import { takeUnread } from './tty-unread.js';
 
-test('what waited in a terminal is back, and its settings are, although taking it has failed', () => {
+function openPair(): { readonly master: OwnedFd; readonly slave: OwnedFd } & Disposable {
   const { O_RDWR, O_NOCTTY } = constants;
-  using master = new OwnedFd(openSync('/dev/ptmx', O_RDWR | O_NOCTTY));
+  const master = new OwnedFd(openSync('/dev/ptmx', O_RDWR | O_NOCTTY));
   scratch.view.setInt32(0, 0, true);
   syscall('ioctl', [master.fd, TIOCSPTLCK, scratch.address]);
-  using slave = new OwnedFd(syscall('ioctl', [master.fd, TIOCGPTPEER, O_RDWR | O_NOCTTY]));
+  const slave = new OwnedFd(syscall('ioctl', [master.fd, TIOCGPTPEER, O_RDWR | O_NOCTTY]));
+  return {
+    master,
+    slave,
+    [Symbol.dispose]() {
+      slave[Symbol.dispose]();
+      master[Symbol.dispose]();
+    },
+  };
+}
+
+/** The guardian is killed when it is told of its duty of this number: the second time the pair is in the pipes. */
+function failAt(number: number, { master, slave }: ReturnType<typeof openPair>): void {
+  let duties = 0;
+  const undo = () => {
+    duties++;
+    if (duties === number) throw new Error('no guardian');
+    return { [Symbol.dispose]: () => undefined };
+  };
+  const pair = { name: 'a pair', master: master.fd, slave: slave.fd };
+  assert.throws(() => takeUnread(pair, { undo } as unknown as DumpContext), /no guardian/);
+}
+
+test('ends of files that were typed are ends of files again', () => {
+  using ends = openPair();
+  const { master, slave } = ends;
+  const typed = 'one\n\x04two\x04\x01\x16\x04\n\x04\x04xy\nz\x04';
+  writeSync(master.fd, `${typed}last\n`);
+  const echo = Buffer.alloc(1000);
+  for (let all = ''; !all.includes('last\r\n'); )
+    all += echo.toString('latin1', 0, readSync(master.fd, echo));
+  failAt(2, ends);
+  const buffer = Buffer.alloc(100);
+  const lines: string[] = [];
+  while (lines.at(-1) !== 'last\n') lines.push(buffer.toString('latin1', 0, readSync(slave.fd, buffer)));
+  assert.deepEqual(lines, ['one\n', '', 'two', '\x01\x04\n', '', '', 'xy\n', 'z', 'last\n']);
+});
+
+test('what waited in a terminal is back, and its settings are, although taking it has failed', () => {
+  using ends = openPair();
+  const { master, slave } = ends;
   const before = readTermios(slave.fd);
   writeSync(master.fd, 'line\n');
   const buffer = Buffer.alloc(100);
@@ -26,15 +66,7 @@ test('what waited in a terminal is back, and its settings are, although taking i
   // The echo says that the line discipline has it.
   assert.equal(heard('line\r\n'), 'line\r\n');
   writeSync(slave.fd, 'output');
-  let duties = 0;
-  // The guardian is killed when the pair has been emptied into the pipes.
-  const undo = () => {
-    duties++;
-    if (duties === 2) throw new Error('no guardian');
-    return { [Symbol.dispose]: () => undefined };
-  };
-  const pair = { name: 'a pair', master: master.fd, slave: slave.fd };
-  assert.throws(() => takeUnread(pair, { undo } as unknown as DumpContext), /no guardian/);
+  failAt(2, ends);
   assert.deepEqual(readTermios(slave.fd), before);
   assert.equal(buffer.toString('latin1', 0, readSync(slave.fd, buffer)), 'line\n');
   assert.match(heard('output'), /^output/);

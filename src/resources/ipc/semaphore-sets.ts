@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs';
+import { ERRNO } from '../../abi/errno.js';
 import { GETALL, GETPID } from '../../abi/ipc.js';
-import { scratch } from '../../kernel/memory.js';
+import { SyscallError } from '../../kernel/errors.js';
+import { NativeMemory } from '../../kernel/memory.js';
 import { fail, toNumber, words } from '../../kernel/procfs/field.js';
 import { attempt } from '../../kernel/syscall.js';
 
@@ -43,15 +45,16 @@ export function operationsMax(): number {
   return Math.min(Number(operations), 500);
 }
 
-/** SEMMSL is at most this; the scratch memory has room for as many. */
-const COUNT_MAX = 32000;
-
-/** All values; undefined where the set is gone. */
-export function valuesOf({ id, count }: SemaphoreSet): number[] | undefined {
-  if (count > COUNT_MAX || count * 2 > scratch.bytes.length) return undefined;
-  if (attempt('semctl', [id, 0, GETALL, scratch.address]) < 0) return undefined;
-  return Array.from({ length: count }, (_, index) => scratch.view.getUint16(index * 2, true));
+/** All values; undefined where the set is gone. Throws SyscallError where it may not be read. */
+export function valuesOf(set: SemaphoreSet): number[] | undefined {
+  using memory = new NativeMemory(set.count * 2);
+  const result = attempt('semctl', [set.id, 0, GETALL, memory.address]);
+  if (result >= 0) return Array.from({ length: set.count }, (_, n) => memory.view.getUint16(n * 2, true));
+  if (GONE.has(-result)) return undefined;
+  throw new SyscallError('semctl(GETALL)', -result, nameOfSet(set));
 }
+
+const GONE = new Set<number>([ERRNO.EINVAL, ERRNO.EIDRM]);
 
 /** Who was last to change each of them. */
 export function lastUsers({ id, count }: SemaphoreSet): Set<number> {

@@ -4,6 +4,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { GETPID, IPC_RMID, SETVAL } from '../../abi/ipc.js';
+import { STASIS } from '../../cli/testing.js';
 import { dump } from '../../engine/dump.js';
 import { restore } from '../../engine/restore.js';
 import type { ImageReader } from '../../image/index.js';
@@ -150,6 +151,15 @@ os.read(r, 1); semop(a, (0, 3, UNDO)); semop(a, (0, -2, 0)); semop(a, (1, -5, 0)
     held: [[4, 0]],
     released: [[0, 0]],
   },
+  'a set of more semaphores than there are by default': {
+    code: `
+open('/proc/sys/kernel/sem', 'w').write('40000 1024000000 500 32000')
+a = libc.semget(0, 40000, 0o1600); libc.semctl(a, 39999, 16, 2); tell('set', a)
+semop(a, (39999, -1, UNDO)); semop(a, (0, 4, UNDO))`,
+    counts: [40000],
+    held: [Array.from({ length: 40000 }, (_, n) => (n === 39999 ? 1 : n === 0 ? 4 : 0))],
+    released: [Array.from({ length: 40000 }, (_, n) => (n === 39999 ? 2 : 0))],
+  },
   'nothing to undo': {
     code: `
 a = make(2); tell('set', a); semop(a, (0, -1, 0)); semop(a, (0, -1, UNDO)); semop(a, (0, 1, UNDO))`,
@@ -175,6 +185,23 @@ if (inOwnNamespace()) {
     );
     attempt('semctl', [id, 0, IPC_RMID, 0]);
     assert.throws(() => restore({ ...RESTORE, directory }), /SEM_UNDO.*not there any more/);
+  });
+
+  test('a set that may not be read is refused by its name, before the freeze', async () => {
+    const { subject, ids } = await start(
+      "os.setuid(1000); a = make(1); tell('set', a); semop(a, (0, -1, UNDO))",
+    );
+    using _ = subject;
+    const [id = -1] = ids;
+    const check = ['check', '--pid', `${subject.pid}`];
+    const denied = spawnSync('setpriv', ['--bounding-set=-ipc_owner', STASIS, ...check], {
+      encoding: 'utf8',
+    });
+    assert.match(denied.stdout, new RegExp(`semaphore set ${id} .*cannot be read \\(semctl.GETALL.*EACCES`));
+    assert.equal(denied.status, 3);
+    const allowed = spawnSync(STASIS, check, { encoding: 'utf8' });
+    assert.equal(allowed.status, 0, allowed.stdout + allowed.stderr);
+    attempt('semctl', [id, 0, IPC_RMID, 0]);
   });
 
   test('lists that are shared otherwise than by threads are refused', async () => {

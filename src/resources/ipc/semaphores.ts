@@ -1,16 +1,18 @@
 import { KCMP_SYSVSEM } from '../../abi/process.js';
 import type { ImageReader } from '../../image/index.js';
 import { isRecord, readJson } from '../../image/json.js';
+import { SyscallError } from '../../kernel/errors.js';
 import { attempt } from '../../kernel/syscall.js';
 import {
   type DumpContext,
   nameOf,
   type Process,
+  type Refuse,
   type Tape,
   type TaskState,
   type Thread,
 } from '../contract.js';
-import { nameOfSet, readSemaphoreSets, valuesOf } from './semaphore-sets.js';
+import { nameOfSet, readSemaphoreSets, type SemaphoreSet, valuesOf } from './semaphore-sets.js';
 import { correct } from './undo-correction.js';
 import { type Adjustment, adjusting } from './undo-probe.js';
 import { adjustmentsOf, type Found } from './undo-search.js';
@@ -39,6 +41,12 @@ export const semaphoreUndo: TaskState = {
 
   // A thread with a list of its own is asked itself.
   kernel: { members: ['sysvsem.undo_list'] },
+
+  check({ process }, refuse) {
+    if (process.parent !== undefined) return;
+    for (const set of readSemaphoreSets().filter(({ isUsed }) => isUsed))
+      refuseUnreadable(set, process, refuse);
+  },
 
   read(_thread, context) {
     if (!found.has(context)) found.set(context, look(context));
@@ -80,12 +88,29 @@ const asked = new WeakMap<Tape, ({ readonly index: number } & Adjustments)[]>();
 /** Nearly always there is nothing to look at: no set that anybody has ever used. */
 function look(context: DumpContext): Adjustments[] {
   const sets = readSemaphoreSets().filter(({ isUsed }) => isUsed);
-  if (sets.length === 0 || context.play === undefined) return [];
+  const [root] = context.processes;
+  if (sets.length === 0 || context.play === undefined || root === undefined) return [];
+  for (const set of sets) refuseUnreadable(set, root, context.refuse);
   const all = adjustmentsOf(listOwners(context), sets, context);
   for (const each of all) checkOwner(each, context);
   return correct(all, context).map(({ thread, set, adjustments }) => {
     return { pid: thread.process.insidePid, set: set.id, key: set.key, adjustments };
   });
+}
+
+/** What a task would take back is found by its distance from a value: nothing is known of a set that has none for us. */
+function refuseUnreadable(set: SemaphoreSet, root: Process, refuse: Refuse): void {
+  try {
+    valuesOf(set);
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    refuse({
+      task: nameOf(root),
+      object: nameOfSet(set),
+      reason: `it cannot be read (${error.message}), so it is not known what somebody of the tree would undo of it`,
+      help: 'run with CAP_IPC_OWNER, or remove the set (ipcrm)',
+    });
+  }
 }
 
 /** A thread for each list of a process: the leader, and the first of those who share another. */

@@ -46,39 +46,65 @@ interface Suspect extends Snapshot {
   readonly thread: Thread;
 }
 
-/** Threads with something to undo, and of which sets; one play for all of them. */
+interface Question extends Snapshot {
+  readonly operations: Uint8Array;
+}
+
+/** Threads with something to undo, and of which sets; one play for all of them, unless there are thousands of semaphores. */
 function suspects(
   threads: readonly Thread[],
   snapshots: readonly Snapshot[],
   context: DumpContext,
 ): Suspect[] {
-  const each = semaphoresPerCall(operationsMax());
-  const tapes = new Map<Thread, Tape>();
-  const questions: { readonly suspect: Suspect; readonly read: (played: Played) => bigint }[] = [];
-  for (const thread of threads) {
-    const tape = new Tape(`semaphore undo of ${nameOf(thread)}`);
-    for (const { set, values } of snapshots) {
-      tape.about(nameOfSet(set));
-      const numbered = values.map((value, number) => ({ number, value }));
-      for (let from = 0; from < numbered.length; from += each) {
-        const read = ask(tape, set.id, differs(numbered.slice(from, from + each)));
-        questions.push({ suspect: { thread, set, values }, read });
-      }
+  const found = new Map<string, Suspect>();
+  for (const questions of batches(snapshots.flatMap(questionsOf)))
+    for (const { suspect, answer } of askAll(threads, questions, context)) {
+      if (isOutOfRange(answer) === undefined) checkDenied(suspect, answer, context);
+      if (isOutOfRange(answer) === true) found.set(`${suspect.thread.tid}:${suspect.set.id}`, suspect);
     }
+  return [...found.values()];
+}
+
+function questionsOf({ set, values }: Snapshot): Question[] {
+  const each = semaphoresPerCall(operationsMax());
+  const numbered = values.map((value, number) => ({ number, value }));
+  const questions: Question[] = [];
+  for (let from = 0; from < numbered.length; from += each)
+    questions.push({ set, values, operations: differs(numbered.slice(from, from + each)) });
+  return questions;
+}
+
+/** As much as a thread's workspace has room for at once. */
+function batches(questions: readonly Question[]): Question[][] {
+  const all: Question[][] = [];
+  let used = BATCH_BYTES;
+  for (const question of questions) {
+    used += question.operations.length + ENTRY_BYTES;
+    if (used > BATCH_BYTES) {
+      all.push([]);
+      used = question.operations.length + ENTRY_BYTES;
+    }
+    all.at(-1)?.push(question);
+  }
+  return all;
+}
+
+const BATCH_BYTES = 48 * 1024;
+/** More than an entry of a tape takes. */
+const ENTRY_BYTES = 256;
+
+function askAll(threads: readonly Thread[], questions: readonly Question[], context: DumpContext) {
+  const tapes = new Map<Thread, Tape>();
+  const asked = threads.flatMap((thread) => {
+    const tape = new Tape(`semaphore undo of ${nameOf(thread)}`);
     tapes.set(thread, tape);
-  }
+    return questions.map(({ set, values, operations }) => {
+      tape.about(nameOfSet(set));
+      return { suspect: { thread, set, values }, read: ask(tape, set.id, operations) };
+    });
+  });
   const played = playAll(tapes, context);
-  const found = new Set<Suspect>();
-  const seen = new Set<string>();
-  for (const { suspect, read } of questions) {
-    const answer = read(resultOf(played, suspect.thread));
-    const key = `${suspect.thread.tid}:${suspect.set.id}`;
-    if (isOutOfRange(answer) === undefined) checkDenied(suspect, answer, context);
-    if (isOutOfRange(answer) !== true || seen.has(key)) continue;
-    seen.add(key);
-    found.add(suspect);
-  }
-  return [...found];
+  return asked.map(({ suspect, read }) => ({ suspect, answer: read(resultOf(played, suspect.thread)) }));
 }
 
 /** Who may not use a set has nothing to undo there, unless it could before. */

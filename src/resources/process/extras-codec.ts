@@ -57,6 +57,8 @@ export interface TaskExtras {
   readonly remaining?: string;
   /** Extended state that the core has no field for, by feature. */
   readonly xstate?: ReadonlyMap<number, Uint8Array>;
+  /** Stopped children whose stop it has waited for already, by pid. */
+  readonly reported_stops?: readonly number[];
   readonly accounting?: Accounting;
 }
 
@@ -100,6 +102,7 @@ const CHECKS: Readonly<Record<Exclude<keyof TaskExtras, 'xstate'>, Check>> = {
   xcomp: isHex,
   restart: isNumber,
   remaining: isDecimal,
+  reported_stops: (value) => Array.isArray(value) && value.every(isNumber),
   accounting: isRecord,
 };
 

@@ -20,6 +20,7 @@ import { seccomp } from './seccomp.js';
 import { signalActions } from './signal-actions.js';
 import { signalMask } from './signal-mask.js';
 import { sharedSignals, threadSignals } from './signal-queue.js';
+import { stopReports } from './stop-reports.js';
 import { robustList, tidAddress } from './thread-exit.js';
 import { coredumpFilter, ioPriority, processSwitches, taskExtras, threadSwitches } from './tuning.js';
 
@@ -50,6 +51,7 @@ export const taskStates: readonly TaskState[] = [
   signalActions,
   signalMask,
   alternateStack,
+  stopReports,
   // Signals before anything that may send some, and both before RLIMIT_SIGPENDING.
   sharedSignals,
   threadSignals,

@@ -15,24 +15,39 @@ export function removeCriuRules(connections: readonly Connection[]): void {
       ['INPUT', remote, local],
       ['OUTPUT', local, remote],
     ] as const)
-      run(program, ['-D', chain, ...matchOf(from, to), '-j', 'DROP']);
+      run(program, ['-D', chain, ...matchOf(from, to), '-j', 'DROP'], TIMEOUT_MS);
   }
 }
 
 /** Those by which it makes a whole network namespace silent: a chain that everything goes through. */
-export function removeCriuChains(): void {
+export function removeCriuChains(timeout_ms = TIMEOUT_MS): void {
   for (const program of ['iptables', 'ip6tables']) {
-    for (const chain of ['INPUT', 'OUTPUT']) run(program, ['-D', chain, '-j', CRIU_CHAIN]);
-    for (const verb of ['-F', '-X']) run(program, [verb, CRIU_CHAIN]);
+    for (const chain of ['INPUT', 'OUTPUT']) run(program, ['-D', chain, '-j', CRIU_CHAIN], timeout_ms);
+    for (const verb of ['-F', '-X']) run(program, [verb, CRIU_CHAIN], timeout_ms);
   }
 }
 
 const CRIU_CHAIN = 'CRIU';
 
-/** In the network namespace that this thread is in. */
-function run(program: string, words: readonly string[]): void {
-  spawnSync(program, ['-w', '-t', 'filter', ...words], { stdio: 'ignore' });
+/**
+ * In the network namespace that this thread is in. It waits for others who change rules. Where there is no such program,
+ * nobody has made rules by it.
+ */
+function run(program: string, words: readonly string[], timeout_ms: number): void {
+  const command = ['-w', '-t', 'filter', ...words];
+  const { signal } = spawnSync(program, command, {
+    stdio: 'ignore',
+    timeout: timeout_ms,
+    killSignal: 'SIGKILL',
+  });
+  if (signal !== null)
+    throw new Error(
+      `\`${program} ${command.join(' ')}\`, which lets go of what CRIU has locked, was not done within ${timeout_ms / 1000} s: ` +
+        'end whoever changes packet filters all the time (holds /run/xtables.lock)',
+    );
 }
+
+const TIMEOUT_MS = 30_000;
 
 function matchOf(from: InetAddress, to: InetAddress): string[] {
   const mark = `0x${RESTORE_MARK.toString(16)}`;

@@ -16,7 +16,7 @@ export const unlockImage = perRestore((holder) => {
 /** Of a tree that had a network namespace of its own, all of which may be silent, whether it had connections or not. */
 export function unlockNetwork(holder: Holder): void {
   unlockImage(holder);
-  if (isLockedByIptables(holder)) holder.around({ resume: removeCriuChains });
+  if (isLockedByIptables(holder)) holder.around({ resume: () => removeCriuChains() });
 }
 
 /** How CRIU, but never we, makes connections silent. */

@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AF_INET, AF_INET6 } from '../../abi/socket.js';
+import { Scratch } from '../../cli/testing.js';
 import { listTables, openNftables } from '../../kernel/netlink/nftables.js';
 import { playOne } from '../../tape/play.js';
 import { endStem, startStem } from '../../tape/stem.js';
 import { Tape } from '../../tape/tape.js';
 import type { InetAddress } from './inet-address.js';
 import { lastingLocks, lastingTable, lockLastingly, OwnedLock, unlock, unlockOn } from './lock.js';
+import { removeCriuChains } from './lock-iptables.js';
 import { type Connection, wireAddress } from './lock-table.js';
 
 function at(family: number, words: readonly number[], port: number): InetAddress {
@@ -21,6 +23,8 @@ const CONNECTIONS: readonly Connection[] = [
   // The same as the first, as a socket of IPv6 has it.
   { local: at(AF_INET6, MAPPED, 80), remote: at(AF_INET6, MAPPED, 4000) },
 ];
+
+const OWNER = { directory: '/images/one', pid: 12, starttime: 345 };
 
 function tables(): string[] {
   using netlink = openNftables();
@@ -46,10 +50,10 @@ test('an owned lock goes with its owner', () => {
 test('a lasting lock says whose it is, and goes when it is removed', () => {
   const name = lastingTable('12345678-1234-1234-1234-123456789abc');
   assert.equal(name, 'CRIU-12345678-1234-1234-12');
-  lockLastingly(name, CONNECTIONS, '/images/one');
+  lockLastingly(name, CONNECTIONS, OWNER);
   assert.deepEqual(
     lastingLocks().filter(({ table }) => table === name),
-    [{ table: name, directory: '/images/one' }],
+    [{ table: name, owner: OWNER }],
   );
   assert.ok(unlock(name));
   assert.ok(!unlock(name));
@@ -57,7 +61,7 @@ test('a lasting lock says whose it is, and goes when it is removed', () => {
 
 test('a tape removes a lasting lock, as the guardian does', () => {
   const name = lastingTable('abcdefgh-1234-1234-1234-123456789abc');
-  lockLastingly(name, CONNECTIONS, '/images/one');
+  lockLastingly(name, CONNECTIONS, OWNER);
   const workspace = { address: 0x1000_0000_0000n, size: 0x20_0000n };
   const actor = startStem({ workspace, sliceSize: 0x10_0000, name: 'test' });
   try {
@@ -68,6 +72,21 @@ test('a tape removes a lasting lock, as the guardian does', () => {
   } finally {
     endStem(actor.tid);
     unlock(name);
+  }
+});
+
+test('a program of packet filters that does not end is not waited for forever', () => {
+  using scratch = new Scratch();
+  scratch.script('iptables', 'exec sleep 600');
+  const { PATH } = process.env;
+  process.env.PATH = `${scratch.path}:${PATH}`;
+  try {
+    assert.throws(
+      () => removeCriuChains(300),
+      /`iptables -w -t filter -D INPUT -j CRIU`.* was not done within 0.3 s/,
+    );
+  } finally {
+    process.env.PATH = PATH;
   }
 });
 

@@ -20,26 +20,34 @@ export function lastingTable(runId: string): string {
 /** CRIU has room for so much of it, and removes the table by this name when it restores an image of ours. */
 const RUN_ID_USED = 21;
 
-/** Says whose a lasting table is, to whoever lists them. */
-const NOTE = 'stasis image ';
-
-export function noteFor(directory: string): Uint8Array {
-  return new TextEncoder().encode(`${NOTE}${directory}`.slice(0, NOTE_MAX));
+/** Whose a lasting table is: of the image in this directory, and of the tree that was saved there. */
+export interface LockOwner {
+  readonly directory: string;
+  /** The root, and when it began (clock ticks after boot, proc_pid_stat(5) starttime): pids are used again. */
+  readonly pid: number;
+  readonly starttime: number;
 }
 
-/** The image's directory; undefined where it is no table of ours. */
-export function directoryOf(note: Uint8Array | undefined): string | undefined {
+/** Says it to whoever lists tables. */
+function noteOf({ directory, pid, starttime }: LockOwner): Uint8Array {
+  return new TextEncoder().encode(`stasis pid ${pid}@${starttime} image ${directory}`).subarray(0, NOTE_MAX);
+}
+
+/** Undefined where it is no table of ours. */
+function ownerOf(note: Uint8Array | undefined): LockOwner | undefined {
   const text = new TextDecoder().decode(note ?? new Uint8Array());
-  return text.startsWith(NOTE) ? text.slice(NOTE.length) : undefined;
+  const [, pid, starttime, directory] = /^stasis pid (\d+)@(\d+) image (.*)$/s.exec(text) ?? [];
+  if (directory === undefined) return undefined;
+  return { directory, pid: Number(pid), starttime: Number(starttime) };
 }
 
-/** Every lasting table of this network namespace, CRIU's as well; the image's directory where it is one of ours. */
-export function lastingLocks(): { table: string; directory: string | null }[] {
+/** Every lasting table of this network namespace, CRIU's as well, whose owner is not known. */
+export function lastingLocks(): { table: string; owner: LockOwner | undefined }[] {
   try {
     using netlink = openNftables();
     return listTables(netlink)
-      .map(({ name, note }) => ({ table: name, directory: directoryOf(note) ?? null }))
-      .filter(({ table, directory }) => directory !== null || table.startsWith(lastingTable('')));
+      .map(({ name, note }) => ({ table: name, owner: ownerOf(note) }))
+      .filter(({ table, owner }) => owner !== undefined || table.startsWith(lastingTable('')));
   } catch (error) {
     if (error instanceof SyscallError) return [];
     throw error;
@@ -99,7 +107,8 @@ const NFTABLES = 1;
 const SKIPPED = 2;
 
 /** The lock of a dump: from here on until the tree goes on, or for as long as the image waits for its restore. */
-export function lock(silent: Silent, { inventory, options, undo: guard, writer }: DumpContext): Kept {
+export function lock(silent: Silent, context: DumpContext): Kept {
+  const { inventory, options, undo: guard } = context;
   if (options.networkLock === 'skip') {
     inventory.networkLockMethod = SKIPPED;
     return { release: () => {} };
@@ -111,7 +120,7 @@ export function lock(silent: Silent, { inventory, options, undo: guard, writer }
   return {
     commit() {
       undo = guard?.((tape) => unlockOn(tape, name));
-      lockLastingly(name, silent, writer.directory);
+      lockLastingly(name, silent, ownerIn(context));
     },
     release(outcome) {
       if (outcome === 'goes on' && undo !== undefined) unlock(name);
@@ -119,6 +128,10 @@ export function lock(silent: Silent, { inventory, options, undo: guard, writer }
       owned[Symbol.dispose]();
     },
   };
+}
+
+function ownerIn({ writer, processes: [root] }: DumpContext): LockOwner {
+  return { directory: writer.directory, pid: root?.pid ?? 0, starttime: root?.stat.starttime ?? 0 };
 }
 
 /**
@@ -181,8 +194,8 @@ function explain(error: unknown): unknown {
 }
 
 /** The table that stays when we are gone. */
-export function lockLastingly(name: string, silent: Silent, directory: string): void {
-  sendAnew(lockMessages(name, silent, false, noteFor(directory)));
+export function lockLastingly(name: string, silent: Silent, owner: LockOwner): void {
+  sendAnew(lockMessages(name, silent, false, noteOf(owner)));
 }
 
 /** False where there was no such table. */

@@ -1,6 +1,8 @@
 import * as S from '../../abi/socket.js';
 import type { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
+import { listDescriptors } from '../../kernel/procfs/descriptors.js';
+import { readLink, taskPath } from '../../kernel/procfs/read.js';
 import { attempt } from '../../kernel/syscall.js';
 import type { Descriptor, DumpContext, Result, Tape } from '../contract.js';
 import { openPidfd, takeDescriptor } from '../description/calls.js';
@@ -8,7 +10,7 @@ import { objectOf } from '../description/described.js';
 import { identify } from '../description/identify.js';
 import { perDump } from '../description/state.js';
 import { isSilentAsAWhole, lock } from './lock.js';
-import { getNumber, setNumber } from './option-bytes.js';
+import { getNumber, setNow, setNumber } from './option-bytes.js';
 import { setTcp } from './tcp-calls.js';
 import { TCP, type TcpDiag } from './tcp-diag.js';
 
@@ -87,6 +89,10 @@ function take({ descriptor, diag }: { descriptor: Descriptor; diag: TcpDiag }): 
  */
 function keepRepaired(all: Repaired[], context: DumpContext): void {
   context.keep({
+    commit() {
+      // Whoever ends repair mode when we are gone reads it off the socket (endRepairsOf).
+      for (const { fd, reuse } of all) setNow(fd.fd, S.SOL_SOCKET, S.SO_REUSEADDR, reuse);
+    },
     release(outcome) {
       for (let last = all.at(-1); last !== undefined; last = all.at(-1)) {
         if (outcome === 'goes on') endRepair(last.fd.fd, last.reuse);
@@ -103,6 +109,23 @@ function endRepair(fd: number, reuse: number): void {
     scratch.view.setInt32(0, value, true);
     attempt('setsockopt', [fd, level, option, scratch.address, 4]);
   }
+}
+
+/**
+ * Of a process whose dump has left it stopped, after its `commit`: it goes on with its connections, which must be silent
+ * no more. Answers how many there were.
+ */
+export function endRepairsOf(pid: number): number {
+  using pidfd = openPidfd(pid);
+  let count = 0;
+  for (const fd of listDescriptors(pid)) {
+    if (!readLink(taskPath(pid, `fd/${fd}`)).startsWith('socket:')) continue;
+    using taken = takeDescriptor(pidfd.fd, fd, `descriptor ${fd} of pid ${pid}`);
+    if (getNumber(taken.fd, S.SOL_TCP, S.TCP_REPAIR) !== S.TCP_REPAIR_ON) continue;
+    endRepair(taken.fd, getNumber(taken.fd, S.SOL_SOCKET, S.SO_REUSEADDR) ?? 0);
+    count++;
+  }
+  return count;
 }
 
 function endOf(reuse: number): readonly (readonly [level: number, option: number, value: number])[] {
