@@ -96,7 +96,9 @@ async function trial(
   const waiters = await Promise.all(CALLS.map(start));
   try {
     act(waiters, start_ns);
-    const ends = await Promise.allSettled(waiters.map((waiter) => checkEnd(waiter, slack_ms)));
+    // Whoever was brought back after the end of its wait can only be late by that.
+    const late_ms = Math.max(0, Number((monotonic_ns() - start_ns) / 1_000_000n) - LENGTH_MS);
+    const ends = await Promise.allSettled(waiters.map((waiter) => checkEnd(waiter, slack_ms + late_ms)));
     const failures = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason] : []));
     assert.deepEqual(failures.map(String), []);
   } finally {
