@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { createMessage, type ImageWriter, type MessageOf } from '../image/index.js';
+import { createMessage, IMAGES_VERSION, type ImageWriter, type MessageOf } from '../image/index.js';
 import { boottime_ns } from '../kernel/clock.js';
 import { readTimeOffsets } from '../kernel/procfs/idmap.js';
 import type { Inventory, Process } from '../resources/contract.js';
@@ -7,9 +7,6 @@ import type { Identities } from './identity.js';
 import { offsetOf } from './restore/clock.js';
 
 /** The images that describe the tree as a whole: pstree, ids, core, timens, cgroup and the inventory. */
-
-/** Version 2 is CRIU's only current one. */
-const IMAGE_VERSION = 2;
 
 function pstreeEntry(process: Process): MessageOf<'pstree'> {
   const { leader, parent, threads } = process;
@@ -47,7 +44,7 @@ function clockOf(root: Process, clock: 'monotonic' | 'boottime'): { tvSec: bigin
 
 export function inventoryOf(identities: Identities, inventory: Inventory): MessageOf<'inventory'> {
   return createMessage('inventory', {
-    imgVersion: IMAGE_VERSION,
+    imgVersion: IMAGES_VERSION,
     fdinfoPerId: true,
     nsPerId: true,
     rootIds: identities.root,

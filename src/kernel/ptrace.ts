@@ -53,11 +53,6 @@ export function resumeToSyscall(tid: number): void {
   change(P.PTRACE_SYSCALL, tid, 0, 0, 'PTRACE_SYSCALL');
 }
 
-/** Keep a group-stopped task stopped, but listening for events. */
-export function listen(tid: number): void {
-  ptrace(P.PTRACE_LISTEN, tid, 0, 0, 'PTRACE_LISTEN');
-}
-
 /** Stop tracing; the task goes on, with `signal` delivered. */
 export function detach(tid: number, signal = 0): void {
   change(P.PTRACE_DETACH, tid, 0, signal, 'PTRACE_DETACH');
@@ -126,12 +121,6 @@ export function setSignalMask(tid: number, mask: bigint): void {
   const gathered = gathering();
   if (gathered === undefined) ptrace(P.PTRACE_SETSIGMASK, tid, 8, memory.address, 'PTRACE_SETSIGMASK');
   else change(P.PTRACE_SETSIGMASK, tid, 8, gathered.copy(memory.bytes.subarray(0, 8)), 'PTRACE_SETSIGMASK');
-}
-
-/** siginfo (128 bytes) of the signal at which the task stopped; undefined in a group stop (EINVAL). */
-export function getSiginfo(tid: number): Uint8Array | undefined {
-  const result = attempt('ptrace', [P.PTRACE_GETSIGINFO, tid, 0, memory.address]);
-  return result < 0 ? undefined : memory.bytes.slice(0, 128);
 }
 
 const PEEK_AT_ONCE = 32;

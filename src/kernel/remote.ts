@@ -4,35 +4,21 @@ import { NativeMemory, zeroed } from './memory.js';
 import { attempt } from './syscall.js';
 import { gathering } from './together.js';
 
-/** A piece of another process's memory: `address` there, `length` in bytes. */
-export interface RemoteRange {
-  readonly address: bigint;
-  readonly length: number;
-}
-
-/** The kernel takes at most UIO_MAXIOV pieces a call. */
-export const IOV_MAX = 1024;
-
-const vectors = new NativeMemory((IOV_MAX + 1) * 16);
-const LOCAL_VECTOR = vectors.address + BigInt(IOV_MAX * 16);
+/** Two struct iovec: of the other process, and of this one. */
+const vectors = new NativeMemory(32);
 
 function transfer(
   name: 'process_vm_readv' | 'process_vm_writev',
   pid: number,
+  address: bigint,
   local: bigint,
   length: number,
-  ranges: readonly RemoteRange[],
-): number {
-  ranges.forEach((range, index) => {
-    vectors.view.setBigUint64(index * 16, range.address, true);
-    vectors.view.setBigUint64(index * 16 + 8, BigInt(range.length), true);
-  });
-  vectors.view.setBigUint64(IOV_MAX * 16, local, true);
-  vectors.view.setBigUint64(IOV_MAX * 16 + 8, BigInt(length), true);
-  return attempt(name, [pid, LOCAL_VECTOR, 1, vectors.address, ranges.length, 0]);
-}
-
-function whole(result: number, length: number, name: string, pid: number, address: bigint): void {
+): void {
+  vectors.view.setBigUint64(0, address, true);
+  vectors.view.setBigUint64(8, BigInt(length), true);
+  vectors.view.setBigUint64(16, local, true);
+  vectors.view.setBigUint64(24, BigInt(length), true);
+  const result = attempt(name, [pid, vectors.address + 16n, 1, vectors.address, 1, 0]);
   if (result < 0) throw new SyscallError(name, -result, `pid ${pid}, address 0x${address.toString(16)}`);
   if (result !== length)
     throw new Error(
@@ -44,8 +30,7 @@ function whole(result: number, length: number, name: string, pid: number, addres
 export function readRemote(pid: number, address: bigint, length: number): Uint8Array {
   const bytes = zeroed(length);
   if (length === 0) return bytes;
-  const result = transfer('process_vm_readv', pid, addressOf(bytes), length, [{ address, length }]);
-  whole(result, length, 'process_vm_readv', pid, address);
+  transfer('process_vm_readv', pid, address, addressOf(bytes), length);
   return bytes;
 }
 
@@ -61,23 +46,11 @@ export function writeRemote(pid: number, address: bigint, bytes: Uint8Array): vo
     return;
   }
   const source = bytes.buffer.byteLength >= 64 ? bytes : padded(bytes);
-  const result = transfer('process_vm_writev', pid, addressOf(source), bytes.length, [
-    { address, length: bytes.length },
-  ]);
-  whole(result, bytes.length, 'process_vm_writev', pid, address);
+  transfer('process_vm_writev', pid, address, addressOf(source), bytes.length);
 }
 
 function padded(bytes: Uint8Array): Uint8Array {
   const copy = zeroed(bytes.length);
   copy.set(bytes);
   return copy;
-}
-
-/**
- * Read scattered ranges (at most IOV_MAX) of process `pid` one after the other into `local`.
- * Answers the bytes read, which is less than asked where a page cannot be read, or −errno.
- */
-export function gatherRemote(pid: number, local: bigint, ranges: readonly RemoteRange[]): number {
-  const length = ranges.reduce((sum, range) => sum + range.length, 0);
-  return transfer('process_vm_readv', pid, local, length, ranges);
 }

@@ -27,14 +27,6 @@ export function readIdMap(pid: number, kind: 'uid_map' | 'gid_map', where: Where
   return parseIdMap(readText(path), path);
 }
 
-/** Whether setgroups is allowed in the task's user namespace. */
-export function readSetgroups(pid: number, where: Where = {}): boolean {
-  const path = taskPath(pid, 'setgroups', { proc: where.proc });
-  const line = readText(path).trimEnd();
-  if (line !== 'allow' && line !== 'deny') fail({ path, line }, 'neither allow nor deny');
-  return line === 'allow';
-}
-
 /** Offset of a clock in the time namespace of the task's children. */
 export interface TimeOffset {
   readonly clock: 'monotonic' | 'boottime';

@@ -6,23 +6,14 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { ProcfsError } from './error.js';
 import { attempt, taskPath, type Where } from './read.js';
 
-export const PM_SOFT_DIRTY = 1n << 55n;
-/** Mapped by one process only. */
-export const PM_MMAP_EXCLUSIVE = 1n << 56n;
-export const PM_UFFD_WP = 1n << 57n;
-export const PM_GUARD_REGION = 1n << 58n;
+const PM_GUARD_REGION = 1n << 58n;
 /** Page of a file, or shared anonymous. */
-export const PM_FILE = 1n << 61n;
-export const PM_SWAP = 1n << 62n;
-export const PM_PRESENT = 1n << 63n;
+const PM_FILE = 1n << 61n;
+const PM_SWAP = 1n << 62n;
+const PM_PRESENT = 1n << 63n;
 const PM_PFRAME_MASK = (1n << 55n) - 1n;
 
 export const isPresent = (entry: bigint): boolean => (entry & PM_PRESENT) !== 0n;
-export const isSwapped = (entry: bigint): boolean => (entry & PM_SWAP) !== 0n;
-export const isFileOrShared = (entry: bigint): boolean => (entry & PM_FILE) !== 0n;
-export const isExclusive = (entry: bigint): boolean => (entry & PM_MMAP_EXCLUSIVE) !== 0n;
-export const isSoftDirty = (entry: bigint): boolean => (entry & PM_SOFT_DIRTY) !== 0n;
-export const isWriteProtected = (entry: bigint): boolean => (entry & PM_UFFD_WP) !== 0n;
 export const isGuard = (entry: bigint): boolean => (entry & PM_GUARD_REGION) !== 0n;
 
 /** Number of the page frame of a present page; 0 without the right to know. */

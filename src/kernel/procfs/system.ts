@@ -1,5 +1,5 @@
-/** Values of the whole system: /proc/uptime, /proc/stat's btime, /proc/sys/kernel, /proc/sys/fs. */
-import { fail, toBigInt, toNumber } from './field.js';
+/** Values of the whole system: /proc/uptime, /proc/stat's btime, /proc/sys/kernel. */
+import { fail, toNumber } from './field.js';
 import { readText } from './read.js';
 
 /** Since boot, in the time namespace of the reader, and idle time of all CPUs; in hundredths of a second. */
@@ -32,15 +32,6 @@ function readSysctlNumber(name: string, proc: string): number {
 export const readPidMax = (proc = '/proc'): number => readSysctlNumber('kernel/pid_max', proc);
 export const readCapLastCap = (proc = '/proc'): number => readSysctlNumber('kernel/cap_last_cap', proc);
 export const readOverflowUid = (proc = '/proc'): number => readSysctlNumber('kernel/overflowuid', proc);
-export const readOverflowGid = (proc = '/proc'): number => readSysctlNumber('kernel/overflowgid', proc);
-export const readPipeMaxSize = (proc = '/proc'): number => readSysctlNumber('fs/pipe-max-size', proc);
-export const readMaxMapCount = (proc = '/proc'): number => readSysctlNumber('vm/max_map_count', proc);
-
-/** Limit of descriptor numbers; may be as large as 2^31, or more. */
-export function readNrOpen(proc = '/proc'): bigint {
-  const line = readSysctl('fs/nr_open', proc);
-  return toBigInt(line, { path: `${proc}/sys/fs/nr_open`, line });
-}
 
 /** UUID that changes with every boot. */
 export const readBootId = (proc = '/proc'): string => readSysctl('kernel/random/boot_id', proc);

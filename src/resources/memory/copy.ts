@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
+import { IOV_MAX } from '../../abi/fcntl.js';
 import type { ImageFile } from '../../image/target.js';
 import { NativeMemory } from '../../kernel/memory.js';
-import { IOV_MAX } from '../../kernel/remote.js';
 import { attempt } from '../../kernel/syscall.js';
 import type { Span } from './scan.js';
 
