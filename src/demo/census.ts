@@ -43,7 +43,7 @@ function residentOf(pid: number): Resident {
 }
 
 /** The pids of `tree` that exist, zombies too. */
-export function remaining(tree: readonly Resident[]): number[] {
+function remaining(tree: readonly Resident[]): number[] {
   return tree.map(({ pid }) => pid).filter(exists);
 }
 

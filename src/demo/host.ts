@@ -5,8 +5,8 @@ import { readFileSync } from 'node:fs';
  * Two "hosts" on this machine: each has pid, mount and network namespaces of its own, and a cable (veth) that leads to
  * a bridge here, where their clients are.
  */
-export const BRIDGE = 'stasis0';
-export const CLIENT_ADDRESS = '10.97.0.1';
+const BRIDGE = 'stasis0';
+const CLIENT_ADDRESS = '10.97.0.1';
 /** The address that the clients know: it goes with the server. */
 export const SERVICE_ADDRESS = '10.97.0.100';
 const PREFIX = 24;
@@ -15,7 +15,7 @@ const FIRST_PIDS = { a: 20_000, b: 10_000 } as const;
 export type HostName = keyof typeof FIRST_PIDS;
 
 /** Run to its end. @throws Error with what it said */
-export function run(command: string, args: readonly string[]): string {
+function run(command: string, args: readonly string[]): string {
   const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8' });
   if (status === 0) return stdout;
   throw new Error(`${command} ${args.join(' ')}: ${error?.message ?? stderr.trim()}`);

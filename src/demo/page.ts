@@ -3,8 +3,8 @@
 const isColoured = process.stdout.isTTY === true && process.env.NO_COLOR === undefined;
 const paint = (code: number, text: string): string => (isColoured ? `\x1b[${code}m${text}\x1b[0m` : text);
 
-export const bold = (text: string): string => paint(1, text);
-export const faint = (text: string): string => paint(2, text);
+const bold = (text: string): string => paint(1, text);
+const faint = (text: string): string => paint(2, text);
 const green = (text: string): string => paint(32, text);
 const red = (text: string): string => paint(31, text);
 

@@ -100,7 +100,7 @@ function checkProcess(process: Process, options: DumpOptions, refuse: Refuse): v
 }
 
 /** Pids that must never be frozen or killed by us: ourselves, our ancestors, and the first process of our namespace. */
-export function forbiddenPids(): Set<number> {
+function forbiddenPids(): Set<number> {
   const pids = new Set([1]);
   for (let pid = process.pid; pid > 0; pid = readStat(pid).ppid) pids.add(pid);
   return pids;

@@ -86,7 +86,7 @@ export class Identities {
 }
 
 /** kcmp(2) as an order: negative, zero or positive; the kernel's answers are 0 equal, 1 less, 2 greater. */
-export function compare(a: number, b: number, type: number, first = 0, second = 0): number {
+function compare(a: number, b: number, type: number, first = 0, second = 0): number {
   const answer = syscall('kcmp', [a, b, type, first, second], `pids ${a} and ${b}`);
   return answer === 0 ? 0 : answer === 1 ? -1 : 1;
 }

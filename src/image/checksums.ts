@@ -15,7 +15,7 @@ import { CHECKSUMS_FILE } from './writer.js';
  * that of its chunks' digests.
  */
 
-export const CHUNK_BYTES = 1024 * 1024;
+const CHUNK_BYTES = 1024 * 1024;
 const VERSION = 1;
 const ALGORITHM = 'sha256';
 const DIGEST_BYTES = 32;
@@ -36,10 +36,6 @@ export interface ChecksumProblem {
   /** Where the chunk begins that differs, in bytes. */
   readonly offset?: number;
   readonly message: string;
-}
-
-export function digest(bytes: Uint8Array): string {
-  return createHash(ALGORITHM).update(bytes).digest('base64');
 }
 
 function isPages(name: string): boolean {
@@ -82,7 +78,7 @@ function digestFile(reader: ImageReader, name: string, beat?: () => void): FileC
 }
 
 /** The digests of an image as it is now. */
-export function computeChecksums(reader: ImageReader): Checksums {
+function computeChecksums(reader: ImageReader): Checksums {
   const sums = new Map<string, FileChecksum>();
   for (const name of reader.list().filter(isCovered))
     if (reader.size(name) !== undefined) sums.set(name, digestFile(reader, name));

@@ -47,7 +47,7 @@ function countPages(entries: Iterable<PagemapEntry>): PageBytes {
 }
 
 /** What a file is by its name and contents. @throws ImageError when a file of a known kind cannot be parsed */
-export function describeFile(reader: ImageReader, name: string): FileDescription {
+function describeFile(reader: ImageReader, name: string): FileDescription {
   const known = kindOfFile(name);
   const pagemap = pagemapOfFile(name);
   if (known === undefined && pagemap === undefined && !isRawFile(name)) {

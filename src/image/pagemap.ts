@@ -302,7 +302,7 @@ function fault(entry: PagemapEntry, previous_end: number): string | undefined {
 }
 
 /** How many pages of the pages file a pagemap accounts for. */
-export function presentPages(pagemap: Pagemap): number {
+function presentPages(pagemap: Pagemap): number {
   let pages = 0;
   for (const entry of pagemap.entries) if ((entry.flags & PE_PRESENT) !== 0) pages += entry.nrPages;
   return pages;

@@ -151,7 +151,7 @@ class Layer {
 }
 
 /** The length of the pages file of a pagemap; 0 where there is none. */
-export function pagesBytes(reader: ImageReader, pagemap: Pagemap): number {
+function pagesBytes(reader: ImageReader, pagemap: Pagemap): number {
   return reader.size(`pages-${pagemap.pagesId}.img`) ?? 0;
 }
 

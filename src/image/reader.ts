@@ -12,7 +12,7 @@ import type { ImageStore, Place } from './store.js';
 /** Metadata files are read whole; a longer one is no image of ours or CRIU's. Pages are never read here. */
 export const FILE_BYTES_MAX = 512 * 1024 * 1024;
 /** How many increments an image may have below it. */
-export const PARENTS_MAX = 1024;
+const PARENTS_MAX = 1024;
 
 export interface ReaderOptions {
   /** Accept files that another user owns or could change. */

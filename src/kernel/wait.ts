@@ -23,7 +23,7 @@ export type WaitStatus =
 export const statistics = { stops: 0 };
 
 /** Decode a wait(2) status word. */
-export function decodeStatus(word: number): WaitStatus {
+function decodeStatus(word: number): WaitStatus {
   const low = word & 0x7f;
   if (low === 0) return { kind: 'exited', status: (word >> 8) & 0xff };
   if ((word & 0xff) === 0x7f) return { kind: 'stopped', signal: (word >> 8) & 0xff, event: word >> 16 };

@@ -20,7 +20,7 @@ export interface CpuDescription {
 }
 
 /** Words of `capabilities`. Word 3 is Linux's own; of it only what a 64-bit CPU always has is set. */
-export const WORD = {
+const WORD = {
   LEAF_1_EDX: 0,
   LEAF_80000001_EDX: 1,
   LINUX: 3,
@@ -37,7 +37,7 @@ export const WORD = {
   LEAF_80000007_EBX: 17,
   LEAF_7_EDX: 18,
 } as const;
-export const WORDS = 19;
+const WORDS = 19;
 
 /** rep_good, nopl, cpuid. */
 const ALWAYS_ON_64_BIT = (1 << 16) | (1 << 20) | (1 << 25);

@@ -10,7 +10,7 @@ import type { Results } from './results.js';
  */
 
 export const ENGINE_FD = 3;
-export const LINE_BYTES_MAX = 256 * 1024 * 1024;
+const LINE_BYTES_MAX = 256 * 1024 * 1024;
 
 const id = z.number().int().nonnegative();
 
@@ -25,7 +25,7 @@ export const toEngine = z.discriminatedUnion('type', [
 ]);
 export type ToEngine = z.infer<typeof toEngine>;
 
-export const exitStatus = z.discriminatedUnion('kind', [
+const exitStatus = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('exited'), status: z.number() }),
   z.object({ kind: z.literal('killed'), signal: z.number(), core_dumped: z.boolean() }),
 ]);

@@ -33,7 +33,7 @@ const connections = {
   network_lock: networkLock,
 };
 
-export const checkpointOptions = z.strictObject({
+const checkpointOptions = z.strictObject({
   /** Root of the tree, as the caller sees it. */
   pid,
   /** Where the image goes; made (0700) when missing. The file, for an archive; what it is called, for a stream. */
@@ -87,7 +87,7 @@ const joinNs = z
   .array(z.string().regex(/^net:./s, 'only network namespaces can be joined: net:PATH or net:PID'))
   .default([]);
 
-export const restoreOptions = z.strictObject({
+const restoreOptions = z.strictObject({
   /** An image directory, or an archive; what it is called, for a stream. */
   directory,
   stream: z
@@ -121,14 +121,14 @@ export const restoreOptions = z.strictObject({
   network_lock: networkLock,
 });
 
-export const inspectOptions = z.strictObject({
+const inspectOptions = z.strictObject({
   directory,
   trust: z.boolean().default(true),
   /** Check all that can be checked, checksums included. */
   verify: z.boolean().default(false),
 });
 
-export const planOptions = z.strictObject({
+const planOptions = z.strictObject({
   directory,
   trust: z.boolean().default(true),
   shell_job: z.boolean().default(false),
@@ -138,7 +138,7 @@ export const planOptions = z.strictObject({
   ext_unix_sk: z.boolean().default(false),
 });
 
-export const checkOptions = z.strictObject({
+const checkOptions = z.strictObject({
   /** Root of a tree; without it only the host is looked at. */
   pid: pid.optional(),
   shell_job: z.boolean().default(false),
@@ -164,10 +164,10 @@ const packing = {
   /** Wait for the disk. */
   durable: z.boolean().default(true),
 };
-export const packOptions = z.strictObject(packing);
-export const unpackOptions = z.strictObject(packing);
+const packOptions = z.strictObject(packing);
+const unpackOptions = z.strictObject(packing);
 
-export const unlockOptions = z.strictObject({
+const unlockOptions = z.strictObject({
   /** The image that the connections are silent for; it need not be there any more. */
   directory: directory.optional(),
   /** Instead of an image: the root of a tree that went out on a stream. */

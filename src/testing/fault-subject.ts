@@ -35,7 +35,7 @@ const LARGE = [
   'confined',
 ] as const;
 /** In the order of the programs' counters. Slow ones wait for an hour, and must never come back. */
-export const COUNTERS = [...LARGE, ...HOLDINGS] as const;
+const COUNTERS = [...LARGE, ...HOLDINGS] as const;
 export type Counter = (typeof COUNTERS)[number];
 
 export interface SubjectOptions {

@@ -15,7 +15,7 @@ export const SKIP_INTEGRATION: string | false =
 
 const STASIS = fileURLToPath(new URL('../../bin/stasis', import.meta.url));
 
-export function stasis(...words: readonly string[]): string {
+function stasis(...words: readonly string[]): string {
   try {
     return execFileSync(STASIS, words, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
   } catch (error) {

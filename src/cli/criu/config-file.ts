@@ -24,7 +24,7 @@ function parseLine(line: string, place: string): string[] {
 }
 
 /** The words of a file; undefined when it cannot be read. */
-export function readConfig(file: string): string[] | undefined {
+function readConfig(file: string): string[] | undefined {
   let text: string;
   try {
     text = readFileSync(file, 'utf8');

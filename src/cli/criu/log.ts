@@ -7,7 +7,7 @@ import { writeTo } from '../output.js';
  * time since the log was opened: `(00.012345) Error (freeze): …`. What is said before the log is open waits for it.
  */
 
-export const LEVEL = { message: 0, error: 1, warning: 2, info: 3, debug: 4 } as const;
+const LEVEL = { message: 0, error: 1, warning: 2, info: 3, debug: 4 } as const;
 const TIMESTAMPS_FROM = LEVEL.info;
 const STDOUT = 1;
 const STDERR = 2;

@@ -54,7 +54,7 @@ export interface Report {
 export type Entry = Beat | Report;
 
 /** The chain's value before the first record. */
-export const CHAIN_START = '0'.repeat(64);
+const CHAIN_START = '0'.repeat(64);
 
 function link(chain: string, entry: string): string {
   return createHash('sha256').update(chain).update(entry).digest('hex');

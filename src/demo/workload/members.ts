@@ -20,7 +20,7 @@ export interface Member {
 }
 
 /** The server's own memory. */
-export function serverItself({ seed, pages }: Settings): Member {
+function serverItself({ seed, pages }: Settings): Member {
   const party = new Party(ballastOf(seed, SERVER, pages));
   return {
     name: SERVER,

@@ -17,7 +17,7 @@ import { ImageError } from '../errors.js';
  * is as wrong as a changed byte. There is no index: frames are found by going from header to header, which for a
  * gibibyte are a thousand short reads.
  */
-export const ARCHIVE_VERSION = 1;
+const ARCHIVE_VERSION = 1;
 const MAGIC = Uint8Array.of(0x89, 0x53, 0x54, 0x41, 0x53, 0x49, 0x53, 0x0a);
 const FRAME_MAGIC = 0x4d46_5453;
 
@@ -38,7 +38,7 @@ export const DATA_BYTES_MAX = 1024 * 1024;
 export const CONTROL_BYTES_MAX = 4096;
 /** Files of one image. */
 export const FILES_MAX = 2 ** 20;
-export const END_BYTES = 16;
+const END_BYTES = 16;
 
 export interface ArchiveHeader {
   readonly flags: number;
@@ -65,7 +65,7 @@ export function encodeHeader({ flags, id }: ArchiveHeader): Uint8Array {
 }
 
 /** Does a file begin as an archive does? */
-export function looksLikeArchive(bytes: Uint8Array): boolean {
+function looksLikeArchive(bytes: Uint8Array): boolean {
   return bytes.length >= MAGIC.length && MAGIC.every((byte, index) => bytes[index] === byte);
 }
 

@@ -9,7 +9,7 @@ import { encodeMessage, listMessages, type NetlinkMessage } from './message.js';
 export const NETLINK_SOCK_DIAG = 4;
 export const NETLINK_NETFILTER = 12;
 
-export const NLM_F_REQUEST = 1;
+const NLM_F_REQUEST = 1;
 export const NLM_F_ACK = 4;
 export const NLM_F_EXCL = 0x200;
 export const NLM_F_CREATE = 0x400;

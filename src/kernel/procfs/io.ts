@@ -12,7 +12,7 @@ export interface Io {
   readonly cancelled_write_bytes: bigint;
 }
 
-export function parseIo(text: string, path = '/proc/PID/io'): Io {
+function parseIo(text: string, path = '/proc/PID/io'): Io {
   const map = keyed(text, path);
   const value = (key: keyof Io) =>
     toBigInt(map.get(key), { path, line: `${key}: ${map.get(key) ?? '(absent)'}` });

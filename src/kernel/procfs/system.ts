@@ -20,7 +20,7 @@ export function readUptime(proc = '/proc'): Uptime {
 }
 
 /** A file below /proc/sys by its name in sysctl's way, with slashes: 'kernel/pid_max'. */
-export function readSysctl(name: string, proc = '/proc'): string {
+function readSysctl(name: string, proc = '/proc'): string {
   return readText(`${proc}/sys/${name}`).replace(/\n$/, '');
 }
 

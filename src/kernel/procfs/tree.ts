@@ -28,13 +28,13 @@ export function parseChildren(text: string, path = '/proc/PID/task/TID/children'
 }
 
 /** Children of one thread, zombies included. */
-export function readChildrenOf(pid: number, tid: number, where: Where = {}): number[] {
+function readChildrenOf(pid: number, tid: number, where: Where = {}): number[] {
   const path = taskPath(pid, 'children', { proc: where.proc, tid });
   return parseChildren(readText(path), path);
 }
 
 /** Children of all threads, with the thread each belongs to. */
-export function readChildren(pid: number, where: Where = {}): { pid: number; parentTid: number }[] {
+function readChildren(pid: number, where: Where = {}): { pid: number; parentTid: number }[] {
   const children: { pid: number; parentTid: number }[] = [];
   for (const tid of listTids(pid, where)) {
     for (const child of unlessVanished(() => readChildrenOf(pid, tid, where)) ?? []) {

@@ -96,7 +96,7 @@ function linkTarget(opened: number): string {
 }
 
 /** Runs that hold data (lseek(2) SEEK_DATA), in order. */
-export function dataRanges(fd: number, size: number): [number, number][] {
+function dataRanges(fd: number, size: number): [number, number][] {
   const ranges: [number, number][] = [];
   for (let at = 0; at < size; ) {
     const from = attempt('lseek', [fd, at, SEEK_DATA]);

@@ -41,7 +41,7 @@ export function findInode(device: number, inode: bigint, places: readonly string
 }
 
 /** Whether a path leads to the inode, without following a symbolic link at its end. */
-export function leadsTo(path: string, device: number, inode: bigint): boolean {
+function leadsTo(path: string, device: number, inode: bigint): boolean {
   const stat = statOrNone(path);
   return stat !== undefined && stat.ino === inode && kernelDevice(stat.dev) === device;
 }

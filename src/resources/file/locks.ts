@@ -38,7 +38,7 @@ import { findUnseenLocks } from './unseen-locks.js';
  */
 
 /** `flag` of file_lock_entry. */
-export const LOCK_FLAG = { POSIX: 1, FLOCK: 2, OFD: 4, LEASE: 8 } as const;
+const LOCK_FLAG = { POSIX: 1, FLOCK: 2, OFD: 4, LEASE: 8 } as const;
 
 const FLAGS: Partial<Record<FileLock['kind'], number>> = {
   POSIX: LOCK_FLAG.POSIX,

@@ -40,7 +40,7 @@ export function writeExtras(extras: TerminalExtras, writer: ImageWriter): void {
   writer.writeBytes(FILE, [Buffer.from(JSON.stringify(extras))]);
 }
 
-export function readExtras(reader: ImageReader): TerminalExtras {
+function readExtras(reader: ImageReader): TerminalExtras {
   return readJson(reader, FILE, decode) ?? NONE;
 }
 

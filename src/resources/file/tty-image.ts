@@ -51,7 +51,7 @@ const leaders = perRestore(
   ({ reader }) => new Set(reader.read('pstree').flatMap(({ pid, sid }) => (pid === sid ? [pid] : []))),
 );
 
-export function isMasterId(infoId: number): boolean {
+function isMasterId(infoId: number): boolean {
   return (infoId & 1) === 1;
 }
 

@@ -73,7 +73,7 @@ export function bytesOfTermios(entry: termios_entry): Uint8Array {
 }
 
 /** The request that sets them: speeds count where c_cflag says that they are of no standard kind; CRIU has none. */
-export function setterOf(termios: Uint8Array): number {
+function setterOf(termios: Uint8Array): number {
   const cflag = new DataView(termios.buffer, termios.byteOffset).getUint32(T.TERMIOS_AT.cflag, true);
   const codes = [cflag & T.CBAUD, (cflag >>> T.IBSHIFT) & T.CBAUD];
   return codes.includes(T.BOTHER) ? I.TCSETS2 : I.TCSETS;

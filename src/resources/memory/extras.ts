@@ -24,7 +24,7 @@ function fileOf(pid: number): string {
 
 const NAME = /^\[anon(?:_shmem)?:(.*)\]$/s;
 
-export function extraOf({ mapping }: Vma): Extra | undefined {
+function extraOf({ mapping }: Vma): Extra | undefined {
   const name = NAME.exec(mapping.path)?.[1];
   const sealed = mapping.vmFlags.includes('sl');
   if (name === undefined && !sealed) return undefined;

@@ -15,7 +15,7 @@ const KEPT_FLAGS =
   M.MAP_PRIVATE | M.MAP_SHARED | M.MAP_DROPPABLE | M.MAP_ANONYMOUS | M.MAP_GROWSDOWN | M.MAP_NORESERVE;
 const HUGE_FLAGS = M.MAP_HUGETLB | (M.MAP_HUGE_MASK << M.MAP_HUGE_SHIFT);
 
-export function hasFile({ status }: vma_entry): boolean {
+function hasFile({ status }: vma_entry): boolean {
   return (status & (VMA.FILE_PRIVATE | VMA.FILE_SHARED | VMA.ANON_SHARED | VMA.SOCKET)) !== 0;
 }
 

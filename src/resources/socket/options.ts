@@ -46,7 +46,7 @@ const IFNAMSIZ = 16;
 const INSTRUCTION_SIZE = 8;
 
 /** An eBPF filter cannot be read out of a socket (net/core/filter.c sk_get_filter). */
-export const EBPF_FILTER = 'an eBPF filter is attached to it (SO_ATTACH_BPF), which the kernel does not show';
+const EBPF_FILTER = 'an eBPF filter is attached to it (SO_ATTACH_BPF), which the kernel does not show';
 
 /** Why a socket of whatever family cannot be saved, in words; undefined where its options can. */
 export function optionProblem(fd: number): string | undefined {

@@ -149,7 +149,7 @@ function latin1(path: string, tape: Tape): Space {
  * What has to be below an empty root for a name to be bound: directories in the order of their making, the one to be in,
  * and where the file is then. Relative names begin so deep that every ".." has somewhere to lead to.
  */
-export function stagePath(name: string): {
+function stagePath(name: string): {
   readonly start: string;
   readonly directories: readonly string[];
   readonly file: string;

@@ -59,7 +59,7 @@ export function readExtras(reader: ImageReader): ReadonlyMap<number, UnixExtras>
 }
 
 /** Throws Error saying which field of which socket is not as it should be; unknown fields are a later release's. */
-export function decodeUnixExtras(content: unknown): ReadonlyMap<number, UnixExtras> {
+function decodeUnixExtras(content: unknown): ReadonlyMap<number, UnixExtras> {
   const { version, sockets } = record(content, 'it');
   if (version !== VERSION) throw new Error(`is not of version ${VERSION}`);
   return new Map(
