@@ -2,7 +2,7 @@ import { SyscallError } from './errors.js';
 import { addressOf } from './ffi.js';
 import { NativeMemory, zeroed } from './memory.js';
 import { attempt } from './syscall.js';
-import { gathering } from './together.js';
+import { askAll, gathering } from './together.js';
 
 /** A piece of another process's memory: `address` there, `length` in bytes. */
 export interface RemoteRange {
@@ -80,4 +80,33 @@ function padded(bytes: Uint8Array): Uint8Array {
 export function gatherRemote(pid: number, local: bigint, ranges: readonly RemoteRange[]): number {
   const length = ranges.reduce((sum, range) => sum + range.length, 0);
   return transfer('process_vm_readv', pid, local, length, ranges);
+}
+
+/** As readRemote, of many pieces; undefined for one that cannot be read. */
+export function readRemotes(
+  pieces: readonly (RemoteRange & { readonly pid: number })[],
+): (Uint8Array | undefined)[] {
+  const sizes = pieces.map(({ length }) => Math.ceil(length / 64) * 64);
+  const all = new Uint8Array(sizes.reduce((sum, size) => sum + size, 64));
+  const address = Number(addressOf(all));
+  let end = 0;
+  const starts = sizes.map((size) => {
+    end += size;
+    return end - size;
+  });
+  const places = pieces.map((piece, index) => ({ ...piece, start: starts[index] ?? 0 }));
+  return askAll(
+    places,
+    32,
+    (ask, piece, at, bytes) => {
+      const view = new DataView(bytes.buffer, bytes.byteOffset, 32);
+      view.setBigUint64(0, BigInt(address + piece.start), true);
+      view.setBigUint64(8, BigInt(piece.length), true);
+      view.setBigUint64(16, piece.address, true);
+      view.setBigUint64(24, BigInt(piece.length), true);
+      ask('process_vm_readv', piece.pid, at, 1, at + 16, 1, 0);
+    },
+    ({ results: [result = 0] }, { start, length }) =>
+      result === length ? all.subarray(start, start + length) : undefined,
+  );
 }

@@ -34,7 +34,7 @@ export {
   trueCall,
 } from './interrupted.js';
 export { dumpExtendedRegisters, dumpRegisters, type LoadedRegisters, loadRegisters } from './registers.js';
-export { outsideCriticalSection } from './rseq.js';
+export { mayBeInside, outsideCriticalSection } from './rseq.js';
 export { ignoredIn } from './signal-actions.js';
 export { maskOf } from './signal-mask.js';
 export { pendingIn } from './signal-queue.js';

@@ -144,10 +144,11 @@ function freezeThread(thread: Thread, options: number): void {
 export function recordFrozen(thread: Thread): void {
   const { tid } = thread;
   thread.status = readStatus(thread.process.pid, { tid });
-  const registers = cureForThaw(outsideCriticalSection(tid, ptrace.getRegisters(tid)));
+  const rseq = ptrace.getRseq(tid);
+  const registers = cureForThaw(outsideCriticalSection(tid, ptrace.getRegisters(tid), rseq));
   ptrace.setRegisters(tid, registers);
   const home = registersForImage(registers, { tid });
-  thread.frozen = { registers, home, mask: ptrace.getSignalMask(tid), xstate: ptrace.getXstate(tid) };
+  thread.frozen = { registers, home, mask: ptrace.getSignalMask(tid), xstate: ptrace.getXstate(tid), rseq };
 }
 
 export function thaw(frozen: Process): void {
