@@ -1,5 +1,5 @@
 import type { DumpContext, Process, Thread } from '../resources/contract.js';
-import { dumpRegisters } from '../resources/process/index.js';
+import { dumpRegisters, inquire } from '../resources/process/index.js';
 import { type Play, play } from '../tape/play.js';
 import { type Played, Tape } from '../tape/tape.js';
 import type { Loan } from './lend.js';
@@ -30,6 +30,7 @@ export function ask(loan: Loan, context: DumpContext): () => void {
   });
   const all = play(asked.map(({ actor, questions }): Play => ({ actor, tape: questions.tape })));
   const answers = asked.map(({ thread, questions }, index) => ({ thread, questions, played: all[index] }));
+  const readInquiries = inquire(taskStates, [...loan.actors.keys()]);
   for (const { thread, questions, played } of answers) {
     for (const state of statesOf(thread)) state.read?.(thread, context);
     if (played === undefined) continue;
@@ -37,8 +38,10 @@ export function ask(loan: Loan, context: DumpContext): () => void {
     for (const read of questions.urgent) read(played, thread, context);
   }
   return () => {
+    readInquiries(context);
     for (const { thread, questions, played } of answers) {
       dumpRegisters(thread);
+      for (const state of statesOf(thread)) state.note?.(thread, context);
       if (played !== undefined) for (const read of questions.others) read(played, thread, context);
     }
   };

@@ -48,7 +48,9 @@ export class Frozen implements Disposable {
     try {
       for (let isFirst = true; ; isFirst = false) {
         // At first it is only asked who there is. When nobody is new any more, all has been read of everybody.
+        files?.readAhead();
         const processes = isFirst ? [] : look(root, stops.signals);
+        files?.forget();
         const seen = isFirst ? sightings(root) : processes.flatMap(living).map(sightingOf);
         const fresh = seen.filter(({ tid }) => !held.has(tid));
         if (fresh.length === 0 && !isFirst) {

@@ -25,6 +25,7 @@ import { coredumpFilter, ioPriority, processSwitches, taskExtras, threadSwitches
 
 export { newCore } from './core.js';
 export { EXTRAS_FILE } from './extras.js';
+export { inquire } from './inquiries.js';
 export {
   cureForThaw,
   goingOn,

@@ -101,7 +101,7 @@ export const restartableSequences: TaskState = {
   scope: 'thread',
   support: 'the registration; a thread inside a critical section continues at its abort handler',
 
-  read({ core, frozen }) {
+  note({ core, frozen }) {
     const rseq = frozen?.rseq;
     if (rseq === undefined) return;
     threadCore(core).rseqEntry = create(rseq_entrySchema, {

@@ -18,7 +18,7 @@ import { type Actor, playOne } from '../../tape/play.js';
 import { Tape } from '../../tape/tape.js';
 import type { DumpContext, Process, RestoreTask, Thread } from '../contract.js';
 import { newCore } from './core.js';
-import { dumpExtendedRegisters, dumpRegisters, taskStates } from './index.js';
+import { dumpExtendedRegisters, dumpRegisters, inquire, taskStates } from './index.js';
 import { cureForThaw, registersForImage } from './interrupted.js';
 import { outsideCriticalSection } from './rseq.js';
 
@@ -216,6 +216,9 @@ export function dumpStates(actors: ReadonlyMap<Thread, Actor>, context: DumpCont
     }
     const played = playOne(actor, tape);
     for (const answer of answers) answer(played, thread, context);
+    inquire(taskStates, [thread])(context);
+    for (const state of taskStates)
+      if (state.scope === 'thread' || thread.isLeader) state.note?.(thread, context);
   }
   for (const state of taskStates) state.write?.(context);
 }
