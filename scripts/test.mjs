@@ -47,7 +47,8 @@ const child = spawn('unshare', [...NAMESPACES, 'bash', '-c', script, 'tests', ..
   stdio: ['ignore', 'inherit', 'inherit'],
   env: { ...process.env, NODE_OPTIONS: '' },
 });
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill('SIGTERM'));
+// unshare(1) takes no notice of the others; its child goes with it.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill('SIGKILL'));
 child.on('exit', (status, signal) => process.exit(signal === null ? status : 1));
 
 function testFiles(directory) {

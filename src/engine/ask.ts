@@ -1,5 +1,5 @@
 import type { DumpContext, Process, TaskState, Thread } from '../resources/contract.js';
-import { dumpRegisters } from '../resources/process/index.js';
+import { dumpRegisters, inquire } from '../resources/process/index.js';
 import { type Play, play } from '../tape/play.js';
 import { type Played, Tape } from '../tape/tape.js';
 import type { Loan } from './lend.js';
@@ -37,6 +37,7 @@ export function ask(loan: Loan, context: DumpContext): () => void {
     const played = all[index];
     if (played !== undefined) answers.set(thread, { questions, played });
   });
+  const readInquiries = inquire(taskStates, loan.threads);
   for (const thread of loan.threads) {
     for (const state of statesOf(thread)) state.read?.(thread, context);
     const answer = answers.get(thread);
@@ -45,8 +46,10 @@ export function ask(loan: Loan, context: DumpContext): () => void {
     for (const { read } of answer.questions.urgent) read(answer.played, thread, context);
   }
   return () => {
+    readInquiries(context);
     for (const thread of loan.threads) {
       dumpRegisters(thread);
+      for (const state of statesOf(thread)) state.note?.(thread, context);
       const speaker = loan.speakerOf(thread);
       const answer = answers.get(speaker);
       for (const { state, read } of answer?.questions.others ?? [])

@@ -1,35 +1,21 @@
 import { ERRNO } from '../abi/errno.js';
-import {
-  PTRACE_CONT,
-  PTRACE_DETACH,
-  PTRACE_INTERRUPT,
-  PTRACE_O_SUSPEND_SECCOMP,
-  PTRACE_O_TRACESYSGOOD,
-} from '../abi/ptrace.js';
+import { PTRACE_CONT, PTRACE_DETACH, PTRACE_INTERRUPT } from '../abi/ptrace.js';
 import { SyscallError } from '../kernel/errors.js';
 import { insist } from '../kernel/insist.js';
-import { unlessVanished } from '../kernel/procfs/error.js';
-import { keepLocksReady } from '../kernel/procfs/locks.js';
 import { KeptFiles } from '../kernel/procfs/read.js';
-import { readStat, readState } from '../kernel/procfs/stat.js';
-import { readStatus } from '../kernel/procfs/status.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { attempt, sleep_us, syscall } from '../kernel/syscall.js';
-import {
-  describeStatus,
-  isEventStop,
-  isSyscallStop,
-  noteThreads,
-  peekAt,
-  type WaitStatus,
-  waitFor,
-} from '../kernel/wait.js';
+import { together } from '../kernel/together.js';
+import { isSyscallStop, noteThreads, peekAt, peekAtAll, type WaitStatus, waitFor } from '../kernel/wait.js';
 import { type FrozenThread, nameOf, type Process, type Thread } from '../resources/contract.js';
 import { Barrier } from '../tape/barrier.js';
 import { hasMetStop, SIGSTOP, takeStop } from '../tape/stops.js';
 import { look, openFor, type Sighting, sightings } from './look.js';
-import { frozenThread, record, type Stopped, shortenWait, tryToCure } from './stopped.js';
-import { monotonic_ns, noteWaits, type WaitNotes } from './waits.js';
+import { frozenThread, shortenWait, tryToCure } from './stopped.js';
+import { explainSleep, FreezeError, passOn, type Stops, stopAll, uninterruptible } from './stopping.js';
+import { noteWaits } from './waits.js';
+
+export { FreezeError };
 
 /**
  * Freezing a tree with ptrace: SEIZE and INTERRUPT every thread, wait for the stops, look again, until a look finds
@@ -62,7 +48,9 @@ export class Frozen implements Disposable {
     try {
       for (let isFirst = true; ; isFirst = false) {
         // At first it is only asked who there is. When nobody is new any more, all has been read of everybody.
+        files?.readAhead();
         const processes = isFirst ? [] : look(root, stops.signals);
+        files?.forget();
         const seen = isFirst ? sightings(root) : processes.flatMap(living).map(sightingOf);
         const fresh = seen.filter(({ tid }) => !held.has(tid));
         if (fresh.length === 0 && !isFirst) {
@@ -168,150 +156,19 @@ export class Frozen implements Disposable {
 }
 
 const SIGKILL = 9;
-const SIGTRAP = 5;
-
-/** A task that could not be stopped. */
-export class FreezeError extends Error {
-  readonly code = 'EFREEZE';
-}
 
 function living(process: Process): Thread[] {
   return process.state === 'zombie' ? [] : process.threads;
-}
-
-/**
- * Seccomp must not see the calls of a tape; tasks without filters lose nothing, and hosts without the right to are no
- * worse off. Without TRACESYSGOOD a task whose tracer dies while it stops at a system call is sent a real SIGTRAP
- * (ptrace_report_syscall); 128 more than that is no signal, and comes to nothing.
- */
-function seizeOne(tid: number): void {
-  try {
-    ptrace.seize(tid, PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP);
-  } catch (error) {
-    if (!(error instanceof SyscallError) || (error.errno !== ERRNO.EPERM && error.errno !== ERRNO.EINVAL))
-      throw error;
-    ptrace.seize(tid, PTRACE_O_TRACESYSGOOD);
-  }
 }
 
 function sightingOf({ process, tid, status }: Thread): Sighting {
   return { pid: process.pid, tid, state: status.state };
 }
 
-function nameSighting({ pid, tid }: Sighting): string {
-  const comm = unlessVanished(() => readStat(pid, { tid }))?.comm ?? 'it is ending';
-  return pid === tid ? `pid ${pid} (${comm})` : `pid ${pid} thread ${tid} (${comm})`;
-}
-
-function stopAll(threads: readonly Sighting[], held: Set<number>, deadline: number, stops: Stops): void {
-  const stopping: Sighting[] = [];
-  const stop_ns = monotonic_ns();
-  for (const thread of threads) {
-    try {
-      seizeOne(thread.tid);
-      held.add(thread.tid);
-      ptrace.interrupt(thread.tid);
-      stopping.push(thread);
-      keepLocksReady();
-    } catch (error) {
-      if (!(error instanceof SyscallError)) throw error;
-      // EPERM is also what the kernel says of a task that has ended.
-      if (error.errno === ERRNO.ESRCH || hasEnded(thread)) held.delete(thread.tid);
-      else throw new FreezeError(explain(thread, error), { cause: error });
-    }
-  }
-  for (const thread of stopping) {
-    const signal = waitForStop(thread, deadline);
-    if (signal === undefined) held.delete(thread.tid);
-    else {
-      stops.states.set(thread.tid, record(thread.tid, stop_ns));
-      if (signal !== SIGTRAP) stops.signals.set(thread.pid, signal);
-    }
-    keepLocksReady();
-  }
-}
-
-/** What the freeze learned at the stops, by tid and pid: threads are looked at several times before all are stopped. */
-interface Stops {
-  /** By which a process was stopped already. */
-  readonly signals: Map<number, number>;
-  readonly states: Map<number, Stopped>;
-  /** Of those who slept before, by tid. */
-  waits: ReadonlyMap<number, WaitNotes>;
-}
-
 function stateOf(thread: Thread, { states, waits }: Stops): FrozenThread {
   const state = states.get(thread.tid);
   if (state === undefined) throw new FreezeError(`${nameOf(thread)} was not stopped`);
   return frozenThread(thread, state, waits.get(thread.tid));
-}
-
-/**
- * The first of these threads that stays in a wait which no signal ends (state D). It could be seized, but neither be
- * stopped nor be let go of until that is over; so it is not touched.
- */
-function uninterruptible(threads: readonly Sighting[]): Sighting | undefined {
-  const deadline = Date.now() + UNINTERRUPTIBLE_MS;
-  for (const thread of threads)
-    while (thread.state === 'D' && isAsleep(thread)) {
-      if (Date.now() > deadline) return thread;
-      sleep_us(200);
-    }
-  return undefined;
-}
-
-/** Longer than most waits for a disk. */
-const UNINTERRUPTIBLE_MS = 20;
-
-function isAsleep({ pid, tid }: Sighting): boolean {
-  return unlessVanished(() => readState(pid, tid)) === 'D';
-}
-
-function explainSleep(thread: Sighting): string {
-  return `Cannot stop ${nameSighting(thread)}: it is in a wait that cannot be interrupted (state D)`;
-}
-
-function hasEnded({ pid, tid }: Sighting): boolean {
-  const state = unlessVanished(() => readState(pid, tid));
-  return state === undefined || state === 'Z' || state === 'X';
-}
-
-function explain(thread: Sighting, error: SyscallError): string {
-  const tracer = unlessVanished(() => readStatus(thread.pid, { tid: thread.tid }))?.tracerPid ?? 0;
-  const why = tracer > 0 ? `it is traced by pid ${tracer}` : error.message;
-  return `Cannot stop ${nameSighting(thread)}: ${why}`;
-}
-
-/**
- * The signal that its stop reports: SIGTRAP, or the one by which its process is stopped already (ptrace(2), "Group-stop").
- * Undefined when it ended. A signal that comes first is delivered, and the stop waited for again.
- */
-function waitForStop(thread: Sighting, deadline: number): number | undefined {
-  for (let spins = 0; ; ) {
-    const status = peekAt(thread.tid);
-    if (isEventStop(status) && status.kind === 'stopped') {
-      waitFor(thread.tid);
-      return status.signal;
-    }
-    if (status.kind === 'none') {
-      if (spins++ > SPINS) sleep_us(100);
-      if (Date.now() > deadline) throw new FreezeError(explainSleep(thread));
-    } else if (!passOn(thread, status)) return undefined;
-  }
-}
-
-/** Few: this thread goes before others (Urgency), the one that is to stop as well where both have one processor. */
-const SPINS = 20;
-
-/** Let a thread go on from a stop that was peeked at; false when it has ended. */
-function passOn(thread: { readonly tid: number }, status: WaitStatus): boolean {
-  if (status.kind === 'stopped') {
-    ptrace.resume(thread.tid, status.event === 0 ? status.signal : 0);
-    return true;
-  }
-  if (status.kind === 'none') throw new FreezeError(`task ${thread.tid}: ${describeStatus(status)}`);
-  waitFor(thread.tid, false);
-  return false;
 }
 
 /**
@@ -324,10 +181,7 @@ function letGo(tid: number, isRecent: boolean): boolean {
   for (let isInterrupted = false; ; ) {
     const status = peekAt(tid);
     if (isRecent || isInterrupted) tryToCure(tid);
-    // A signal that is just being delivered, and was not waited for yet, is delivered.
-    const signal =
-      status.kind === 'stopped' && status.event === 0 && !isSyscallStop(status) ? status.signal : 0;
-    const result = attempt('ptrace', [PTRACE_DETACH, tid, 0, signal]);
+    const result = attempt('ptrace', [PTRACE_DETACH, tid, 0, beingDelivered(status)]);
     if (result >= 0) return true;
     if (result !== -ERRNO.ESRCH) throw new SyscallError('ptrace(PTRACE_DETACH)', -result, `task ${tid}`);
     if (status.kind === 'gone') return true;
@@ -341,11 +195,24 @@ function letGo(tid: number, isRecent: boolean): boolean {
   }
 }
 
+/** A signal that is just being delivered, and was not waited for yet. */
+function beingDelivered(status: WaitStatus | undefined): number {
+  return status?.kind === 'stopped' && status.event === 0 && !isSyscallStop(status) ? status.signal : 0;
+}
+
+/** As `letGo`, of those who stand still and were cured. Answers all others. */
+function letStoppedGo(tids: readonly number[]): number[] {
+  const statuses = peekAtAll(tids);
+  const signals = new Map(tids.map((tid, index) => [tid, beingDelivered(statuses[index])]));
+  return [...together(tids, (tid) => ptrace.detach(tid, signals.get(tid) ?? 0)).keys()];
+}
+
 /** A leader that has ended is not waited for before its threads are; so everybody is tried once more. */
 function letAllGo(tids: Iterable<number>, areRecent = false): void {
   const barrier = new Barrier<number>();
   const left = new Set<number>();
-  barrier.pass([...tids], (tid) => {
+  const others = areRecent ? [...tids] : letStoppedGo([...tids]);
+  barrier.pass(others, (tid) => {
     if (!letGo(tid, areRecent)) left.add(tid);
   });
   barrier.pass([...left], (tid) => void letGo(tid, areRecent));

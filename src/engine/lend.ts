@@ -1,7 +1,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { type Mapping, mappingAt, readMaps } from '../kernel/procfs/maps.js';
 import { nameOf, type Process, type Refuse, type Thread } from '../resources/contract.js';
-import { type Borrowed, borrowAs, giveBack, planBorrow } from '../tape/borrow.js';
+import { type Borrowed, borrowAs, giveBack, planBorrows } from '../tape/borrow.js';
 import { chainRoom, type Lender, type Range } from '../tape/chain.js';
 import { findGadgets, findSpin, type Gadgets } from '../tape/gadgets.js';
 import { freeRange } from '../tape/gap.js';
@@ -52,7 +52,7 @@ export class Loan implements Disposable {
     const planned = living.map((process) => {
       const confined = process.threads.some(isConfined);
       const own = wanted.filter((thread) => thread.process === process);
-      return { process, confined, threads: lendersOf(process, own, confined).map(planBorrow) };
+      return { process, confined, threads: planBorrows(lendersOf(process, own, confined)) };
     });
     for (const each of planned) this.#provide(each.process, each.threads, each.confined);
     this.#borrowed = borrowAs(planned.flatMap((each) => each.threads));

@@ -4,6 +4,7 @@ import type { FrozenThread, Thread } from '../resources/contract.js';
 import {
   cureForThaw,
   hasRestartBlock,
+  mayBeInside,
   mayShorten,
   outsideCriticalSection,
   registersForImage,
@@ -14,30 +15,35 @@ import {
 import { elapsed_ns, monotonic_ns, type WaitNotes } from './waits.js';
 
 /** What a thread that was just stopped goes on with. */
-export interface Stopped {
-  readonly registers: Registers;
-  readonly mask: bigint;
-  readonly xstate: Uint8Array;
+export interface Stopped extends ptrace.ThreadState {
   /** CLOCK_MONOTONIC, in nanoseconds, before it was told to stop. */
   readonly stop_ns: bigint;
 }
 
 /**
- * What the thread is to go on with, set at once: calls that any stop ends with EINTR, epoll_wait(2) among them, would
+ * What the threads are to go on with, set at once: calls that any stop ends with EINTR, epoll_wait(2) among them, would
  * show that to the program if we died before. (Between the stop and this they do, as after any stop: signal(7).)
  */
-export function record(tid: number, stop_ns: bigint): Stopped {
-  return {
-    registers: cure(tid),
-    mask: ptrace.getSignalMask(tid),
-    xstate: ptrace.getXstate(tid),
-    stop_ns,
-  };
+export function recordAll(tids: readonly number[], stop_ns: bigint): Stopped[] {
+  const states = ptrace.getStates(tids);
+  const inside = mayBeInside(tids.map((tid, index) => ({ tid, rseq: states[index]?.rseq })));
+  return tids.map((tid, index) => {
+    const state = states[index];
+    if (state === undefined || inside[index] === true || cureForThaw(state.registers) !== state.registers)
+      return record(tid, stop_ns);
+    return { ...state, stop_ns };
+  });
+}
+
+function record(tid: number, stop_ns: bigint): Stopped {
+  const registers = cure(tid);
+  const mask = ptrace.getSignalMask(tid);
+  return { registers, mask, xstate: ptrace.getXstate(tid), rseq: ptrace.getRseq(tid), stop_ns };
 }
 
 function cure(tid: number): Registers {
   const found = ptrace.getRegisters(tid);
-  const registers = outsideCriticalSection(tid, cureForThaw(found));
+  const registers = outsideCriticalSection(tid, cureForThaw(found), ptrace.getRseq(tid));
   if (registers !== found) ptrace.setRegisters(tid, registers);
   return registers;
 }
@@ -54,12 +60,12 @@ export function tryToCure(tid: number): void {
 /** A thread as it is frozen, now that its status was read; `notes` are of the wait it was in before. */
 export function frozenThread(
   { tid, status }: Thread,
-  { registers, mask, xstate, stop_ns }: Stopped,
+  { registers, mask, xstate, rseq, stop_ns }: Stopped,
   notes: WaitNotes | undefined,
 ): FrozenThread {
   const context = { tid, call: notes?.call };
   const home = registersForImage(registers, context);
-  const frozen = { registers, home, mask, xstate };
+  const frozen = { registers, home, mask, xstate, rseq };
   const call = trueCall(registers, context);
   if (call === undefined) return frozen;
   const elapsed = elapsed_ns(notes, status.voluntarySwitches, stop_ns);

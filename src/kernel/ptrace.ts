@@ -3,7 +3,7 @@ import { SyscallError } from './errors.js';
 import { NativeMemory, zeroed } from './memory.js';
 import { decodeRegisters, encodeRegisters, REGISTERS_SIZE, type Registers } from './registers.js';
 import { attempt } from './syscall.js';
-import { gathering } from './together.js';
+import { askAll, gathering } from './together.js';
 
 /**
  * ptrace(2), one function a request. All act on a task (`tid`) that this OS thread traces; every function but
@@ -164,14 +164,65 @@ export interface RseqConfiguration {
 
 /** The task's registered rseq area; undefined when there is none, or the kernel has no rseq. */
 export function getRseq(tid: number): RseqConfiguration | undefined {
-  const result = attempt('ptrace', [P.PTRACE_GET_RSEQ_CONFIGURATION, tid, 24, memory.address]);
-  if (result < 0) return undefined;
-  const address = memory.view.getBigUint64(0, true);
+  const result = attempt('ptrace', [P.PTRACE_GET_RSEQ_CONFIGURATION, tid, RSEQ_SIZE, memory.address]);
+  return result < 0 ? undefined : decodeRseq(memory.view, 0);
+}
+
+function decodeRseq(view: DataView, at: number): RseqConfiguration | undefined {
+  const address = view.getBigUint64(at, true);
   if (address === 0n) return undefined;
   return {
     address,
-    size: memory.view.getUint32(8, true),
-    signature: memory.view.getUint32(12, true),
-    flags: memory.view.getUint32(16, true),
+    size: view.getUint32(at + 8, true),
+    signature: view.getUint32(at + 12, true),
+    flags: view.getUint32(at + 16, true),
   };
+}
+
+/** What is read of every thread that has just stopped. */
+export interface ThreadState {
+  readonly registers: Registers;
+  readonly mask: bigint;
+  readonly xstate: Uint8Array;
+  readonly rseq: RseqConfiguration | undefined;
+}
+
+/** Where it is put: two iovecs first, and the extended state last. */
+const STATE = { registers: 64, mask: 280, rseq: 288, xstate: 320 } as const;
+const RSEQ_SIZE = 24;
+/** More than the extended states that were read so far. */
+let xstateRoom = 16 * 1024;
+
+/** As getRegisters, getSignalMask, getXstate and getRseq, of many threads; undefined for one that does not answer. */
+export function getStates(tids: readonly number[]): (ThreadState | undefined)[] {
+  const room = xstateRoom;
+  return askAll(
+    tids,
+    STATE.xstate + room,
+    (ask, tid, at, bytes) => {
+      const view = new DataView(bytes.buffer, bytes.byteOffset, STATE.registers);
+      [at + STATE.registers, REGISTERS_SIZE, at + STATE.xstate, room].forEach((word, index) => {
+        view.setBigUint64(index * 8, BigInt(word), true);
+      });
+      ask('ptrace', P.PTRACE_GETREGSET, tid, P.NT_PRSTATUS, at);
+      ask('ptrace', P.PTRACE_GETREGSET, tid, P.NT_X86_XSTATE, at + 16);
+      ask('ptrace', P.PTRACE_GETSIGMASK, tid, 8, at + STATE.mask);
+      ask('ptrace', P.PTRACE_GET_RSEQ_CONFIGURATION, tid, RSEQ_SIZE, at + STATE.rseq);
+    },
+    ({ results: [registers = 0, xstate = 0, mask = 0, rseq = 0], view, bytes }) => {
+      const length = Number(view.getBigUint64(24, true));
+      // One that has filled the room may be longer.
+      if (registers < 0 || xstate < 0 || mask < 0 || length === room) return undefined;
+      if (Number(view.getBigUint64(8, true)) !== REGISTERS_SIZE) return undefined;
+      xstateRoom = length + 64;
+      const area = zeroed(length);
+      area.set(bytes.subarray(STATE.xstate, STATE.xstate + length));
+      return {
+        registers: decodeRegisters(view, STATE.registers),
+        mask: view.getBigUint64(STATE.mask, true),
+        xstate: area,
+        rseq: rseq < 0 ? undefined : decodeRseq(view, STATE.rseq),
+      };
+    },
+  );
 }

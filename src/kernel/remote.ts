@@ -2,7 +2,7 @@ import { SyscallError } from './errors.js';
 import { addressOf } from './ffi.js';
 import { NativeMemory, zeroed } from './memory.js';
 import { attempt } from './syscall.js';
-import { gathering } from './together.js';
+import { askAll, gathering } from './together.js';
 
 /** Two struct iovec: of the other process, and of this one. */
 const vectors = new NativeMemory(32);
@@ -53,4 +53,33 @@ function padded(bytes: Uint8Array): Uint8Array {
   const copy = zeroed(bytes.length);
   copy.set(bytes);
   return copy;
+}
+
+/** As readRemote, of many pieces; undefined for one that cannot be read. */
+export function readRemotes(
+  pieces: readonly { readonly pid: number; readonly address: bigint; readonly length: number }[],
+): (Uint8Array | undefined)[] {
+  const sizes = pieces.map(({ length }) => Math.ceil(length / 64) * 64);
+  const all = new Uint8Array(sizes.reduce((sum, size) => sum + size, 64));
+  const address = Number(addressOf(all));
+  let end = 0;
+  const starts = sizes.map((size) => {
+    end += size;
+    return end - size;
+  });
+  const places = pieces.map((piece, index) => ({ ...piece, start: starts[index] ?? 0 }));
+  return askAll(
+    places,
+    32,
+    (ask, piece, at, bytes) => {
+      const view = new DataView(bytes.buffer, bytes.byteOffset, 32);
+      view.setBigUint64(0, BigInt(address + piece.start), true);
+      view.setBigUint64(8, BigInt(piece.length), true);
+      view.setBigUint64(16, piece.address, true);
+      view.setBigUint64(24, BigInt(piece.length), true);
+      ask('process_vm_readv', piece.pid, at, 1, at + 16, 1, 0);
+    },
+    ({ results: [result = 0] }, { start, length }) =>
+      result === length ? all.subarray(start, start + length) : undefined,
+  );
 }

@@ -1,5 +1,5 @@
 import type { SyscallName } from '../abi/syscalls.js';
-import { Batch } from './batch.js';
+import { ANY, Batch } from './batch.js';
 import { addressOf } from './ffi.js';
 import { NativeMemory } from './memory.js';
 
@@ -44,6 +44,7 @@ export class Gathering {
     this.#kept = [];
   }
 
+  /** As Batch.add. */
   add(name: SyscallName, what: string, tid: number, least: number, args: readonly number[]): void {
     this.batch.add(name, what, tid, least, args);
   }
@@ -110,3 +111,50 @@ export function together<T>(items: readonly T[], action: (item: T) => void): Map
   play();
   return lost;
 }
+
+const asking = { batch: new Batch(), arena: new Arena() };
+
+/** What the calls about one item have answered, until something else is asked. */
+export interface Answers {
+  /** What each of its calls answered. */
+  readonly results: readonly number[];
+  /** The room they had. */
+  readonly view: DataView;
+  readonly bytes: Uint8Array;
+}
+
+/**
+ * Ask the same about many tasks at once: `put` adds the calls about one, which have `room` zeroed bytes at an address for what
+ * they take and answer. Every call may fail. `failed` answers for an item whose calls could not even be made.
+ */
+export function askAll<K, T>(
+  items: readonly K[],
+  room: number,
+  put: (ask: Ask, item: K, at: number, bytes: Uint8Array) => void,
+  read: (answers: Answers, item: K) => T,
+  failed: (error: unknown) => T = rethrow,
+): T[] {
+  const { batch, arena } = asking;
+  arena.clear();
+  const asked = items.map((item) => {
+    const { address, bytes } = arena.room(room);
+    bytes.fill(0);
+    batch.begin();
+    const first = batch.length;
+    put((name, ...args) => batch.add(name, name, 0, ANY, args), item, address, bytes);
+    return { item, bytes, first, count: batch.length - first };
+  });
+  const errors = batch.play();
+  return asked.map(({ item, bytes, first, count }, number) => {
+    if (errors.has(number)) return failed(errors.get(number));
+    const results = Array.from({ length: count }, (_, index) => batch.result(first + index));
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    return read({ results, view, bytes }, item);
+  });
+}
+
+function rethrow(error: unknown): never {
+  throw error;
+}
+
+export type Ask = (name: SyscallName, ...args: number[]) => void;

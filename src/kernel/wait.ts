@@ -6,9 +6,11 @@ import { CLD_DUMPED, CLD_EXITED, CLD_KILLED, SIGTRAP } from '../abi/signal.js';
 import { SyscallError } from './errors.js';
 import { scratch } from './memory.js';
 import { attempt, sleep_us } from './syscall.js';
+import { askAll } from './together.js';
 
 const WSTOPPED = 2;
 /** Where siginfo of a SIGCHLD has what (include/uapi/asm-generic/siginfo.h). */
+const SIGINFO_SIZE = 128;
 const SIGINFO = { code: 8, pid: 16, status: 24 } as const;
 
 /** What wait4(2) said of a task. A stop's `event` is PTRACE_EVENT_* or 0. */
@@ -46,10 +48,14 @@ export function noteThreads(tid: number, areThere: boolean): void {
 export function waitFor(tid: number, block = true): WaitStatus {
   if (block && leaders.has(tid)) return waitForLeader(tid);
   const result = attempt('wait4', [tid, scratch.address, __WALL | (block ? 0 : WNOHANG), 0]);
+  return waited(result, scratch.view, tid);
+}
+
+function waited(result: number, view: DataView, tid: number): WaitStatus {
   if (result === -ERRNO.ECHILD) return { kind: 'gone' };
   if (result < 0) throw new SyscallError('wait4', -result, `task ${tid}`);
   if (result === 0) return { kind: 'none' };
-  const status = decodeStatus(scratch.view.getInt32(0, true));
+  const status = decodeStatus(view.getInt32(0, true));
   if (status.kind === 'stopped') statistics.stops++;
   return status;
 }
@@ -93,8 +99,43 @@ function threadsOf(tid: number): number[] {
 export function peekAt(tid: number): WaitStatus {
   const { address, view } = scratch;
   view.setInt32(SIGINFO.pid, 0, true);
-  const options = WNOHANG | WEXITED | WSTOPPED | WNOWAIT | __WALL;
-  const result = attempt('waitid', [P_PID, tid, address, options, 0]);
+  return peeked(attempt('waitid', [P_PID, tid, address, PEEK, 0]), view, tid);
+}
+
+const PEEK = WNOHANG | WEXITED | WSTOPPED | WNOWAIT | __WALL;
+
+/** As `peekAt`, of many. */
+export function peekAtAll(tids: readonly number[]): WaitStatus[] {
+  return askAll(
+    tids,
+    SIGINFO_SIZE,
+    (ask, tid, at) => ask('waitid', P_PID, tid, at, PEEK, 0),
+    ({ results: [result = 0], view }, tid) => peeked(result, view, tid),
+  );
+}
+
+/** Take the stops that `peekAtAll` saw. */
+export function takeStops(tids: readonly number[]): void {
+  askAll(
+    tids,
+    4,
+    (ask, tid, at) => ask('wait4', tid, at, __WALL | WNOHANG, 0),
+    ({ results: [result = 0], view }, tid) => waited(result, view, tid),
+  );
+}
+
+/** As `waitFor`, of many that are no leaders of several threads; waits for all of them. Undefined where that failed. */
+export function waitForAll(tids: readonly number[]): (WaitStatus | undefined)[] {
+  return askAll<number, WaitStatus | undefined>(
+    tids,
+    4,
+    (ask, tid, at) => ask('wait4', tid, at, __WALL, 0),
+    ({ results: [result = 0], view }, tid) => waited(result, view, tid),
+    () => undefined,
+  );
+}
+
+function peeked(result: number, view: DataView, tid: number): WaitStatus {
   if (result === -ERRNO.ECHILD) return { kind: 'gone' };
   if (result < 0) throw new SyscallError('waitid', -result, `task ${tid}`);
   if (view.getInt32(SIGINFO.pid, true) === 0) return { kind: 'none' };

@@ -4,6 +4,7 @@ import type { ImageWriter } from '../image/writer.js';
 import type { Descriptor as DescriptorInfo } from '../kernel/procfs/descriptors.js';
 import type { Stat } from '../kernel/procfs/stat.js';
 import type { Status } from '../kernel/procfs/status.js';
+import type { Answers, Ask } from '../kernel/together.js';
 import type { Actor } from '../tape/play.js';
 import type { Played, Result, Space, Tape } from '../tape/tape.js';
 import type { DumpOptions } from './dump-options.js';
@@ -162,6 +163,10 @@ export interface TaskState {
   check?(thread: Thread, refuse: Refuse, options: DumpOptions): void;
   /** Frozen: what can be read from outside (ptrace, procfs, getters that take a pid). Fills in `thread.core`. */
   read?(thread: Thread, context: DumpContext): void;
+  /** What this process asks by calls about the thread; they are made for all threads at once. */
+  readonly inquiry?: Inquiry;
+  /** Frozen no more, perhaps: what follows from what was read. */
+  note?(thread: Thread, context: DumpContext): void;
   /**
    * Questions on the thread's own tape. One tape serves every thread (leaders apart) with the same `variant`, so the
    * entries may depend on nothing else. The answer is a reader of what one thread played, frozen no more, perhaps.
@@ -194,6 +199,16 @@ export interface TaskState {
    * `tid` is its id as this process sees it.
    */
   settle?(task: RestoreTask, tid: number): void;
+}
+
+/** Frozen: calls about a thread from outside. None may depend on what another answers. */
+export interface Inquiry {
+  /** Bytes for what they take and answer, zeroed. */
+  readonly room: number;
+  /** `at` is the address of the room. */
+  put(ask: Ask, thread: Thread, at: number): void;
+  /** What they answered; frozen no more, perhaps. */
+  read(answers: Answers, thread: Thread, context: DumpContext): void;
 }
 
 /* ---------- files ---------- */
@@ -378,6 +393,8 @@ export * from './session-contract.js';
 
 export type {
   Actor,
+  Answers,
+  Ask,
   core_entry,
   DescriptorInfo,
   file_entry,

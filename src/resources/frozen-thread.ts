@@ -1,3 +1,4 @@
+import type { RseqConfiguration } from '../kernel/ptrace.js';
 import type { Registers } from '../kernel/registers.js';
 
 /** What a thread is stopped with. */
@@ -7,6 +8,7 @@ export interface FrozenThread {
   readonly home: Registers;
   readonly mask: bigint;
   readonly xstate: Uint8Array;
+  readonly rseq: RseqConfiguration | undefined;
   /** What is left of the interrupted call's relative timeout, in nanoseconds; undefined where it is not known. */
   readonly remaining_ns?: bigint;
   /**

@@ -12,7 +12,7 @@ import { SyscallError } from '../kernel/errors.js';
 import { insist } from '../kernel/insist.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { NO_SYSCALL } from '../kernel/registers.js';
-import { readRemote, writeRemote } from '../kernel/remote.js';
+import { readRemote, readRemotes, writeRemote } from '../kernel/remote.js';
 import { sleep_us } from '../kernel/syscall.js';
 import { together } from '../kernel/together.js';
 import { describeStatus, isEventStop, isSyscallStop, waitFor } from '../kernel/wait.js';
@@ -53,7 +53,7 @@ export function maskFor(stopSignal: number): bigint {
  * workspace could not be mapped (SyscallError); all others have been given back then.
  */
 export function borrow(lenders: readonly Lender[]): Borrowed[] {
-  return borrowAs(lenders.map(planBorrow));
+  return borrowAs(planBorrows(lenders));
 }
 
 /** As `borrow`, of what was planned: whoever is to undo it for us has to know of it before it is begun. */
@@ -152,11 +152,26 @@ function isStopped(tid: number): boolean {
 
 const PROT_RWX = PROT_READ | PROT_WRITE | PROT_EXEC;
 
-/** How a thread will be borrowed; nothing is touched. Throws SyscallError where its stack cannot be read. */
-export function planBorrow(lender: Lender): Borrowed {
+/** How threads will be borrowed; nothing is touched. Throws SyscallError where a stack cannot be read. */
+export function planBorrows(lenders: readonly Lender[]): Borrowed[] {
+  const planned = lenders.map((lender) => ({ lender, chain: buildChain(lender) }));
+  const pieces = planned.map(({ lender: { tid }, chain: { unmapFirst, bytes } }) => ({
+    pid: tid,
+    address: unmapFirst,
+    length: bytes.length,
+  }));
+  const found = readRemotes(pieces);
+  return planned.map(({ lender, chain }, index) => ({
+    lender,
+    chain,
+    actor: actorOf(lender, chain),
+    underChain: found[index] ?? readRemote(lender.tid, chain.unmapFirst, chain.bytes.length),
+  }));
+}
+
+function actorOf(lender: Lender, chain: Chain): Actor {
   const { workspace, gadgets } = lender;
-  const chain = buildChain(lender);
-  const actor: Actor = {
+  return {
     tid: lender.tid,
     inside: lender.inside,
     get name() {
@@ -176,8 +191,6 @@ export function planBorrow(lender: Lender): Borrowed {
       stack: chain.home,
     },
   };
-  const underChain = readRemote(lender.tid, chain.unmapFirst, chain.bytes.length);
-  return { lender, actor, chain, underChain };
 }
 
 function prepare({ lender, chain }: Borrowed): void {

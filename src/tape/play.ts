@@ -3,8 +3,8 @@ import { SYSCALL_X86_64 } from '../abi/syscalls.js';
 import { insist } from '../kernel/insist.js';
 import * as ptrace from '../kernel/ptrace.js';
 import { NO_SYSCALL, type Registers } from '../kernel/registers.js';
-import { readRemote, writeRemote } from '../kernel/remote.js';
-import { describeStatus, type WaitStatus, waitFor } from '../kernel/wait.js';
+import { readRemote, readRemotes, writeRemote } from '../kernel/remote.js';
+import { describeStatus, type WaitStatus, waitFor, waitForAll } from '../kernel/wait.js';
 import { Barrier } from './barrier.js';
 import * as L from './layout.js';
 import { printEntry, printResult } from './print.js';
@@ -77,15 +77,30 @@ export function play(plays: readonly Play[]): Played[] {
   // Nothing has begun: a task that is not there, or whose tape is too long, spoils it for all.
   barrier.throwFirst();
   barrier.passTogether(plays, ({ actor }) => ptrace.resume(actor.tid));
-  barrier.pass(leadersLast(plays), ({ actor, tape }) => waitForEnd(actor, tape.title));
+  const [threads, leaders] = byKind(plays);
+  // A leader that was killed is told of only after its threads.
+  waitForThreads(barrier, threads);
+  barrier.pass(leaders, ({ actor, tape }) => waitForEnd(actor, tape.title));
   barrier.throwFirst();
   return finish(plays);
 }
 
-/** A leader that was killed is told of only after its threads. */
-function leadersLast(plays: readonly Play[]): Play[] {
+/** Those of threads, and those of leaders. */
+function byKind(plays: readonly Play[]): [Play[], Play[]] {
   const isLeader = ({ actor: { inside } }: Play): boolean => inside.tid === inside.pid;
-  return [...plays.filter((play) => !isLeader(play)), ...plays.filter(isLeader)];
+  return [plays.filter((play) => !isLeader(play)), plays.filter(isLeader)];
+}
+
+/** Their stops are taken all at once; whoever has stopped otherwise is waited for alone. */
+function waitForThreads(barrier: Barrier<Play>, plays: readonly Play[]): void {
+  const present = plays.filter((play) => !barrier.isLost(play));
+  const found = waitForAll(present.map(({ actor }) => actor.tid));
+  const statuses = new Map(present.map((play, index) => [play, found[index]]));
+  barrier.pass(present, (play) => {
+    const { actor, tape } = play;
+    const status = statuses.get(play);
+    if (status === undefined || !atEnd(actor, status, tape.title)) waitForEnd(actor, tape.title);
+  });
 }
 
 /** The first half of a play: everybody runs. */
@@ -105,7 +120,10 @@ export function atEnd(actor: Actor, status: WaitStatus, title: string): boolean 
 
 /** The second half, when all have stopped: what came of it. */
 export function finish(plays: readonly Play[]): Played[] {
-  const played = plays.map(({ actor, tape }) => collect(actor, tape));
+  const found = readRemotes(
+    plays.map(({ actor, tape }) => ({ pid: actor.tid, address: actor.slice.address, length: tape.size })),
+  );
+  const played = plays.map(({ actor, tape }, index) => collect(actor, tape, found[index]));
   plays.forEach(({ actor }, index) => {
     throwIfShort(actor, played[index]);
   });
@@ -196,9 +214,9 @@ export function isPassing(tid: number, status: WaitStatus): boolean {
  * The loop notes where it stopped before it sends the signal. A stop without that was somebody else's signal of the
  * same number; it would have been ignored, so the tape simply goes on.
  */
-function collect(actor: Actor, tape: Tape): Played {
-  for (;;) {
-    const played = new Played(tape, readRemote(actor.tid, actor.slice.address, tape.size));
+function collect(actor: Actor, tape: Tape, found: Uint8Array | undefined): Played {
+  for (let bytes = found; ; bytes = undefined) {
+    const played = new Played(tape, bytes ?? readRemote(actor.tid, actor.slice.address, tape.size));
     if (stoppedAt(played) !== 0n) return played;
     ptrace.resume(actor.tid);
     waitForEnd(actor, tape.title);

@@ -8,6 +8,7 @@ import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../../abi/fcntl.js';
 import { insist } from '../insist.js';
 import { NativeMemory } from '../memory.js';
 import { syscall, attempt as tryCall } from '../syscall.js';
+import { askAll } from '../together.js';
 import { decodeBytes, encodeBytes } from './bytes.js';
 import { ProcfsError } from './error.js';
 
@@ -63,6 +64,9 @@ function slurp(path: string): Buffer {
 
 /** By path. */
 const kept = new Map<string, number>();
+const ahead = new Map<string, string>();
+/** More than a status file has. */
+const AHEAD_ROOM = 3072;
 
 /**
  * Files that will be read again when there is no time to open them, which is most of the work. They stay those of the
@@ -79,7 +83,27 @@ export class KeptFiles implements Disposable {
     this.#paths.push(path);
   }
 
+  /** Read all of them at once: until `forget`, this is what readText answers of them. */
+  readAhead(): void {
+    const texts = askAll<string, string | undefined>(
+      this.#paths,
+      AHEAD_ROOM,
+      (ask, path, at) => ask('pread64', kept.get(path) ?? -1, at, AHEAD_ROOM, 0),
+      // One that has filled the room may be longer.
+      ({ results: [length = -1], bytes }) =>
+        length < 0 || length === AHEAD_ROOM ? undefined : decodeBytes(Buffer.from(bytes.subarray(0, length))),
+    );
+    texts.forEach((text, index) => {
+      if (text !== undefined) ahead.set(this.#paths[index] ?? '', text);
+    });
+  }
+
+  forget(): void {
+    for (const path of this.#paths) ahead.delete(path);
+  }
+
   [Symbol.dispose](): void {
+    this.forget();
     for (let path = this.#paths.pop(); path !== undefined; path = this.#paths.pop()) {
       const fd = kept.get(path);
       kept.delete(path);
@@ -109,7 +133,7 @@ function grow(): void {
 }
 
 export function readText(path: string): string {
-  return decodeBytes(slurp(path));
+  return ahead.get(path) ?? decodeBytes(slurp(path));
 }
 
 export function readBytes(path: string): Buffer {

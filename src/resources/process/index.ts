@@ -26,6 +26,7 @@ import { coredumpFilter, ioPriority, processSwitches, taskExtras, threadSwitches
 
 export { newCore } from './core.js';
 export { EXTRAS_FILE } from './extras.js';
+export { inquire } from './inquiries.js';
 export {
   cureForThaw,
   goingOn,
@@ -35,7 +36,7 @@ export {
   trueCall,
 } from './interrupted.js';
 export { dumpExtendedRegisters, dumpRegisters, type LoadedRegisters, loadRegisters } from './registers.js';
-export { outsideCriticalSection } from './rseq.js';
+export { mayBeInside, outsideCriticalSection } from './rseq.js';
 export { ignoredIn } from './signal-actions.js';
 export { maskOf } from './signal-mask.js';
 export { pendingIn } from './signal-queue.js';

@@ -12,7 +12,7 @@ export const names: TaskState = {
   scope: 'thread',
   support: 'as /proc/PID/comm shows them',
 
-  read(thread) {
+  note(thread) {
     threadCore(thread.core).comm = thread.status.name;
     if (thread.isLeader) taskCore(thread.core).comm = thread.status.name;
   },

@@ -1,10 +1,15 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { PF_KTHREAD } from '../../abi/process.js';
 import { PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, PTRACE_SUD_CONFIG } from '../../abi/ptrace.js';
-import { scratch } from '../../kernel/memory.js';
 import { readLsmLabel } from '../../kernel/procfs/scalars.js';
-import { attempt } from '../../kernel/syscall.js';
-import { type DumpContext, nameOf, type Refuse, type TaskState, type Thread } from '../contract.js';
+import {
+  type Answers,
+  type DumpContext,
+  nameOf,
+  type Refuse,
+  type TaskState,
+  type Thread,
+} from '../contract.js';
 
 /** What tasks can have that no image holds; refused before anything is frozen where it shows then. */
 export const obstacles: TaskState = {
@@ -21,8 +26,12 @@ export const obstacles: TaskState = {
     checkLabel(thread, refuse);
   },
 
-  read(thread, context) {
-    checkDispatch(thread, context);
+  inquiry: {
+    room: PTRACE_SUD_CONFIG.size,
+    put(ask, { tid }, at) {
+      ask('ptrace', PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, tid, PTRACE_SUD_CONFIG.size, at);
+    },
+    read: checkDispatch,
   },
 
   ask(tape) {
@@ -103,11 +112,7 @@ function checkLabel(thread: Thread, refuse: Refuse): void {
 }
 
 /** Interception of its own system calls by a task (Wine): visible only while it is stopped. */
-function checkDispatch(thread: Thread, context: DumpContext): void {
-  const { address, view } = scratch;
-  view.setBigUint64(PTRACE_SUD_CONFIG.mode, 0n, true);
-  const { size } = PTRACE_SUD_CONFIG;
-  const result = attempt('ptrace', [PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, thread.tid, size, address]);
+function checkDispatch({ results: [result = 0], view }: Answers, thread: Thread, context: DumpContext): void {
   // EINVAL or EIO: a kernel before 6.4, or without it.
   if (result < 0 || view.getBigUint64(PTRACE_SUD_CONFIG.mode, true) === 0n) return;
   context.refuse({

@@ -1,8 +1,8 @@
 import { create } from '@bufbuild/protobuf';
 import { rseq_entrySchema } from '../../image/schema/index.js';
-import * as ptrace from '../../kernel/ptrace.js';
+import type * as ptrace from '../../kernel/ptrace.js';
 import type { Registers } from '../../kernel/registers.js';
-import { readRemote } from '../../kernel/remote.js';
+import { readRemote, readRemotes } from '../../kernel/remote.js';
 import type { TaskState } from '../contract.js';
 import { threadCore } from './core.js';
 
@@ -47,8 +47,11 @@ export function isInside(section: CriticalSection, ip: bigint): boolean {
  * The registers of a frozen thread outside any critical section: at the abort handler where it was inside one. To be
  * used for the thaw and for the image. What the kernel would answer with SIGSEGV is left for it to find.
  */
-export function outsideCriticalSection(tid: number, registers: Registers): Registers {
-  const rseq = ptrace.getRseq(tid);
+export function outsideCriticalSection(
+  tid: number,
+  registers: Registers,
+  rseq: ptrace.RseqConfiguration | undefined,
+): Registers {
   if (rseq === undefined) return registers;
   const section = readSection(tid, rseq.address);
   if (section === undefined || section.version !== 0 || section.flags !== 0) return registers;
@@ -58,6 +61,21 @@ export function outsideCriticalSection(tid: number, registers: Registers): Regis
   if (new DataView(signature.buffer, signature.byteOffset).getUint32(0, true) !== rseq.signature)
     return registers;
   return { ...registers, ip: section.abort };
+}
+
+/** Of each of these, may it be inside a critical section? Most have none, and are asked all at once. */
+export function mayBeInside(
+  threads: readonly { readonly tid: number; readonly rseq: ptrace.RseqConfiguration | undefined }[],
+): boolean[] {
+  const pieces = threads.map(({ tid, rseq }) => ({
+    pid: tid,
+    address: (rseq?.address ?? 0n) + RSEQ_CS_POINTER,
+    length: 8,
+  }));
+  return readRemotes(pieces).map(
+    (pointer, index) =>
+      threads[index]?.rseq !== undefined && (pointer === undefined || pointer.some(Boolean)),
+  );
 }
 
 function readSection(tid: number, area: bigint): CriticalSection | undefined {
@@ -83,10 +101,10 @@ export const restartableSequences: TaskState = {
   scope: 'thread',
   support: 'the registration; a thread inside a critical section continues at its abort handler',
 
-  read(thread) {
-    const rseq = ptrace.getRseq(thread.tid);
+  note({ core, frozen }) {
+    const rseq = frozen?.rseq;
     if (rseq === undefined) return;
-    threadCore(thread.core).rseqEntry = create(rseq_entrySchema, {
+    threadCore(core).rseqEntry = create(rseq_entrySchema, {
       rseqAbiPointer: rseq.address,
       rseqAbiSize: rseq.size,
       signature: rseq.signature,

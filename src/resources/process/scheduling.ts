@@ -9,9 +9,8 @@ import {
   SCHED_RESET_ON_FORK,
   SCHED_RR,
 } from '../../abi/process.js';
-import { scratch } from '../../kernel/memory.js';
-import { syscall } from '../../kernel/syscall.js';
-import { nameOf, type Tape, type TaskState } from '../contract.js';
+import type { Tape, TaskState } from '../contract.js';
+import { answerOf } from './answers.js';
 import { threadCore } from './core.js';
 import { extrasFor, extrasOf } from './extras.js';
 import type { Scheduling } from './extras-codec.js';
@@ -81,15 +80,24 @@ export const scheduling: TaskState = {
   scope: 'thread',
   support: 'policy, priority, nice value, deadline parameters, reset-on-fork, utilisation clamps',
 
-  read(thread, context) {
-    const { address, view } = scratch;
-    syscall('sched_getattr', [thread.tid, address, ATTR_SIZE, 0], nameOf(thread));
-    const { policy, nice, priority, ...rest } = decode(view);
-    const core = threadCore(thread.core);
-    core.schedNice = policy === SCHED_FIFO || policy === SCHED_RR ? niceOf(thread.tid) : nice;
-    core.schedPolicy = (rest.flags & SCHED_FLAG_RESET_ON_FORK) === 0 ? policy : policy | SCHED_RESET_ON_FORK;
-    if (policy === SCHED_FIFO || policy === SCHED_RR) core.schedPrio = priority;
-    if (!isInCore(rest)) extrasOf(context, thread.insideTid).scheduling = rest;
+  inquiry: {
+    room: ATTR_SIZE,
+    put(ask, { tid }, at) {
+      ask('sched_getattr', tid, at, ATTR_SIZE, 0);
+      ask('getpriority', PRIO_PROCESS, tid);
+    },
+    read({ results: [attributes, inverse], view }, thread, context) {
+      answerOf('sched_getattr', attributes, thread);
+      const { policy, nice, priority, ...rest } = decode(view);
+      const core = threadCore(thread.core);
+      // A realtime task keeps its nice value for later; getpriority(2) answers 20 − nice.
+      const isRealtime = policy === SCHED_FIFO || policy === SCHED_RR;
+      core.schedNice = isRealtime ? 20 - answerOf('getpriority', inverse, thread) : nice;
+      core.schedPolicy =
+        (rest.flags & SCHED_FLAG_RESET_ON_FORK) === 0 ? policy : policy | SCHED_RESET_ON_FORK;
+      if (isRealtime) core.schedPrio = priority;
+      if (!isInCore(rest)) extrasOf(context, thread.insideTid).scheduling = rest;
+    },
   },
 
   restore(task, tape) {
@@ -104,11 +112,6 @@ export const scheduling: TaskState = {
   },
 };
 
-/** A realtime task keeps its nice value for later; getpriority(2) answers 20 − nice. */
-function niceOf(tid: number): number {
-  return 20 - syscall('getpriority', [PRIO_PROCESS, tid], `task ${tid}`);
-}
-
 const CPU_BYTES = 1024;
 
 export const affinity: TaskState = {
@@ -117,12 +120,16 @@ export const affinity: TaskState = {
   support:
     'kept by Stasis only, CRIU’s format has no field; refused at restore where none of the CPUs exists',
 
-  read(thread, context) {
-    const { address, bytes } = scratch;
-    const length = syscall('sched_getaffinity', [thread.tid, CPU_BYTES, address], nameOf(thread));
-    const mask = maskOf(bytes.subarray(0, length));
-    const online = onlineCpus();
-    extrasOf(context, thread.insideTid).affinity = (mask & online) === online ? 'all' : mask.toString(16);
+  inquiry: {
+    room: CPU_BYTES,
+    put(ask, { tid }, at) {
+      ask('sched_getaffinity', tid, CPU_BYTES, at);
+    },
+    read({ results: [result], bytes }, thread, context) {
+      const mask = maskOf(bytes.subarray(0, answerOf('sched_getaffinity', result, thread)));
+      const online = onlineCpus();
+      extrasOf(context, thread.insideTid).affinity = (mask & online) === online ? 'all' : mask.toString(16);
+    },
   },
 
   restore(task, tape) {

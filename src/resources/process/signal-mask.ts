@@ -11,7 +11,7 @@ export const signalMask: TaskState = {
   scope: 'thread',
   support: 'the mask of every thread',
 
-  read({ core, frozen, isLeader }) {
+  note({ core, frozen, isLeader }) {
     if (frozen === undefined) return;
     if (isLeader) taskCore(core).blkSigset = frozen.mask;
     else threadCore(core).blkSigset = frozen.mask;

@@ -70,8 +70,12 @@ export const sharedSignals: TaskState = {
   scope: 'process',
   support: 'standard and real-time signals sent to the process, in order, with siginfo',
 
-  read(thread) {
-    taskCore(thread.core).signalsS = queueOf(ptrace.peekSignals(thread.tid, true), thread.status.shdPnd);
+  read({ core, tid, status }) {
+    if (status.shdPnd !== 0n) taskCore(core).signalsS = queueOf(ptrace.peekSignals(tid, true), status.shdPnd);
+  },
+
+  note({ core }) {
+    taskCore(core).signalsS ??= queueOf([], 0n);
   },
 
   restore(task, tape) {
@@ -88,8 +92,13 @@ export const threadSignals: TaskState = {
   scope: 'thread',
   support: 'standard and real-time signals sent to the thread, in order, with siginfo',
 
-  read(thread) {
-    threadCore(thread.core).signalsP = queueOf(ptrace.peekSignals(thread.tid, false), thread.status.sigPnd);
+  read({ core, tid, status }) {
+    if (status.sigPnd !== 0n)
+      threadCore(core).signalsP = queueOf(ptrace.peekSignals(tid, false), status.sigPnd);
+  },
+
+  note({ core }) {
+    threadCore(core).signalsP ??= queueOf([], 0n);
   },
 
   restore(task, tape) {

@@ -18,7 +18,7 @@ import { type Actor, playOne } from '../../tape/play.js';
 import { Tape } from '../../tape/tape.js';
 import type { DumpContext, Process, RestoreTask, Thread } from '../contract.js';
 import { newCore } from './core.js';
-import { dumpExtendedRegisters, dumpRegisters, taskStates } from './index.js';
+import { dumpExtendedRegisters, dumpRegisters, inquire, taskStates } from './index.js';
 import { cureForThaw, registersForImage } from './interrupted.js';
 import { outsideCriticalSection } from './rseq.js';
 
@@ -144,10 +144,11 @@ function freezeThread(thread: Thread, options: number): void {
 export function recordFrozen(thread: Thread): void {
   const { tid } = thread;
   thread.status = readStatus(thread.process.pid, { tid });
-  const registers = cureForThaw(outsideCriticalSection(tid, ptrace.getRegisters(tid)));
+  const rseq = ptrace.getRseq(tid);
+  const registers = cureForThaw(outsideCriticalSection(tid, ptrace.getRegisters(tid), rseq));
   ptrace.setRegisters(tid, registers);
   const home = registersForImage(registers, { tid });
-  thread.frozen = { registers, home, mask: ptrace.getSignalMask(tid), xstate: ptrace.getXstate(tid) };
+  thread.frozen = { registers, home, mask: ptrace.getSignalMask(tid), xstate: ptrace.getXstate(tid), rseq };
 }
 
 export function thaw(frozen: Process): void {
@@ -215,6 +216,9 @@ export function dumpStates(actors: ReadonlyMap<Thread, Actor>, context: DumpCont
     }
     const played = playOne(actor, tape);
     for (const answer of answers) answer(played, thread, context);
+    inquire(taskStates, [thread])(context);
+    for (const state of taskStates)
+      if (state.scope === 'thread' || thread.isLeader) state.note?.(thread, context);
   }
   for (const state of taskStates) state.write?.(context);
 }

@@ -1,7 +1,6 @@
 import { PR_GET_TID_ADDRESS } from '../../abi/prctl.js';
-import { scratch } from '../../kernel/memory.js';
-import { syscall } from '../../kernel/syscall.js';
-import { nameOf, type TaskState } from '../contract.js';
+import type { TaskState } from '../contract.js';
+import { answerOf } from './answers.js';
 import { threadCore } from './core.js';
 
 /** What the kernel does when a thread ends: it walks the list of robust futexes, and clears a word. */
@@ -14,12 +13,17 @@ export const robustList: TaskState = {
   scope: 'thread',
   support: 'the head, get_robust_list(2)',
 
-  read(thread) {
-    const { address, view } = scratch;
-    syscall('get_robust_list', [thread.tid, address, address + 8n], nameOf(thread));
-    const core = threadCore(thread.core);
-    core.futexRla = view.getBigUint64(0, true);
-    core.futexRlaLen = core.futexRla === 0n ? 0 : Number(view.getBigUint64(8, true));
+  inquiry: {
+    room: 16,
+    put(ask, { tid }, at) {
+      ask('get_robust_list', tid, at, at + 8);
+    },
+    read({ results, view }, thread) {
+      answerOf('get_robust_list', results[0], thread);
+      const core = threadCore(thread.core);
+      core.futexRla = view.getBigUint64(0, true);
+      core.futexRlaLen = core.futexRla === 0n ? 0 : Number(view.getBigUint64(8, true));
+    },
   },
 
   restore(task, tape) {

@@ -26,8 +26,8 @@ import {
 } from '../../abi/prctl.js';
 import { IOPRIO_CLASS_NONE, IOPRIO_CLASS_SHIFT, IOPRIO_WHO_PROCESS } from '../../abi/process.js';
 import { readCoredumpFilter } from '../../kernel/procfs/scalars.js';
-import { syscall } from '../../kernel/syscall.js';
-import { nameOf, type TaskState } from '../contract.js';
+import type { TaskState } from '../contract.js';
+import { answerOf } from './answers.js';
 import { writeProc } from './attributes.js';
 import { extrasFor, extrasOf, writeExtras } from './extras.js';
 import { hasRestartBlock, restartCode } from './interrupted.js';
@@ -47,10 +47,16 @@ export const ioPriority: TaskState = {
   scope: 'thread',
   support: 'kept by Stasis only',
 
-  read(thread, context) {
-    const extras = extrasOf(context, thread.insideTid);
-    const priority = syscall('ioprio_get', [IOPRIO_WHO_PROCESS, thread.tid], nameOf(thread));
-    if (priority >> IOPRIO_CLASS_SHIFT !== IOPRIO_CLASS_NONE) extras.ioprio = priority;
+  inquiry: {
+    room: 0,
+    put(ask, { tid }) {
+      ask('ioprio_get', IOPRIO_WHO_PROCESS, tid);
+    },
+    read({ results: [result] }, thread, context) {
+      const priority = answerOf('ioprio_get', result, thread);
+      if (priority >> IOPRIO_CLASS_SHIFT !== IOPRIO_CLASS_NONE)
+        extrasOf(context, thread.insideTid).ioprio = priority;
+    },
   },
 
   ask(tape) {
@@ -132,7 +138,7 @@ export const taskExtras: TaskState = {
   support:
     'times and faults are kept in the image; AMX and other new register state is restored; kept by Stasis only',
 
-  read(thread, context) {
+  note(thread, context) {
     const { frozen, process } = thread;
     const extras = extrasOf(context, thread.insideTid);
     if (frozen !== undefined) {
