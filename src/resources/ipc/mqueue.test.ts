@@ -168,10 +168,37 @@ for (const [who, code, signal, pattern] of [
     unlink(name);
   });
 
+test('a process that has asked to be told of messages is told, with the value it gave', () =>
+  trip(
+    `
+def ask(queue, kind, signo=0, value=0): ok(rt.mq_notify(queue, ctypes.create_string_buffer(struct.pack('<Qii48x', value, signo, kind), 64)))
+import struct
+q = mq(NAME, os.O_RDWR | os.O_CREAT); other = os.dup(q); silent = mq(NAME + '-s', os.O_RDWR | os.O_CREAT); rt.mq_unlink((NAME + '-s').encode())
+r, w = os.pipe()
+signal.pthread_sigmask(signal.SIG_BLOCK, [12])
+class siginfo(ctypes.Structure): _fields_ = [('signo', ctypes.c_int), ('errno', ctypes.c_int), ('code', ctypes.c_int), ('pad', ctypes.c_int), ('pid', ctypes.c_int), ('uid', ctypes.c_int), ('value', ctypes.c_uint64), ('rest', ctypes.c_byte * 96)]
+if os.fork() == 0:
+  ask(q, 0, 12, 0x123456789abcdef0); ask(silent, 1); os.write(w, b'x')
+  info = siginfo(); ok(rt.sigwaitinfo(ctypes.create_string_buffer(struct.pack('<Q', 1 << 11) + bytes(120)), ctypes.byref(info)))
+  tell('told', info.code, hex(info.value)); os._exit(0)
+os.read(r, 1)
+def report(*_):
+  try: ask(silent, 1); tell('free')
+  except OSError as e: tell('taken', e.errno)
+  send(other, b'x')
+signal.signal(signal.SIGUSR1, report)
+`,
+    async (subject) => {
+      subject.signal(10);
+      await subject.expect(/taken 16/);
+      await subject.expect(/told -3 0x123456789abcdef0/);
+    },
+  ));
+
 test('registrations and messages that others could miss are refused', async () => {
-  using subject = Subject.python(`${PRELUDE}
+  using subject = Subject.python(`${PRELUDE}signal.signal(10, lambda *_: None)
 q = mq(NAME, os.O_RDWR | os.O_CREAT); send(q, b'x')
-n = mq(NAME + '-n', os.O_RDWR | os.O_CREAT); rt.mq_unlink((NAME + '-n').encode()); ok(rt.mq_notify(n, (ctypes.c_int * 16)(0, 0, 10, 0)))
+n = mq(NAME + '-n', os.O_RDWR | os.O_CREAT); rt.mq_unlink((NAME + '-n').encode()); ok(rt.mq_notify(n, (ctypes.c_int * 16)(0, 0, 10, 0))); send(n, b''); ok(rt.mq_notify(n, (ctypes.c_int * 16)(0, 0, 10, 0)))
 ${WAIT}`);
   const [, name = ''] = await subject.expect(/name (\S+) ready/);
   using other = Subject.python(`${PRELUDE}mq('${name}')${WAIT}`);
@@ -179,7 +206,7 @@ ${WAIT}`);
   const request = { ...CHECKPOINT, pid: subject.pid, directory: join(subject.directory, 'image') };
   const reasons = refusalsOf(subject.pid, request).map(({ object, reason }) => `${object}: ${reason}`);
   assert.match(reasons.join('\n'), new RegExp(`pid ${other.pid} \\(python3\\) outside of the tree`));
-  assert.match(reasons.join('\n'), /-n \(deleted\).*mq_notify/);
+  assert.match(reasons.join('\n'), /-n \(deleted\).*mq_notify\), and it holds messages/);
   assert.throws(() => dump(request), /outside of the tree/);
   assert.ok(subject.isAlive);
   unlink(name);
