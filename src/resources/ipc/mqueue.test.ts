@@ -150,7 +150,7 @@ ok(rt.prctl(38, 1, 0, 0, 0)); ok(rt.prctl(22, 2, ctypes.create_string_buffer(str
 `;
 
 for (const [who, code, signal, pattern] of [
-  ['stopped', '\n', SIGSTOP, /messages.*stopped process/],
+  ['stopped', '\n', SIGSTOP, /messages.*stopped processes/],
   ['under filters that let it put nothing back', FILTER, 0, /take something out and put it back/],
 ] as const)
   test(`messages of who is ${who} are not taken out`, async () => {
@@ -194,6 +194,31 @@ signal.signal(signal.SIGUSR1, report)
       await subject.expect(/told -3 0x123456789abcdef0/);
     },
   ));
+
+for (const [who, code] of [
+  ['stopped', ''],
+  ['under filters that let it put nothing back', FILTER],
+] as const)
+  test(`another of the tree takes the messages of who is ${who}`, () =>
+    trip(
+      `
+r, w = os.pipe(); child = os.fork()
+if child == 0:
+  q = mq(NAME, os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK); signal.signal(signal.SIGUSR2, lambda *_: tell('got', receive(q), receive(q)))
+  extra = mq(NAME, os.O_WRONLY); send(extra, b'one'); send(extra, b'two', 3); os.close(extra)
+  ${code.trim().split('\n').join('\n  ')}
+  os.write(w, b'x')
+  while True: signal.pause()
+os.read(r, 1)
+if ${code === '' ? 'True' : 'False'}: os.kill(child, 19); os.waitid(os.P_PID, child, os.WSTOPPED)
+def go(*_): os.kill(child, 12); os.kill(child, 18)
+signal.signal(signal.SIGUSR1, go)
+`,
+      async (subject) => {
+        subject.signal(10);
+        await subject.expect(/got \(3, b'two'\) \(0, b'one'\)/);
+      },
+    ));
 
 test('registrations and messages that others could miss are refused', async () => {
   using subject = Subject.python(`${PRELUDE}signal.signal(10, lambda *_: None)

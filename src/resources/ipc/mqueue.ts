@@ -33,7 +33,7 @@ import { perDump, perRestore } from '../description/state.js';
 import { treeOf } from '../description/tree.js';
 import { FD_TYPE } from '../description/types.js';
 import { encodeMqueues, MQUEUE_FILE, type Queue, type QueueFile, readMqueues } from './mqueue-codec.js';
-import { MESSAGES_MAX, ROOM_MAX, readMessages } from './mqueue-messages.js';
+import { MESSAGES_MAX, ROOM_MAX, readerOf, readMessages } from './mqueue-messages.js';
 import { askAgain, notificationOf, notifyProblem } from './mqueue-notify.js';
 import { attributesOf, commOf, isMqueue, nameOfQueue, type Status, statusOf } from './mqueue-state.js';
 
@@ -140,12 +140,13 @@ function checkQueue(descriptor: Descriptor, status: Status, refuse: Refuse): voi
     refuse(
       refusalOf(descriptor, `it holds ${curmsgs} messages of up to ${msgsize} bytes, which is too much`),
     );
-  if (descriptor.process.state === 'stopped')
+  const { process } = descriptor;
+  if (process.state === 'stopped' && readerOf(process, treeOf(process)) === undefined)
     refuse(
       refusalOf(
         descriptor,
-        'it holds messages, which have to be taken out to be read and put back, and a stopped process that is let go half-way would not do that',
-        'let it go on (SIGCONT)',
+        'it holds messages, which have to be taken out to be read and put back, and stopped processes that are let go half-way would not do that',
+        'let one of the tree go on (SIGCONT)',
       ),
     );
   const outsider = outsiderOf(descriptor);
