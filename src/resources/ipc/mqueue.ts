@@ -120,8 +120,10 @@ export const mqueue: FileKind = {
   },
 
   attach(entry, fd, tape, _table, holder, pid) {
-    const { queue } = fileOf(entry, holder);
-    const notify = image(holder).queues[queue]?.notify;
+    const { files, queues } = image(holder);
+    const queue = files.find(({ id }) => id === entry.id)?.queue;
+    if (queue === undefined) return;
+    const notify = queues[queue]?.notify;
     // By any of its descriptors.
     if (notify?.pid !== pid || told(holder).has(queue)) return;
     told(holder).add(queue);
