@@ -1,6 +1,6 @@
 import { SIGEV_NONE, SIGEV_SIGNAL } from '../../abi/signal.js';
 import { isRecord } from '../../image/json.js';
-import { KernelMemory } from '../../kernel/bpf/kernel-memory.js';
+import { kernelMemory } from '../../kernel/bpf/kernel-memory.js';
 import type { Result, Tape } from '../contract.js';
 import type { Status } from './mqueue-state.js';
 
@@ -56,10 +56,8 @@ export function notificationOf(
   };
 }
 
-let memory: KernelMemory | undefined;
-
 function signalValueOf(fd: number): bigint {
-  memory ??= new KernelMemory();
+  const memory = kernelMemory();
   const file = memory.file(memory.task(process.pid), fd);
   const inode = memory.pointer(memory.member(file, 'file', 'f_inode'));
   const queue = inode - BigInt(memory.types.offset('mqueue_inode_info', 'vfs_inode'));
