@@ -85,8 +85,7 @@ function kinship(root: number): string[] {
       const { session, pgrp, state, exit_code } = readStat(pid);
       const standing = state === 'T' || state === 'Z' ? state : 'lives';
       // Of a stopped process the kernel shows there whether its parent has heard of it.
-      const code = state === 'T' ? '' : exit_code;
-      return `${pid} of ${parent}: session ${session}, group ${pgrp}, ${standing}, ${code}, threads ${standing === 'Z' ? '' : tids.join()}`;
+      return `${pid} of ${parent}: session ${session}, group ${pgrp}, ${standing}, ${exit_code}, threads ${standing === 'Z' ? '' : tids.join()}`;
     })
     .sort();
 }

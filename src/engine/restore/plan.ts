@@ -14,6 +14,7 @@ import { type ClockShift, clockShift } from './clock.js';
 import { clone } from './clone.js';
 import { type RestoreProcess, readProcesses } from './images.js';
 import { chooseWorkspace, type RestoreWorkspace } from './workspace.js';
+import { beforeDeath } from './zombie.js';
 
 /**
  * The whole restore as tapes, before any process exists. `stasis plan` prints exactly these; perform.ts plays them,
@@ -216,8 +217,7 @@ class Planner {
     tape.about('group');
     if (process.pgid !== process.pid && !inherited) tape.call('setpgid', [0, process.pgid]);
     if (process.isZombie) {
-      tape.about('no core dump when it dies again');
-      tape.call('prlimit64', [0, C.RLIMIT_CORE, tape.space(16), 0]);
+      beforeDeath(tape, process.core.tc?.exitCode ?? 0);
       return tape;
     }
     this.#inSession(process, tape, 'finish');

@@ -142,6 +142,14 @@ export class KernelMemory implements Disposable {
 }
 
 /** An array of one element, a page that this process and the program share. */
+let shared: KernelMemory | undefined;
+
+/** Opened when it is needed first, which a check before the freeze sees to, and kept. Throws as the constructor does. */
+export function kernelMemory(): KernelMemory {
+  shared ??= new KernelMemory();
+  return shared;
+}
+
 function createMap(): OwnedFd {
   const { bytes, address } = scratch;
   bytes.fill(0, 0, B.BPF_MAP_CREATE_SIZE);

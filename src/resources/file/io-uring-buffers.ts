@@ -1,8 +1,9 @@
 import { IORING_OFF_SQ_RING } from '../../abi/io-uring.js';
 import { MAP_POPULATE, MAP_SHARED, PAGE_SHIFT, PAGE_SIZE, PROT_READ } from '../../abi/mman.js';
+import { kernelMemory } from '../../kernel/bpf/kernel-memory.js';
 import { frameOf, isPresent, Pagemap, readPagemap } from '../../kernel/procfs/pagemap.js';
 import { syscall } from '../../kernel/syscall.js';
-import { kernelMemory, type RegisteredBuffer, type RingMemory } from './io-uring-state.js';
+import type { RegisteredBuffer, RingMemory } from './io-uring-state.js';
 
 /**
  * Registered buffers are pages, not addresses: what the program has mapped there since is other memory, and a buffer that is

@@ -1,6 +1,7 @@
+import { kernelMemory } from '../../kernel/bpf/kernel-memory.js';
 import type { Descriptor, Process } from '../contract.js';
 import { changedBuffer } from './io-uring-buffers.js';
-import { kernelMemory, type Ring, registeredRings } from './io-uring-state.js';
+import { type Ring, registeredRings } from './io-uring-state.js';
 
 /**
  * What rings have to do with open files and tasks of the tree, as addresses in the kernel say: files and eventfds that are

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import * as U from '../../abi/io-uring.js';
 import { PAGE_SIZE } from '../../abi/mman.js';
 import { KernelMemoryError } from '../../kernel/bpf/error.js';
-import { KernelMemory } from '../../kernel/bpf/kernel-memory.js';
+import { type KernelMemory, kernelMemory } from '../../kernel/bpf/kernel-memory.js';
 
 /**
  * What the kernel keeps of a ring, struct io_ring_ctx (include/linux/io_uring_types.h), read where it lies: fdinfo has
@@ -57,14 +57,6 @@ export interface RingMemory {
   readonly length: number;
   /** Address of the description of the first page. */
   readonly firstPage: bigint;
-}
-
-let memory: KernelMemory | undefined;
-
-/** Opened when a ring is met first, before the freeze, and kept; throws where the kernel does not let itself be seen. */
-export function kernelMemory(): KernelMemory {
-  memory ??= new KernelMemory();
-  return memory;
 }
 
 /** Which flags a ring can be rebuilt with. */

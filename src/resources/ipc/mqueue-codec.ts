@@ -1,5 +1,6 @@
 import type { ImageReader } from '../../image/index.js';
 import { isRecord, readJson } from '../../image/json.js';
+import { decodeNotification, type Notification } from './mqueue-notify.js';
 
 /**
  * stasis-mqueues.json: POSIX message queues, for which CRIU's format has nothing. files.img names them as external
@@ -25,6 +26,7 @@ export interface Queue {
   readonly msgsize: number;
   /** In the order in which they are received. */
   readonly messages: readonly Message[];
+  readonly notify?: Notification;
 }
 
 export interface QueueFile {
@@ -72,7 +74,9 @@ function decodeQueue(queue: unknown, index: number): Queue {
     throw new Error(`queue ${index} has no name`);
   if (!Array.isArray(messages)) throw new Error(`queue ${name} has no messages`);
   const numbers = { ...limits(queue, ['mode', 'uid', 'gid', 'maxmsg', 'msgsize'] as const, name) };
-  return { name, deleted, ...numbers, messages: messages.map((each: unknown) => decodeMessage(each, name)) };
+  const notify = queue.notify === undefined ? {} : { notify: decodeNotification(queue.notify, name) };
+  const decoded = messages.map((each: unknown) => decodeMessage(each, name));
+  return { name, deleted, ...numbers, messages: decoded, ...notify };
 }
 
 function decodeMessage(message: unknown, name: string): Message {

@@ -11,6 +11,7 @@ import {
   type DumpContext,
   nameOf,
   type Played,
+  type Process,
   type Result,
   type Space,
 } from '../contract.js';
@@ -30,15 +31,30 @@ export const MESSAGES_MAX = 300;
 /** Bytes of memory that are borrowed for them. */
 export const ROOM_MAX = 256 << 20;
 
+/**
+ * Who takes them: the process that has the queue open, unless a stop or its filters could keep it from putting them back if
+ * we died; then another of the tree that may, by way of /proc. Undefined where nobody is fit.
+ */
+export function readerOf(owner: Process, tree: readonly Process[]): Process | undefined {
+  const { effective } = owner.leader.status.uid;
+  return [owner, ...tree].find(
+    ({ state, leader: { status } }) =>
+      state === 'alive' &&
+      status.seccomp === 0 &&
+      (status.uid.effective === effective || status.uid.effective === 0),
+  );
+}
+
 export function readMessages(
   descriptor: Descriptor,
   attributes: Attributes,
   context: DumpContext,
 ): Message[] {
   const { play } = context;
-  const { leader } = descriptor.process;
+  const reader = readerOf(descriptor.process, context.processes) ?? descriptor.process;
+  const { leader } = reader;
   if (play === undefined) return refuseNow(context, descriptor, 'its messages cannot be read here');
-  const { tape, space, received, sent, opened } = tapeOf(descriptor, attributes);
+  const { tape, space, received, sent, opened } = tapeOf(descriptor, reader, attributes);
   const ask = (each: Tape): Played => {
     const played = play(new Map([[leader, each]])).get(leader);
     if (played === undefined) throw new Error(`${nameOf(leader)} was not asked`);
@@ -70,7 +86,7 @@ export function readMessages(
     refuseNow(
       context,
       descriptor,
-      'its messages cannot be read: the process may not open it for reading and writing',
+      `its messages cannot be read: ${nameOf(reader)} may not open it for reading and writing`,
     );
   if (failed) refuseNow(context, descriptor, 'others have changed it while its messages were read');
   return messages;
@@ -115,16 +131,20 @@ interface Asked {
   readonly sent: readonly Result[];
 }
 
-function tapeOf({ process, fd, info }: Descriptor, { curmsgs, msgsize }: Attributes): Asked {
+function tapeOf(
+  { process: owner, fd, info }: Descriptor,
+  reader: Process,
+  { curmsgs, msgsize }: Attributes,
+): Asked {
   const size = (BigInt(curmsgs) * BigInt(msgsize) + PAGE - 1n) & ~(PAGE - 1n);
-  const address = freeRange(readMaps(process.pid), size);
-  if (address === undefined) throw new Error(`${nameOf(process)} has no room for ${size} bytes of messages`);
-  const tape = new Tape(`messages of ${info.link}, for ${nameOf(process)}`);
+  const address = freeRange(readMaps(reader.pid), size);
+  if (address === undefined) throw new Error(`${nameOf(reader)} has no room for ${size} bytes of messages`);
+  const tape = new Tape(`messages of ${info.link}, for ${nameOf(reader)}`);
   const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
   tape.call('mmap', [address, size, PROT_READ | PROT_WRITE, flags, -1, 0], address);
   tape.cleanup('munmap', [address, size]);
-  const isWhole = (info.info.flags & O_ACCMODE) === O_RDWR;
-  const path = tape.string(`/proc/self/fd/${fd}`);
+  const isWhole = reader === owner && (info.info.flags & O_ACCMODE) === O_RDWR;
+  const path = tape.string(`/proc/${owner.insidePid}/fd/${fd}`);
   const opened = isWhole ? undefined : tape.call('open', [path, O_RDWR | O_NONBLOCK | O_CLOEXEC, 0], 'any');
   const queue = opened ?? fd;
   const past = tape.space(16);

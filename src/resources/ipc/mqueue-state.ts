@@ -50,7 +50,7 @@ export function attributesOf(fd: number): Attributes {
 
 export interface Status extends Attributes {
   /** mq_notify(3): who has asked to be told, as this process sees it, and how (SIGEV_*). */
-  readonly notify: { readonly pid: number; readonly kind: number } | undefined;
+  readonly notify: { readonly pid: number; readonly kind: number; readonly signal: number } | undefined;
 }
 
 /** Reading the file of a queue tells about it, and takes no message. `path` is a magic link of procfs. */
@@ -58,11 +58,11 @@ export function statusOf(path: string): Status {
   using opened = openPath(path, O_RDONLY | O_NONBLOCK);
   const buffer = Buffer.alloc(Number(SIZE) * 2);
   const text = buffer.toString('latin1', 0, readSync(opened.fd, buffer, 0, buffer.length, 0));
-  const match = /NOTIFY:(\d+)\s+SIGNO:\d+\s+NOTIFY_PID:(\d+)/.exec(text);
+  const match = /NOTIFY:(\d+)\s+SIGNO:(\d+)\s+NOTIFY_PID:(\d+)/.exec(text);
   if (match === null)
     throw new Error(`${path} says ${JSON.stringify(text)}, which is not the status of a queue`);
-  const pid = Number(match[2]);
-  const notify = pid === 0 ? undefined : { pid, kind: Number(match[1]) };
+  const [kind = 0, signal = 0, pid = 0] = match.slice(1).map(Number);
+  const notify = pid === 0 ? undefined : { pid, kind, signal };
   return { ...attributesOf(opened.fd), notify };
 }
 

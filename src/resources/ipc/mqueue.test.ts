@@ -150,7 +150,7 @@ ok(rt.prctl(38, 1, 0, 0, 0)); ok(rt.prctl(22, 2, ctypes.create_string_buffer(str
 `;
 
 for (const [who, code, signal, pattern] of [
-  ['stopped', '\n', SIGSTOP, /messages.*stopped process/],
+  ['stopped', '\n', SIGSTOP, /messages.*stopped processes/],
   ['under filters that let it put nothing back', FILTER, 0, /take something out and put it back/],
 ] as const)
   test(`messages of who is ${who} are not taken out`, async () => {
@@ -168,10 +168,62 @@ for (const [who, code, signal, pattern] of [
     unlink(name);
   });
 
+test('a process that has asked to be told of messages is told, with the value it gave', () =>
+  trip(
+    `
+def ask(queue, kind, signo=0, value=0): ok(rt.mq_notify(queue, ctypes.create_string_buffer(struct.pack('<Qii48x', value, signo, kind), 64)))
+import struct
+q = mq(NAME, os.O_RDWR | os.O_CREAT); other = os.dup(q); silent = mq(NAME + '-s', os.O_RDWR | os.O_CREAT); rt.mq_unlink((NAME + '-s').encode())
+r, w = os.pipe()
+signal.pthread_sigmask(signal.SIG_BLOCK, [12])
+class siginfo(ctypes.Structure): _fields_ = [('signo', ctypes.c_int), ('errno', ctypes.c_int), ('code', ctypes.c_int), ('pad', ctypes.c_int), ('pid', ctypes.c_int), ('uid', ctypes.c_int), ('value', ctypes.c_uint64), ('rest', ctypes.c_byte * 96)]
+if os.fork() == 0:
+  ask(q, 0, 12, 0x123456789abcdef0); ask(silent, 1); os.write(w, b'x')
+  info = siginfo(); ok(rt.sigwaitinfo(ctypes.create_string_buffer(struct.pack('<Q', 1 << 11) + bytes(120)), ctypes.byref(info)))
+  tell('told', info.code, hex(info.value)); os._exit(0)
+os.read(r, 1)
+def report(*_):
+  try: ask(silent, 1); tell('free')
+  except OSError as e: tell('taken', e.errno)
+  send(other, b'x')
+signal.signal(signal.SIGUSR1, report)
+`,
+    async (subject) => {
+      subject.signal(10);
+      await subject.expect(/taken 16/);
+      await subject.expect(/told -3 0x123456789abcdef0/);
+    },
+  ));
+
+for (const [who, code] of [
+  ['stopped', ''],
+  ['under filters that let it put nothing back', FILTER],
+] as const)
+  test(`another of the tree takes the messages of who is ${who}`, () =>
+    trip(
+      `
+r, w = os.pipe(); child = os.fork()
+if child == 0:
+  q = mq(NAME, os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK); signal.signal(signal.SIGUSR2, lambda *_: tell('got', receive(q), receive(q)))
+  extra = mq(NAME, os.O_WRONLY); send(extra, b'one'); send(extra, b'two', 3); os.close(extra)
+  ${code.trim().split('\n').join('\n  ')}
+  os.write(w, b'x')
+  while True: signal.pause()
+os.read(r, 1)
+if ${code === '' ? 'True' : 'False'}: os.kill(child, 19); os.waitid(os.P_PID, child, os.WSTOPPED)
+def go(*_): os.kill(child, 12); os.kill(child, 18)
+signal.signal(signal.SIGUSR1, go)
+`,
+      async (subject) => {
+        subject.signal(10);
+        await subject.expect(/got \(3, b'two'\) \(0, b'one'\)/);
+      },
+    ));
+
 test('registrations and messages that others could miss are refused', async () => {
-  using subject = Subject.python(`${PRELUDE}
+  using subject = Subject.python(`${PRELUDE}signal.signal(10, lambda *_: None)
 q = mq(NAME, os.O_RDWR | os.O_CREAT); send(q, b'x')
-n = mq(NAME + '-n', os.O_RDWR | os.O_CREAT); rt.mq_unlink((NAME + '-n').encode()); ok(rt.mq_notify(n, (ctypes.c_int * 16)(0, 0, 10, 0)))
+n = mq(NAME + '-n', os.O_RDWR | os.O_CREAT); rt.mq_unlink((NAME + '-n').encode()); ok(rt.mq_notify(n, (ctypes.c_int * 16)(0, 0, 10, 0))); send(n, b''); ok(rt.mq_notify(n, (ctypes.c_int * 16)(0, 0, 10, 0)))
 ${WAIT}`);
   const [, name = ''] = await subject.expect(/name (\S+) ready/);
   using other = Subject.python(`${PRELUDE}mq('${name}')${WAIT}`);
@@ -179,7 +231,7 @@ ${WAIT}`);
   const request = { ...CHECKPOINT, pid: subject.pid, directory: join(subject.directory, 'image') };
   const reasons = refusalsOf(subject.pid, request).map(({ object, reason }) => `${object}: ${reason}`);
   assert.match(reasons.join('\n'), new RegExp(`pid ${other.pid} \\(python3\\) outside of the tree`));
-  assert.match(reasons.join('\n'), /-n \(deleted\).*mq_notify/);
+  assert.match(reasons.join('\n'), /-n \(deleted\).*mq_notify\), and it holds messages/);
   assert.throws(() => dump(request), /outside of the tree/);
   assert.ok(subject.isAlive);
   unlink(name);

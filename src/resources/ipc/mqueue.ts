@@ -14,15 +14,27 @@ import { SyscallError } from '../../kernel/errors.js';
 import { OwnedFd } from '../../kernel/fd.js';
 import { scratch } from '../../kernel/memory.js';
 import { attempt } from '../../kernel/syscall.js';
-import type { Descriptor, DumpContext, FileKind, file_entry, Holder, Refuse, Result } from '../contract.js';
-import { pathBytes } from '../description/calls.js';
-import { refusalOf } from '../description/described.js';
+import {
+  type Descriptor,
+  type DumpContext,
+  type FileKind,
+  type file_entry,
+  type Holder,
+  nameOf,
+  type Process,
+  type Refuse,
+  type Result,
+} from '../contract.js';
+import { pathBytes, takeIfOpen } from '../description/calls.js';
+import { objectOf, refusalOf, refuseNow } from '../description/described.js';
 import { outsiderOf } from '../description/outsider.js';
 import { dumpOwner, restoreOwner } from '../description/owner.js';
 import { perDump, perRestore } from '../description/state.js';
+import { treeOf } from '../description/tree.js';
 import { FD_TYPE } from '../description/types.js';
 import { encodeMqueues, MQUEUE_FILE, type Queue, type QueueFile, readMqueues } from './mqueue-codec.js';
-import { MESSAGES_MAX, ROOM_MAX, readMessages } from './mqueue-messages.js';
+import { MESSAGES_MAX, ROOM_MAX, readerOf, readMessages } from './mqueue-messages.js';
+import { askAgain, notificationOf, notifyProblem } from './mqueue-notify.js';
 import { attributesOf, commOf, isMqueue, nameOfQueue, type Status, statusOf } from './mqueue-state.js';
 
 /**
@@ -34,14 +46,20 @@ interface Saved {
   readonly files: QueueFile[];
   /** Numbers of queues by their inodes. */
   readonly inodes: Map<string, number>;
+  /** Who has asked to be told of messages. */
+  readonly requests: {
+    readonly descriptor: Descriptor;
+    readonly owner: Process;
+    readonly queue: number;
+  }[];
 }
 
-const saved = perDump<Saved>(() => ({ queues: [], files: [], inodes: new Map() }));
+const saved = perDump<Saved>(() => ({ queues: [], files: [], inodes: new Map(), requests: [] }));
 
 export const mqueue: FileKind = {
   name: 'message queue',
   support:
-    'POSIX message queues: name or none, limits, mode, owner, messages with their priorities; refused: requests to be told of messages (mq_notify), messages that processes outside of the tree could miss',
+    'POSIX message queues: name or none, limits, mode, owner, messages with their priorities, requests to be told of messages (mq_notify; signals from Linux 6.9, with BTF); refused: such requests by SIGEV_THREAD or of a queue that holds messages, messages that processes outside of the tree could miss',
   member: 'ext',
 
   recognise: isMqueue,
@@ -49,7 +67,12 @@ export const mqueue: FileKind = {
   restores: ({ id }, reader) => readMqueues(reader)?.files.some((file) => file.id === id) === true,
 
   check(descriptor, refuse) {
-    checkQueue(descriptor, statusOf(`/proc/${descriptor.process.pid}/fd/${descriptor.fd}`), refuse);
+    using taken = takeIfOpen(descriptor.process.pid, descriptor.fd, objectOf(descriptor));
+    if (taken === undefined) return;
+    const status = statusOf(`/proc/self/fd/${taken.fd}`);
+    checkQueue(descriptor, status, refuse);
+    const problem = notifyProblem(taken.fd, status, pidsOf(treeOf(descriptor.process)));
+    if (problem !== undefined) refuse(refusalOf(descriptor, problem));
   },
 
   dump(descriptor, id, taken, context) {
@@ -64,6 +87,20 @@ export const mqueue: FileKind = {
     });
     const ext = { id, fown: dumpOwner(descriptor, taken, context) };
     return createMessage('files', { type: FD_TYPE.ext, id, ext });
+  },
+
+  /** Whoever asks has a descriptor, for the last close takes it back; but another may fill their table. */
+  conclude(context) {
+    const { requests, files } = saved(context);
+    for (const { descriptor, owner, queue } of requests) {
+      const ids = new Set(files.filter((file) => file.queue === queue).map(({ id }) => id));
+      if (!context.files.found.some((each) => each.descriptor.process === owner && ids.has(each.id)))
+        refuseNow(
+          context,
+          descriptor,
+          `${nameOf(owner)} has asked to be told of its next message (mq_notify), and shares its descriptors with another process`,
+        );
+    }
   },
 
   write(context) {
@@ -81,28 +118,37 @@ export const mqueue: FileKind = {
     restoreOwner(`file:${entry.id}`, entry.ext?.fown, holder);
     return fd;
   },
+
+  attach(entry, fd, tape, _table, holder, pid) {
+    const { files, queues } = image(holder);
+    const queue = files.find(({ id }) => id === entry.id)?.queue;
+    if (queue === undefined) return;
+    const notify = queues[queue]?.notify;
+    // By any of its descriptors.
+    if (notify?.pid !== pid || told(holder).has(queue)) return;
+    told(holder).add(queue);
+    askAgain(tape, fd, notify);
+  },
 };
 
+function pidsOf(processes: readonly Process[]): ReadonlySet<number> {
+  return new Set(processes.map(({ pid }) => pid));
+}
+
 function checkQueue(descriptor: Descriptor, status: Status, refuse: Refuse): void {
-  const { notify, curmsgs, msgsize } = status;
-  if (notify !== undefined)
-    refuse(
-      refusalOf(
-        descriptor,
-        `pid ${notify.pid} (${commOf(notify.pid)}) has asked to be told of its next message (mq_notify), which cannot be saved`,
-      ),
-    );
+  const { curmsgs, msgsize } = status;
   if (curmsgs === 0) return;
   if (curmsgs > MESSAGES_MAX || curmsgs * msgsize > ROOM_MAX)
     refuse(
       refusalOf(descriptor, `it holds ${curmsgs} messages of up to ${msgsize} bytes, which is too much`),
     );
-  if (descriptor.process.state === 'stopped')
+  const { process } = descriptor;
+  if (process.state === 'stopped' && readerOf(process, treeOf(process)) === undefined)
     refuse(
       refusalOf(
         descriptor,
-        'it holds messages, which have to be taken out to be read and put back, and a stopped process that is let go half-way would not do that',
-        'let it go on (SIGCONT)',
+        'it holds messages, which have to be taken out to be read and put back, and stopped processes that are let go half-way would not do that',
+        'let one of the tree go on (SIGCONT)',
       ),
     );
   const outsider = outsiderOf(descriptor);
@@ -122,8 +168,13 @@ function queueNumber(descriptor: Descriptor, taken: number, context: DumpContext
   const key = `${stat.dev}:${stat.ino}`;
   const known = inodes.get(key);
   if (known !== undefined) return known;
-  const attributes = attributesOf(taken);
-  const { maxmsg, msgsize, curmsgs } = attributes;
+  const status = statusOf(`/proc/self/fd/${taken}`);
+  const { maxmsg, msgsize, curmsgs, notify } = status;
+  const problem = notifyProblem(taken, status, pidsOf(context.processes));
+  if (problem !== undefined) refuseNow(context, descriptor, problem);
+  const owner = context.processes.find(({ pid }) => pid === notify?.pid);
+  if (notify !== undefined && owner !== undefined)
+    saved(context).requests.push({ descriptor, owner, queue: queues.length });
   queues.push({
     name: nameOfQueue(descriptor),
     deleted: stat.nlink === 0n,
@@ -132,7 +183,10 @@ function queueNumber(descriptor: Descriptor, taken: number, context: DumpContext
     gid: Number(stat.gid),
     maxmsg,
     msgsize,
-    messages: curmsgs === 0 ? [] : readMessages(descriptor, attributes, context),
+    messages: curmsgs === 0 ? [] : readMessages(descriptor, status, context),
+    ...(notify === undefined || owner === undefined
+      ? {}
+      : { notify: notificationOf(taken, notify, owner.insidePid) }),
   });
   inodes.set(key, queues.length - 1);
   return queues.length - 1;
@@ -142,6 +196,7 @@ function queueNumber(descriptor: Descriptor, taken: number, context: DumpContext
 
 const image = perRestore(({ reader }) => readMqueues(reader));
 const held = perRestore(() => new Set<number>());
+const told = perRestore(() => new Set<number>());
 
 function fileOf({ id }: file_entry, holder: Holder): QueueFile {
   const file = image(holder).files.find((each) => each.id === id);

@@ -13,6 +13,7 @@ import { attempt } from '../../kernel/syscall.js';
 import { nameOf, type Process, type Tape, type TaskState, type Thread } from '../contract.js';
 import { has, taskCore } from './core.js';
 import { timersOf } from './itimers.js';
+import { timerThread } from './timer-thread.js';
 
 /**
  * POSIX timers: /proc/PID/timers lists them, timer_gettime(2) and timer_getoverrun(2) answer for their values. Each is
@@ -28,6 +29,27 @@ const SIGEVENT = { value: 0, signo: 8, notify: 12, tid: 16 } as const;
 const NOTIFY = { signal: SIGEV_SIGNAL, none: SIGEV_NONE, thread: SIGEV_THREAD } as const;
 /** CLOCK_THREAD_CPUTIME_ID as the kernel lists it: the CPU time of whichever thread made the timer. */
 const OWN_THREAD_CLOCK = -2;
+
+function isOfSomeThread({ clock }: Pick<PosixTimer, 'clock'>, { threads }: Process): boolean {
+  return clock === OWN_THREAD_CLOCK && threads.length > 1;
+}
+
+/** What pthread_getcpuclockid(3) says of a thread (include/linux/posix-timers_types.h). */
+function clockOf({ insideTid }: Thread): number {
+  const CPUCLOCK_SCHED = 2;
+  const CPUCLOCK_PERTHREAD_MASK = 4;
+  return (~insideTid << 3) | CPUCLOCK_SCHED | CPUCLOCK_PERTHREAD_MASK;
+}
+
+function whyUnknown(process: Process, id: number): string | undefined {
+  try {
+    timerThread(process, id);
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
 /** What a tape of questions has room for. */
 const TIMERS_MAX = 300;
 const OVERRUNS_MAX = 100;
@@ -35,9 +57,10 @@ const OVERRUNS_MAX = 100;
 const SKIPPED_MAX = 20_000;
 
 function entryOf(timer: PosixTimer, process: Process): posix_timer_entry {
+  const clock = isOfSomeThread(timer, process) ? clockOf(timerThread(process, timer.id)) : timer.clock;
   const entry = create(posix_timer_entrySchema, {
     itId: timer.id,
-    clockId: timer.clock >>> 0,
+    clockId: clock >>> 0,
     siSigno: timer.signal,
     itSigevNotify: NOTIFY[timer.notify] | (timer.target === 'tid' ? SIGEV_THREAD_ID : 0),
     sivalPtr: timer.sigval,
@@ -63,7 +86,8 @@ function threadOf(timer: PosixTimer, process: Process): Thread {
 export const posixTimers: TaskState = {
   name: 'POSIX timers',
   scope: 'process',
-  support: 'id, clock, notification, remaining time, period; overruns are read but not kept',
+  support:
+    'id, clock, notification, remaining time, period; clocks of a thread by a name of it, where there are several (with BTF); overruns are read but not kept',
 
   check({ process }, refuse) {
     const timers = unlessVanished(() => readTimers(process.pid)) ?? [];
@@ -74,11 +98,12 @@ export const posixTimers: TaskState = {
         reason: `this release saves at most ${TIMERS_MAX} of a process`,
       });
     for (const { id, clock, targetId } of timers) {
-      if (clock === OWN_THREAD_CLOCK && process.threads.length > 1)
+      const unknown = isOfSomeThread({ clock }, process) ? whyUnknown(process, id) : undefined;
+      if (unknown !== undefined)
         refuse({
           task: nameOf(process),
           object: `POSIX timer ${id}`,
-          reason: 'it counts the CPU time of one thread, and the kernel does not say which',
+          reason: `it counts the CPU time of one thread, and it is not known which (${unknown})`,
           help: 'the program could name the thread with pthread_getcpuclockid(3)',
         });
       if (targetId === 0)

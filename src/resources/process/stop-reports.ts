@@ -1,43 +1,26 @@
-import { P_PID, WNOHANG, WNOWAIT, WUNTRACED } from '../../abi/process.js';
-import type { Played, Space, Tape, TaskState, Thread } from '../contract.js';
+import { P_PID, WNOHANG, WUNTRACED } from '../../abi/process.js';
+import type { TaskState } from '../contract.js';
 import { extrasFor, extrasOf } from './extras.js';
 
 /**
- * Children that are stopped: their parent is told of it by one wait(2), unless that leaves the news (WNOWAIT). Which of
- * them it has heard of is asked for so, and they are waited for once more when they have been stopped again.
+ * Children that are stopped: their parent is told of it by one wait(2). Until then /proc/PID/stat has the signal as their exit
+ * code (fs/proc/array.c do_task_stat). Those it has heard of are waited for once more when they have been stopped again.
  */
 export const stopReports: TaskState = {
   name: 'stops of children',
   scope: 'process',
   support: 'whether the parent has waited for them (waitid(2) WSTOPPED)',
 
-  variant: (thread) => stoppedChildren(thread).join(),
-
-  ask(tape, thread) {
-    const answers = stoppedChildren(thread).map((pid) => ({ pid, answer: wait(tape, pid, WNOWAIT) }));
-    return (played, { insideTid }, context) => {
-      const reported = answers.filter(({ answer }) => pidIn(played, answer) === 0).map(({ pid }) => pid);
-      if (reported.length > 0) extrasOf(context, insideTid).reported_stops = reported;
-    };
+  read({ process, insideTid }, context) {
+    const reported = process.children.filter(
+      ({ state, stat }) => state === 'stopped' && stat.exit_code === 0,
+    );
+    if (reported.length > 0)
+      extrasOf(context, insideTid).reported_stops = reported.map(({ insidePid }) => insidePid);
   },
 
   restore(task, tape) {
-    for (const pid of extrasFor(task.reader, task.pid)?.reported_stops ?? []) wait(tape, pid, 0);
+    for (const pid of extrasFor(task.reader, task.pid)?.reported_stops ?? [])
+      tape.call('waitid', [P_PID, pid, 0, WUNTRACED | WNOHANG, 0], 'any');
   },
 };
-
-function stoppedChildren({ process }: Thread): number[] {
-  return process.children.filter(({ state }) => state === 'stopped').map(({ insidePid }) => insidePid);
-}
-
-/** What there is to tell of a child's stop, in a siginfo. */
-function wait(tape: Tape, pid: number, options: number): Space {
-  const siginfo = tape.space(128);
-  tape.call('waitid', [P_PID, pid, siginfo, WUNTRACED | WNOHANG | options, 0], 'any');
-  return siginfo;
-}
-
-/** include/uapi/asm-generic/siginfo.h; 0 where nothing is left to be told. */
-function pidIn(played: Played, siginfo: Space): number {
-  return played.view(siginfo).getInt32(16, true);
-}
