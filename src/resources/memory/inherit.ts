@@ -8,9 +8,9 @@ import type { Span } from './scan.js';
 import { VMA } from './vma.js';
 
 /**
- * Copy-on-write sharing between a process and its parent. No image says which pages they share, so, like CRIU, a
- * restore shares what is equal: a child is forked when its parent's private memory is in place, keeps the mappings
- * that both have, and pages of them whose contents the image has twice alike.
+ * Copy-on-write sharing between a process and its parent: a child is forked when its parent's private memory is in
+ * place, and keeps the mappings that both have, and the pages of them that they share. CRIU's images do not say which
+ * those are; then, as CRIU does, what is equal is shared: pages whose contents the image has twice alike.
  */
 export interface Inheritance {
   /** Mappings of the child that are there already. */
@@ -109,9 +109,11 @@ export interface Difference {
   readonly drop: readonly Span[];
 }
 
-/** Both lists are ascending; `parent` is of what is kept alone. */
-export function compare(child: readonly Run[], parent: readonly Run[]): Difference {
+/** All lists are ascending; `parent` is of what is kept alone, `shared` of what is known to be the same in both. */
+export function compare(child: readonly Run[], parent: readonly Run[], shared?: readonly Span[]): Difference {
   if (parent.length === 0) return { load: child, drop: [] };
+  if (shared !== undefined)
+    return { load: outside(child, cut(cut(child, parent), shared)), drop: outside(parent, child) };
   const load = outside(child, parent);
   const theirs = cut(parent, child);
   // Cut by each other, both have the same parts.

@@ -8,6 +8,7 @@ import { compare, cut, inherit, loadedOf } from './inherit.js';
 import { mapVma } from './map.js';
 import { keyOfPages, readRunsTo, runsOfProcess } from './runs.js';
 import type { Span } from './scan.js';
+import { sharedWith } from './shared-pages.js';
 import { KernelMaps } from './stem-maps.js';
 import { Taken } from './taken.js';
 import { needsProxy } from './vdso.js';
@@ -30,7 +31,10 @@ export function loadMemory(
   const { kept, inherited, grow } = inherit(vmas, source, source === undefined ? [] : earlyVmas(source));
   born.set(image, inherited);
   const runs = cut(runsOfProcess(image), vmas.map(spanOfEntry));
-  const difference = compare(runs, source === undefined ? [] : cut(runsOfProcess(source), kept));
+  const difference =
+    source === undefined
+      ? compare(runs, [])
+      : compare(runs, cut(runsOfProcess(source), kept), sharedWith(image, source));
   clear(tape, workspace, kept);
   for (const { start, end } of difference.drop) tape.call('madvise', [start, end - start, MADV_DONTNEED]);
   for (const { from, to } of grow)

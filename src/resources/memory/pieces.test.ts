@@ -118,6 +118,25 @@ test('what a child reads and drops makes its own pages of its parent’s', () =>
   );
 });
 
+test('a child reads what it does not share, where that is known', () => {
+  fc.assert(
+    fc.property(contents, contents, contents, (parent, child, some) => {
+      const isShared = (page: number) => parent.get(page) === child.get(page) && some.has(page);
+      const pages = [...child.keys()].filter(isShared).sort((a, b) => a - b);
+      const shared = pages.map((page) => ({ start: page * PAGE_BYTES, end: (page + 1) * PAGE_BYTES }));
+      withImage([parent, child], (reader) => {
+        const { load, drop } = compare(runsOf(reader, 2), runsOf(reader, 1), shared);
+        const sorted = (keys: Iterable<number>) => [...keys].sort((a, b) => a - b);
+        const own = [...child.keys()].filter((page) => !isShared(page));
+        assert.deepEqual(sorted(pagesOf(load)), sorted(own));
+        const gone = [...parent.keys()].filter((page) => !child.has(page));
+        assert.deepEqual(sorted(pagesOf(drop)), sorted(gone));
+      });
+    }),
+    { numRuns: 50 },
+  );
+});
+
 test('runs are read by few calls', () => {
   const reader = {} as ImageReader;
   const runs: Run[] = [];
