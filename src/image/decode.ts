@@ -139,7 +139,7 @@ function message(schema: DescMessage, end: number, depth: number): Message {
     readVarint();
     const field = fields[low >>> 3];
     if (field === undefined || high !== 0) throw UNUSUAL;
-    if (field.isList) readList(field, low & 7, decoded[field.name] as unknown[], depth);
+    if (field.isList) readList(field, low, decoded[field.name] as unknown[], end, depth);
     else {
       if ((low & 7) !== field.wire) throw UNUSUAL;
       // One that comes twice is merged.
@@ -152,15 +152,34 @@ function message(schema: DescMessage, end: number, depth: number): Message {
   return decoded;
 }
 
-function readList(field: Field, wire: number, items: unknown[], depth: number): void {
+function readList(field: Field, tag: number, items: unknown[], until: number, depth: number): void {
+  const wire = tag & 7;
   if (wire === field.wire) {
-    items.push(readValue(field, depth));
+    if (field.type === ScalarType.UINT32) readWords(tag, items, until);
+    else items.push(readValue(field, depth));
     return;
   }
   if (wire !== WIRE.bytes) throw UNUSUAL;
   const end = readLength();
   while (at < end) items.push(readValue(field, depth));
   if (at !== end) throw UNUSUAL;
+}
+
+/** Items follow each other, each with its tag: the vector registers of a thread are some 200 small numbers. */
+function readWords(tag: number, items: unknown[], until: number): void {
+  for (;;) {
+    const byte = bytes[at] ?? 0x80;
+    if (byte < 0x80) {
+      items.push(byte);
+      at++;
+    } else {
+      readVarint();
+      items.push(low >>> 0);
+    }
+    // One tag byte is all that is looked for; a field of a higher number comes here once an item.
+    if (at >= until || tag >= 0x80 || bytes[at] !== tag) return;
+    at++;
+  }
 }
 
 /** Where the bytes end whose length is read here. */

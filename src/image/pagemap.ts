@@ -45,7 +45,7 @@ const ENTRY_BYTES_MIN = 8;
 /** Runs in columns: an object for each would take three times the room. */
 class Columns implements PagemapEntries {
   length = 0;
-  readonly positions: Float64Array;
+  readonly positions: Uint32Array;
   readonly #vaddrs: BigUint64Array;
   readonly #pages: Float64Array;
   readonly #flags: Uint32Array;
@@ -53,7 +53,8 @@ class Columns implements PagemapEntries {
   /** `bytes` is the length of the file; columns that stay untouched take no memory. */
   constructor(bytes: number) {
     const room = Math.ceil(bytes / ENTRY_BYTES_MIN);
-    this.positions = new Float64Array(room);
+    // No file of metadata is so long that these would not do (reader.ts FILE_BYTES_MAX).
+    this.positions = new Uint32Array(room);
     this.#vaddrs = new BigUint64Array(room);
     this.#pages = new Float64Array(room);
     this.#flags = new Uint32Array(room);

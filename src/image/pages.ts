@@ -158,14 +158,16 @@ function pagesBytes(reader: ImageReader, pagemap: Pagemap): number {
 /**
  * Every run of pages of a process (or of a shared mapping), in ascending order, each with the file it is in: pages
  * that are in the parent are looked up there, and so on down the chain. Yields nothing where there is no pagemap.
+ * `within` two addresses only, what is across them cut.
  * @throws ImageError for a pagemap that is wrong, and for a page that no parent has
  */
 export function* iteratePages(
   reader: ImageReader,
   id: ImageId,
-  options: PagesOptions = {},
+  options: PagesOptions & { readonly within?: { readonly start: bigint; readonly end: bigint } } = {},
 ): Generator<PageRun> {
-  yield* Layer.load(reader, id, options)?.runs(0n, 1n << 64n) ?? [];
+  const { start, end } = options.within ?? { start: 0n, end: 1n << 64n };
+  yield* Layer.load(reader, id, options)?.runs(start, end) ?? [];
 }
 
 /** Checks a pagemap, and that its parents have what it says is there. @throws ImageError */

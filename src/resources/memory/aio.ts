@@ -7,7 +7,7 @@ import type { Tape } from '../../tape/tape.js';
 import { type DumpContext, nameOf, type Played, type Process, type ProcessImage } from '../contract.js';
 import { mmOf } from './image-memory.js';
 import { cut } from './inherit.js';
-import { keyOfPages, type Run, readRunsTo, runsOfProcess } from './runs.js';
+import { eachRunOfProcess, type Run, readRunsTo } from './runs.js';
 import type { Taken } from './taken.js';
 import { nameOfMapping, type Vma } from './vma.js';
 
@@ -150,10 +150,10 @@ export function restoreRings(image: ProcessImage, tape: Tape, taken: Taken): voi
         `${name} has a ring of ${ringLen} bytes, but this host makes them of ${lengthOf(nrReq)}: it has more processors`,
       );
     tape.about(`asynchronous I/O context 0x${id.toString(16)}`);
-    const runs = cut(runsOfProcess(image), [{ start: Number(id), end: Number(id) + ringLen }]);
+    const runs = cut(eachRunOfProcess(image), [{ start: Number(id), end: Number(id) + ringLen }]);
     restoreRing(tape, { id, nrReq, ringLen }, readHeader(image, runs, name, ringLen));
     const events = [{ start: Number(id) + HEADER.size, end: Number(id) + ringLen }];
-    readRunsTo(tape, cut(runs, events), (run) => taken.get(keyOfPages(image.reader, run)));
+    readRunsTo(tape, cut(runs, events), taken.pagesOf(image.reader));
   }
 }
 

@@ -28,12 +28,27 @@ function writeBuffer(file: ImageFile, length: number): void {
   file.write(copyBuffer().bytes.subarray(0, length));
 }
 
+/** Whose pages they are. */
+export interface CopySource {
+  readonly pid: number;
+  /**
+   * It has pages in common with others since a fork. process_vm_readv(2) pins what it reads, and before that the kernel
+   * gives the process a page of its own (mm/gup.c gup_must_unshare): twice the time, and all that memory.
+   */
+  readonly isShared: boolean;
+}
+
 /**
  * Append the contents of `spans` of the process `pid`, whose threads are stopped, to a file of the image.
  * `task` is for messages. Throws when a page is not there (any more), and when the disk is full.
  */
-export function copyPages(pid: number, spans: Iterable<CopySpan>, file: ImageFile, task: string): void {
-  const batch = new Batch(pid, file, task);
+export function copyPages(
+  { pid, isShared }: CopySource,
+  spans: Iterable<CopySpan>,
+  file: ImageFile,
+  task: string,
+): void {
+  const batch = new Batch(pid, isShared, file, task);
   try {
     for (const span of spans) batch.add(span);
     batch.flush();
@@ -59,6 +74,7 @@ function getNumber(at: number): number {
 /** Pieces are written down as numbers, not objects: a process can have hundreds of thousands. */
 class Batch implements Disposable {
   readonly #pid: number;
+  readonly #isShared: boolean;
   readonly #file: ImageFile;
   readonly #task: string;
   #pieces = 0;
@@ -66,8 +82,9 @@ class Batch implements Disposable {
   #readable = true;
   #memory = -1;
 
-  constructor(pid: number, file: ImageFile, task: string) {
+  constructor(pid: number, isShared: boolean, file: ImageFile, task: string) {
     this.#pid = pid;
+    this.#isShared = isShared;
     this.#file = file;
     this.#task = task;
   }
@@ -88,7 +105,7 @@ class Batch implements Disposable {
 
   flush(): void {
     if (this.#length === 0) return;
-    const got = this.#readable ? this.#gather() : 0;
+    const got = this.#readable && !this.#isShared ? this.#gather() : 0;
     if (got !== this.#length) this.#readMemory();
     writeBuffer(this.#file, this.#length);
     this.#pieces = 0;
@@ -112,7 +129,7 @@ class Batch implements Disposable {
       const start = getNumber(piece * VECTOR_SIZE);
       const length = getNumber(piece * VECTOR_SIZE + 8);
       for (let done = 0; done < length; ) {
-        const count = readSync(this.#memory, bytes, into + done, length - done, BigInt(start + done));
+        const count = readSync(this.#memory, bytes, into + done, length - done, start + done);
         if (count === 0)
           throw new Error(`${this.#task}: the page at 0x${(start + done).toString(16)} has vanished`);
         done += count;

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
@@ -9,6 +9,7 @@ import { frameOf, readPagemap } from '../../kernel/procfs/pagemap.js';
 import { checkpointOptions, gone, inPidNamespace, restoreRequest, started } from './testing/trial.js';
 
 const PAGE = 4096n;
+const NOTES = 'stasis-shared-pages.json';
 
 /** For each page `1` when both processes have the same frame, `0` when not, `.` when one has none. */
 function sharing(first: number, second: number, start: bigint, pages: number): string {
@@ -57,11 +58,18 @@ async function keepsSharing({ build, check, at, pages, expected }: Shared): Prom
   try {
     const look = () => sharing(subject.pid, Number(child), BigInt(address), pages);
     assert.equal(look(), expected, 'before');
-    dump(checkpointOptions(subject.pid, directory));
-    await gone(subject.pid);
-    await gone(Number(child));
-    restore(restoreRequest(directory));
-    assert.equal(look(), expected, 'after');
+    dump({ ...checkpointOptions(subject.pid, directory), afterwards: 'run' });
+    assert.equal(look(), expected, 'a dump leaves them as they are');
+    // With what the dump noted, and as CRIU's images are, without.
+    for (const how of ['noted', 'compared']) {
+      dump(checkpointOptions(subject.pid, directory));
+      await gone(subject.pid);
+      await gone(Number(child));
+      assert.ok(existsSync(join(directory, NOTES)));
+      if (how === 'compared') rmSync(join(directory, NOTES));
+      restore(restoreRequest(directory));
+      assert.equal(look(), expected, how);
+    }
     assert.match(readFileSync(`/proc/${child}/stat`, 'utf8'), /python3/);
     subject.signal(10);
     await subject.expect(/checked/);

@@ -32,6 +32,7 @@ import { MemfdCollector } from './memfd.js';
 import { PagesFiles } from './pages-file.js';
 import { type PageScan, type Span, scanPages } from './scan.js';
 import { dumpSegments } from './segments.js';
+import { SharedPages } from './shared-pages.js';
 import { isPrivate, VMA, type Vma } from './vma.js';
 
 /** What only the process itself can tell of its memory. */
@@ -53,6 +54,7 @@ export function dumpMemory(
   const { memfds, writer } = context;
   if (!(memfds instanceof MemfdCollector)) throw new TypeError('memfds are collected by something else');
   const pages = new PagesFiles(writer);
+  const shares = new SharedPages();
   try {
     const report = { privatePages: 0, sharedPages: 0 };
     const later: (() => void)[] = [];
@@ -67,7 +69,7 @@ export function dumpMemory(
         later.push(() => {
           const vmas = vmasOf(mappingsIn(maps), workspace);
           const mm = describe(twin, vmas, answers.get(process), context, exe);
-          report.privatePages += writePrivate(process, copy, vmas, mm, pages, writer);
+          report.privatePages += writePrivate(process, copy, { vmas, mm, pages, shares, writer });
         });
         continue;
       }
@@ -76,7 +78,13 @@ export function dumpMemory(
       const mm = describe(process, vmas, answers.get(process), context);
       const source = vmas.some(differsInCopy) ? undefined : copy;
       const write = () => {
-        report.privatePages += writePrivate(process, source ?? process.pid, vmas, mm, pages, writer);
+        report.privatePages += writePrivate(process, source ?? process.pid, {
+          vmas,
+          mm,
+          pages,
+          shares,
+          writer,
+        });
       };
       if (source === undefined) write();
       else later.push(write);
@@ -87,6 +95,7 @@ export function dumpMemory(
     return {
       finish() {
         for (const write of later) write();
+        shares.write(writer);
         return report;
       },
     };
@@ -118,21 +127,24 @@ function isPlain(maps: Buffer): boolean {
   return !PECULIAR.some((word) => maps.includes(word));
 }
 
+/** An address space, and where it goes. */
+interface Space {
+  readonly vmas: readonly Vma[];
+  readonly mm: MessageOf<'mm'>;
+  readonly pages: PagesFiles;
+  readonly shares: SharedPages;
+  readonly writer: DumpContext['writer'];
+}
+
 /** The image of the address space, and its pages out of `source`. Answers how many. */
-function writePrivate(
-  process: Process,
-  source: number,
-  vmas: readonly Vma[],
-  mm: MessageOf<'mm'>,
-  pages: PagesFiles,
-  writer: DumpContext['writer'],
-): number {
+function writePrivate(process: Process, source: number, space: Space): number {
+  const { vmas, mm, writer } = space;
   const scan = scanPages(source, vmas.filter(isPrivate).map(spanOf));
   // Guard regions are no mappings of their own; CRIU puts them behind all others.
   mm.vmas.push(...createMessage('mm', { vmas: scan.guards.map(guardEntry) }).vmas);
   writer.write('mm', process.insidePid, [mm]);
   writeExtras(process.insidePid, vmas, writer);
-  return writePages(process, source, vmas, scan, pages);
+  return writePages(process, source, space, scan);
 }
 
 /** A ring of asynchronous I/O is shared. fork(2) leaves out DONTFORK, empties WIPEONFORK, and may not have the huge pages for private hugetlb (SIGBUS). */
@@ -218,12 +230,13 @@ function auxvOf(pid: number): bigint[] {
 function writePages(
   process: Process,
   source: number,
-  vmas: readonly Vma[],
+  { vmas, pages, shares }: Space,
   scan: PageScan,
-  pages: PagesFiles,
 ): number {
   return pages.add(process.insidePid, {}, (file, tell) => {
-    copyPages(source, telling(savedSpans(process, vmas, scan.pages), tell), file, nameOf(process));
+    const spans = shares.noting(process, source, savedSpans(process, vmas, scan.pages));
+    const isShared = source !== process.pid || process.parent !== undefined || process.children.length > 0;
+    copyPages({ pid: source, isShared }, telling(spans, tell), file, nameOf(process));
   });
 }
 

@@ -11,7 +11,7 @@ import { isGuard, isKernel, isLate, isRing, isShared, isSysv, mmOf, spanOfEntry 
 import { cut, loadedOf } from './inherit.js';
 import { earlyVmas, inheritedBy } from './load.js';
 import { lockMapped, mapVma } from './map.js';
-import { keyOfPages, readRunsTo, runsOfProcess } from './runs.js';
+import { eachRunOfProcess, readRunsTo } from './runs.js';
 import { segmentsOf } from './segments.js';
 import { Taken } from './taken.js';
 import { mapUrings } from './uring.js';
@@ -42,13 +42,13 @@ function mapLate(image: ProcessImage, tape: Tape, taken: Taken): void {
   const late = mmOf(image).vmas.filter(isLate);
   if (late.length === 0) return;
   tape.about('huge pages');
-  const runs = cut(runsOfProcess(image), late.map(spanOfEntry));
-  const loaded = loadedOf(runs, late);
+  const runs = cut(eachRunOfProcess(image), late.map(spanOfEntry));
+  const loaded = loadedOf(image);
   const writable = M.PROT_READ | M.PROT_WRITE;
   for (const vma of late)
     mapVma(tape, taken, image.reader, vma, loaded.has(vma) ? vma.prot | writable : vma.prot);
-  readRunsTo(tape, runs, (run) => taken.get(keyOfPages(image.reader, run)));
-  for (const vma of loaded) if ((vma.prot & writable) !== writable) setProtection(tape, vma);
+  readRunsTo(tape, runs, taken.pagesOf(image.reader));
+  for (const vma of late) if (loaded.has(vma) && (vma.prot & writable) !== writable) setProtection(tape, vma);
 }
 
 function mapShared(image: ProcessImage, tape: Tape, taken: Taken): void {
@@ -94,7 +94,7 @@ function setProtection(tape: Tape, { start, end, prot }: vma_entry): void {
 function protect(image: ProcessImage, tape: Tape): void {
   tape.about('protection');
   const vmas = earlyVmas(image);
-  const loaded = loadedOf(runsOfProcess(image), vmas);
+  const loaded = loadedOf(image);
   const inherited = inheritedBy(image);
   const writable = M.PROT_READ | M.PROT_WRITE;
   for (const vma of vmas) {
@@ -112,8 +112,8 @@ function mapOldRings(image: ProcessImage, tape: Tape, taken: Taken): void {
   const flags = M.MAP_PRIVATE | M.MAP_ANONYMOUS | M.MAP_FIXED;
   for (const { start, end } of old)
     tape.call('mmap', [start, end - start, M.PROT_READ | M.PROT_WRITE, flags, -1, 0], start);
-  const runs = cut(runsOfProcess(image), old.map(spanOfEntry));
-  readRunsTo(tape, runs, (run) => taken.get(keyOfPages(image.reader, run)));
+  const runs = cut(eachRunOfProcess(image), old.map(spanOfEntry));
+  readRunsTo(tape, runs, taken.pagesOf(image.reader));
 }
 
 const ADVICE = [

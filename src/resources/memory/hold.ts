@@ -15,6 +15,7 @@ import type { ImageReader } from '../../image/reader.js';
 import type { memfd_inode_entry } from '../../image/schema/index.js';
 import { encodeName } from '../../image/text.js';
 import { HOLDER_ARENA, type Holder, type ProcessImage, type Result } from '../contract.js';
+import { holdAddresses } from './address-file.js';
 import {
   inodesOf,
   isAnonymous,
@@ -27,7 +28,7 @@ import {
   keyOfReadOnly,
   otherAccess,
 } from './image-memory.js';
-import { keyOfPages, type Run, readRunsTo, runsOf } from './runs.js';
+import { eachRunOf, keyOfPages, type Run, readRunsTo, runsOf } from './runs.js';
 import { pagesIdOf, segmentsOf } from './segments.js';
 import { readSegments, type Segment } from './sysv.js';
 import { PAGE, VMA } from './vma.js';
@@ -54,6 +55,10 @@ export function holdMemory(images: readonly ProcessImage[], holder: Holder): voi
   const inodes = inodesOf(reader).all;
   const shared = sharedSizes(images, inodes);
   const segments = segmentsOf(reader);
+  holdAddresses(
+    images.filter(({ mm }) => mm !== undefined).map(({ pid }) => pid),
+    holder,
+  );
   bringPages(images, holder, [
     ...inodes.map(({ shmid }) => BigInt(shmid)),
     ...shared.keys(),
@@ -73,8 +78,8 @@ export function holdMemory(images: readonly ProcessImage[], holder: Holder): voi
 function bringPages(images: readonly ProcessImage[], holder: Holder, shared: readonly bigint[]): void {
   const { reader, tape } = holder;
   const runs = [
-    ...images.filter(({ mm }) => mm !== undefined).map((image) => runsOf(reader, image.pid)),
-    ...shared.map((id) => runsOf(reader, id, { shmem: true })),
+    ...images.filter(({ mm }) => mm !== undefined).map((image) => eachRunOf(reader, image.pid)),
+    ...shared.map((id) => eachRunOf(reader, id, { shmem: true })),
   ];
   const sources = new Map<string, Run>();
   for (const list of runs) {
@@ -173,7 +178,7 @@ function anonymous(holder: Holder, arena: Arena, shmid: bigint, size: bigint, fl
 }
 
 function fill(holder: Holder, runs: readonly Run[], at: bigint): void {
-  readRunsTo(holder.tape, runs, (run) => holder.slot(keyOfPages(holder.reader, run)), at);
+  readRunsTo(holder.tape, runs, { pages: (run) => holder.slot(keyOfPages(holder.reader, run)) }, at);
 }
 
 /**

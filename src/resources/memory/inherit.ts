@@ -2,15 +2,15 @@ import { MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE } from '../../abi/mman.js';
 import type { vma_entry } from '../../image/schema/index.js';
 import type { ProcessImage } from '../contract.js';
 import { differing } from './differing.js';
-import { spanOfEntry } from './image-memory.js';
-import { partOf, type Run, runsOfProcess } from './runs.js';
+import { isGuard, mmOf, spanOfEntry } from './image-memory.js';
+import { eachRunOfProcess, partOf, type Run } from './runs.js';
 import type { Span } from './scan.js';
 import { VMA } from './vma.js';
 
 /**
- * Copy-on-write sharing between a process and its parent. No image says which pages they share, so, like CRIU, a
- * restore shares what is equal: a child is forked when its parent's private memory is in place, keeps the mappings
- * that both have, and pages of them whose contents the image has twice alike.
+ * Copy-on-write sharing between a process and its parent: a child is forked when its parent's private memory is in
+ * place, and keeps the mappings that both have, and the pages of them that they share. CRIU's images do not say which
+ * those are; then, as CRIU does, what is equal is shared: pages whose contents the image has twice alike.
  */
 export interface Inheritance {
   /** Mappings of the child that are there already. */
@@ -32,7 +32,8 @@ export function inherit(
   const grow: { from: Span; to: Span }[] = [];
   if (parent === undefined) return { inherited, kept, grow };
   // Without pages of the parent's there is nothing to share, and it may not be writable.
-  const sources = [...loadedOf(runsOfProcess(parent), parentVmas)];
+  const loaded = loadedOf(parent);
+  const sources = parentVmas.filter((vma) => loaded.has(vma));
   let at = 0;
   for (const vma of vmas) {
     const span = spanOfEntry(vma);
@@ -47,16 +48,29 @@ export function inherit(
   return { inherited, kept, grow };
 }
 
-/** The mappings that have pages in the image, both ascending. */
-export function loadedOf(runs: readonly Run[], vmas: readonly vma_entry[]): Set<vma_entry> {
-  const loaded = new Set<vma_entry>();
+const loaded = new WeakMap<ProcessImage, ReadonlySet<vma_entry>>();
+
+/** The mappings that have pages in the image. */
+export function loadedOf(image: ProcessImage): ReadonlySet<vma_entry> {
+  const known = loaded.get(image) ?? findLoaded(image);
+  loaded.set(image, known);
+  return known;
+}
+
+/** Mappings and runs are ascending, but for guard regions, which are no mappings. */
+function findLoaded(image: ProcessImage): Set<vma_entry> {
+  const found = new Set<vma_entry>();
+  const vmas = mmOf(image).vmas.filter((vma) => !isGuard(vma));
+  const spans = vmas.map(spanOfEntry);
   let at = 0;
-  for (const vma of vmas) {
-    const { start, end } = spanOfEntry(vma);
-    while (at < runs.length && (runs[at]?.end ?? 0) <= start) at++;
-    if ((runs[at]?.start ?? end) < end) loaded.add(vma);
+  for (const { start, end } of eachRunOfProcess(image)) {
+    while (at < spans.length && (spans[at]?.end ?? 0) <= start) at++;
+    for (let index = at; (spans[index]?.start ?? end) < end; index++) {
+      const vma = vmas[index];
+      if (vma !== undefined) found.add(vma);
+    }
   }
-  return loaded;
+  return found;
 }
 
 const SAME_FLAGS = MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_NORESERVE;
@@ -70,18 +84,22 @@ function isSameMemory(vma: vma_entry, other: vma_entry): boolean {
 }
 
 /** The parts of ascending runs that lie in ascending spans. */
-export function cut(runs: readonly Run[], spans: readonly Span[]): Run[] {
-  const parts: Run[] = [];
+export function cut(runs: Iterable<Run>, spans: readonly Span[]): Run[] {
+  return [...cutting(runs, spans)];
+}
+
+/** The same, one after the other. */
+export function* cutting(runs: Iterable<Run>, spans: readonly Span[]): Generator<Run> {
   let from = 0;
-  for (const span of spans) {
-    while (from < runs.length && (runs[from]?.end ?? 0) <= span.start) from++;
-    for (let at = from; at < runs.length; at++) {
-      const run = runs[at];
-      if (run === undefined || run.start >= span.end) break;
-      parts.push(partOf(run, Math.max(run.start, span.start), Math.min(run.end, span.end)));
+  for (const run of runs) {
+    const { start, end } = run;
+    while (from < spans.length && (spans[from]?.end ?? 0) <= start) from++;
+    for (let at = from; at < spans.length; at++) {
+      const span = spans[at];
+      if (span === undefined || span.start >= end) break;
+      yield partOf(run, Math.max(start, span.start), Math.min(end, span.end));
     }
   }
-  return parts;
 }
 
 /** The parts of ascending runs that lie in none of ascending spans. */
@@ -104,14 +122,16 @@ export function outside(runs: readonly Run[], spans: readonly Span[]): Run[] {
 /** What is to be done about pages of inherited mappings. */
 export interface Difference {
   /** Pages to be read: the child alone has them, or others than its parent. Ascending. */
-  readonly load: readonly Run[];
+  readonly load: Iterable<Run>;
   /** Pages only the parent has. */
   readonly drop: readonly Span[];
 }
 
-/** Both lists are ascending; `parent` is of what is kept alone. */
-export function compare(child: readonly Run[], parent: readonly Run[]): Difference {
+/** All lists are ascending; `parent` is of what is kept alone, `shared` of what is known to be the same in both. */
+export function compare(child: readonly Run[], parent: readonly Run[], shared?: readonly Span[]): Difference {
   if (parent.length === 0) return { load: child, drop: [] };
+  if (shared !== undefined)
+    return { load: outside(child, cut(cut(child, parent), shared)), drop: outside(parent, child) };
   const load = outside(child, parent);
   const theirs = cut(parent, child);
   // Cut by each other, both have the same parts.

@@ -4,10 +4,11 @@ import { USER_END } from '../../tape/gap.js';
 import type { Tape } from '../../tape/tape.js';
 import type { AddressRange, ProcessImage, StemMaps, Taker } from '../contract.js';
 import { isEarly, mmOf, spanOfEntry } from './image-memory.js';
-import { compare, cut, inherit, loadedOf } from './inherit.js';
+import { compare, cut, cutting, type Difference, inherit, loadedOf } from './inherit.js';
 import { mapVma } from './map.js';
-import { keyOfPages, readRunsTo, runsOfProcess } from './runs.js';
+import { eachRunOfProcess, readRunsTo, runsOfProcess } from './runs.js';
 import type { Span } from './scan.js';
+import { sharedWith } from './shared-pages.js';
 import { KernelMaps } from './stem-maps.js';
 import { Taken } from './taken.js';
 import { needsProxy } from './vdso.js';
@@ -29,23 +30,35 @@ export function loadMemory(
   const vmas = earlyVmas(image);
   const { kept, inherited, grow } = inherit(vmas, source, source === undefined ? [] : earlyVmas(source));
   born.set(image, inherited);
-  const runs = cut(runsOfProcess(image), vmas.map(spanOfEntry));
-  const difference = compare(runs, source === undefined ? [] : cut(runsOfProcess(source), kept));
+  const spans = vmas.map(spanOfEntry);
+  const difference: Difference =
+    source === undefined
+      ? { load: again(() => cutting(eachRunOfProcess(image), spans)), drop: [] }
+      : compare(
+          cut(runsOfProcess(image), spans),
+          cut(runsOfProcess(source), kept),
+          sharedWith(image, source),
+        );
   clear(tape, workspace, kept);
   for (const { start, end } of difference.drop) tape.call('madvise', [start, end - start, MADV_DONTNEED]);
   for (const { from, to } of grow)
     tape.call('mremap', [from.start, from.end - from.start, to.end - to.start, 0, 0], from.start);
   const taken = new Taken(tape, taker);
   tape.about('private memory');
-  const loaded = loadedOf(runs, vmas);
+  const loaded = loadedOf(image);
   for (const vma of vmas) {
     if (inherited.has(vma)) continue;
     mapVma(tape, taken, image.reader, vma, loaded.has(vma) ? vma.prot | PROT_READ | PROT_WRITE : vma.prot);
   }
   tape.about('contents of private memory');
-  readRunsTo(tape, difference.load, (run) => taken.get(keyOfPages(image.reader, run)));
+  readRunsTo(tape, difference.load, taken.pagesOf(image.reader));
   taken.close();
   tape.about(undefined);
+}
+
+/** Iterated from the beginning each time. */
+function again<T>(begin: () => Iterator<T>): Iterable<T> {
+  return { [Symbol.iterator]: begin };
 }
 
 /** An old vDSO that the running kernel's cannot stand in for is private memory like any other. */

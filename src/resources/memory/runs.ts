@@ -2,8 +2,9 @@ import { ImageError } from '../../image/errors.js';
 import { iteratePages, PAGE_BYTES } from '../../image/index.js';
 import type { ImageId } from '../../image/kinds.js';
 import type { ImageReader } from '../../image/reader.js';
-import type { Operand, Tape } from '../../tape/tape.js';
+import type { Operand, Space, Tape } from '../../tape/tape.js';
 import type { ProcessImage } from '../contract.js';
+import type { AddressFile } from './address-file.js';
 
 /** Pages of an image and how they come into memory: one preadv(2) for up to a thousand runs of pages. */
 
@@ -86,6 +87,19 @@ export function partOf(run: Run, start: number, end: number): Run {
 function readRuns(reader: ImageReader, id: ImageId, options: { shmem?: boolean }): Run[] {
   const runs: Run[] = [];
   let columns: Columns | undefined;
+  for (const run of iterateRuns(reader, id, options)) {
+    const { reader: from, pagesId } = run;
+    if (columns?.reader !== from || columns.pagesId !== pagesId) columns = new Columns(from, pagesId);
+    runs.push(new ColumnRun(columns, run));
+  }
+  return runs;
+}
+
+function* iterateRuns(
+  reader: ImageReader,
+  id: ImageId,
+  options: { shmem?: boolean; within?: { start: bigint; end: bigint } },
+): Generator<Run> {
   for (const { vaddr, nrPages, source } of iteratePages(reader, id, options)) {
     if (source === undefined)
       throw new ImageError(
@@ -94,14 +108,38 @@ function readRuns(reader: ImageReader, id: ImageId, options: { shmem?: boolean }
       );
     const start = Number(vaddr);
     const { reader: from, pagesId, offset } = source;
-    if (columns?.reader !== from || columns.pagesId !== pagesId) columns = new Columns(from, pagesId);
-    runs.push(new ColumnRun(columns, { start, end: start + nrPages * PAGE_BYTES, offset }));
+    yield { start, end: start + nrPages * PAGE_BYTES, reader: from, pagesId, offset };
   }
-  return runs;
+}
+
+/** With more runs than this it is cheaper to go through a pagemap again than to keep them. */
+const KEPT_MAX = 50_000;
+
+/** As `runsOf`, for those who go through them: of a large pagemap nothing is kept. */
+export function eachRunOf(
+  reader: ImageReader,
+  id: ImageId,
+  options: { shmem?: boolean } = {},
+): Iterable<Run> {
+  if (countRuns(reader, id, options) <= KEPT_MAX) return runsOf(reader, id, options);
+  return { [Symbol.iterator]: () => iterateRuns(reader, id, options) };
+}
+
+export function countRuns(reader: ImageReader, id: ImageId, options: { shmem?: boolean } = {}): number {
+  return reader.pagemap(id, options)?.entries.length ?? 0;
 }
 
 export function runsOfProcess(image: ProcessImage): readonly Run[] {
   return runsOf(image.reader, image.pid);
+}
+
+/** Runs, and parts of runs, between two addresses. */
+export function runsWithin(image: ProcessImage, within: { start: bigint; end: bigint }): Iterable<Run> {
+  return iterateRuns(image.reader, image.pid, { within });
+}
+
+export function eachRunOfProcess(image: ProcessImage): Iterable<Run> {
+  return eachRunOf(image.reader, image.pid);
 }
 
 /** The holder's key of the pages file that a run is in, seen from the image that is restored. */
@@ -118,29 +156,45 @@ export function keyOfPages(image: ImageReader, { reader, pagesId }: Run): string
 const PIECES_MAX = 1024;
 const BYTES_MAX = 1 << 30;
 
+/** Descriptors of pages files, and of the file of addresses where there is one, as a tape has them. */
+export interface Descriptors {
+  pages(run: Run): Operand;
+  readonly addresses?: { readonly file: AddressFile; fd(): Operand } | undefined;
+}
+
 /**
  * Entries that read runs, moved by `shift`, to where they belong. Runs whose contents follow each other in one file
- * share a call. `fdOf` answers the descriptor of a pages file on this tape.
+ * share a call.
  */
-export function readRunsTo(tape: Tape, runs: Iterable<Run>, fdOf: (run: Run) => Operand, shift = 0n): void {
-  let batch: Run[] = [];
-  let bytes = 0;
+export function readRunsTo(tape: Tape, runs: Iterable<Run>, descriptors: Descriptors, shift = 0n): void {
+  const { addresses } = descriptors;
+  const vectors = new Vectors(Number(shift));
+  let first: Run | undefined;
+  let room: Space | undefined;
+  const place = (content: Uint8Array): Space => {
+    if (addresses === undefined) return tape.space(content.slice());
+    room ??= tape.space(PIECES_MAX * VECTOR_BYTES);
+    const at = addresses.file.append(content);
+    tape.call('pread64', [addresses.fd(), room, content.length, at], content.length);
+    return room;
+  };
   const flush = () => {
-    const [first] = batch;
-    if (first !== undefined) readBatch(tape, batch, bytes, fdOf(first), first.offset, shift);
-    batch = [];
-    bytes = 0;
+    if (first === undefined) return;
+    const fd = descriptors.pages(first);
+    tape.call('preadv', [fd, place(vectors.content), vectors.count, first.offset, 0], vectors.bytes);
+    vectors.clear();
+    first = undefined;
   };
   const add = (run: Run) => {
-    const [first] = batch;
+    const { bytes, count } = vectors;
     const follows =
       first !== undefined &&
       first.offset + bytes === run.offset &&
       first.pagesId === run.pagesId &&
       first.reader === run.reader;
-    if (!follows || batch.length === PIECES_MAX || bytes + run.end - run.start > BYTES_MAX) flush();
-    batch.push(run);
-    bytes += run.end - run.start;
+    if (!follows || count === PIECES_MAX || bytes + run.end - run.start > BYTES_MAX) flush();
+    first ??= run;
+    vectors.add(run.start, run.end);
   };
   for (const run of runs) {
     if (run.end - run.start <= BYTES_MAX) add(run);
@@ -156,19 +210,34 @@ function* pieces(run: Run): Generator<Run> {
   }
 }
 
-function readBatch(
-  tape: Tape,
-  batch: readonly Run[],
-  bytes: number,
-  fd: Operand,
-  offset: number,
-  shift: bigint,
-): void {
-  const vectors = new BigUint64Array(batch.length * 2);
-  batch.forEach(({ start, end }, index) => {
-    vectors[index * 2] = BigInt(start) + shift;
-    vectors[index * 2 + 1] = BigInt(end - start);
-  });
-  const space = tape.space(new Uint8Array(vectors.buffer));
-  tape.call('preadv', [fd, space, batch.length, offset, 0], bytes);
+const VECTOR_BYTES = 16;
+
+/** The iovecs of one call. Numbers, and no objects: of those there would be one a run. */
+class Vectors {
+  count = 0;
+  bytes = 0;
+  readonly #shift: number;
+  readonly #words = new Uint32Array((PIECES_MAX * VECTOR_BYTES) / 4);
+
+  constructor(shift: number) {
+    this.#shift = shift;
+  }
+
+  add(start: number, end: number): void {
+    const at = this.count++ * 4;
+    const base = start + this.#shift;
+    this.#words[at] = base >>> 0;
+    this.#words[at + 1] = Math.floor(base / 0x1_0000_0000);
+    this.#words[at + 2] = end - start;
+    this.bytes += end - start;
+  }
+
+  get content(): Uint8Array {
+    return new Uint8Array(this.#words.buffer, 0, this.count * VECTOR_BYTES);
+  }
+
+  clear(): void {
+    this.count = 0;
+    this.bytes = 0;
+  }
 }

@@ -8,8 +8,7 @@ import type { AddressRange, ProcessImage } from '../contract.js';
 import { functionsOf } from './elf.js';
 import { freeRangeOf } from './gap.js';
 import { mmOf } from './image-memory.js';
-import { cut } from './inherit.js';
-import { runsOfProcess } from './runs.js';
+import { runsWithin } from './runs.js';
 import { kernelParts, luggageAddress, movePart } from './stem-maps.js';
 import { VMA } from './vma.js';
 
@@ -65,7 +64,7 @@ function sameFunctions(image: ProcessImage, vdso: vma_entry): boolean {
 function imageBytes(image: ProcessImage, vdso: vma_entry): Buffer {
   const start = Number(vdso.start);
   const bytes = Buffer.alloc(Number(vdso.end) - start);
-  for (const run of cut(runsOfProcess(image), [{ start, end: Number(vdso.end) }])) {
+  for (const run of runsWithin(image, vdso)) {
     const fd = run.reader.openPages(run.pagesId);
     try {
       readSync(fd, bytes, run.start - start, run.end - run.start, run.offset);
