@@ -4,11 +4,11 @@ import type { ImageWriter } from '../image/writer.js';
 import type { Descriptor as DescriptorInfo } from '../kernel/procfs/descriptors.js';
 import type { Stat } from '../kernel/procfs/stat.js';
 import type { Status } from '../kernel/procfs/status.js';
-import type { Answers, Ask } from '../kernel/together.js';
 import type { Actor } from '../tape/play.js';
 import type { Played, Result, Space, Tape } from '../tape/tape.js';
 import type { DumpOptions } from './dump-options.js';
 import type { FrozenThread } from './frozen-thread.js';
+import type { Inquiry } from './inquiry-contract.js';
 import type { SessionHooks } from './session-contract.js';
 import type { DumpAnswers, Survey } from './survey-contract.js';
 
@@ -201,16 +201,6 @@ export interface TaskState {
   settle?(task: RestoreTask, tid: number): void;
 }
 
-/** Frozen: calls about a thread from outside. None may depend on what another answers. */
-export interface Inquiry {
-  /** Bytes for what they take and answer, zeroed. */
-  readonly room: number;
-  /** `at` is the address of the room. */
-  put(ask: Ask, thread: Thread, at: number): void;
-  /** What they answered; frozen no more, perhaps. */
-  read(answers: Answers, thread: Thread, context: DumpContext): void;
-}
-
 /* ---------- files ---------- */
 
 /** A descriptor of a process of the tree, looked at from outside. */
@@ -388,13 +378,12 @@ export interface RestoreOptions {
 
 /* ---------- memory ---------- */
 
+export * from './inquiry-contract.js';
 export * from './memory-contract.js';
 export * from './session-contract.js';
 
 export type {
   Actor,
-  Answers,
-  Ask,
   core_entry,
   DescriptorInfo,
   file_entry,

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { ERRNO } from '../abi/errno.js';
 import * as C from '../abi/process.js';
 import { PTRACE_O_EXITKILL, PTRACE_O_SUSPEND_SECCOMP } from '../abi/ptrace.js';
@@ -82,10 +83,24 @@ function bear(options: StemOptions, born: number[]): Actor {
   view.setBigUint64(at + 192, memory.address + BigInt(at + 256), true);
   view.setInt32(at + 224, options.sibling === true ? process.ppid : process.pid, true);
   const base = memory.address + BigInt(at);
-  const pid = spawnFrom(base, C.CLONE_ARGS_SIZE_VER2, file.fd, base + 208n, base + 192n, base + 200n);
+  const pid = whenFree(options.pid, () =>
+    spawnFrom(base, C.CLONE_ARGS_SIZE_VER2, file.fd, base + 208n, base + 192n, base + 200n),
+  );
   if (pid < 0) throw new SyscallError('clone3', -pid, `${options.name}, pid ${options.pid ?? 'any'}`);
   born.push(pid);
   return adopt(pid, options);
+}
+
+/** How long a number may be in use that nobody has. */
+const FREED_MS = 2000;
+
+/** A task is gone for all to see a moment before its number is free (kernel/exit.c release_task). */
+function whenFree(pid: number | undefined, spawn: () => number): number {
+  for (const deadline = Date.now() + FREED_MS; ; sleep_us(500)) {
+    const result = spawn();
+    const isLeft = result === -ERRNO.EEXIST && pid !== undefined && !existsSync(`/proc/${pid}`);
+    if (!isLeft || Date.now() > deadline) return result;
+  }
 }
 
 /** SIGKILL a stem, and wait until it is gone. */
