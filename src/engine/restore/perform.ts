@@ -52,15 +52,15 @@ export class Performance implements Disposable {
     this.#request = request;
   }
 
-  /** All phases up to the last barrier: the tree is complete and stands still. */
-  build(clock: PhaseClock): void {
+  /** All phases up to the last barrier: the tree is complete and stands still. `meanwhile` is done once, while memory is read. */
+  build(clock: PhaseClock, meanwhile: () => void): void {
     clock.start('holder');
     for (const acts of this.#plan.holder.acts) acts.begin?.();
     if (!this.#isAlone) this.#startGuardian();
     this.#startHolder();
     clock.start('births');
     awaitBurials(this.#plan.family.persons.map(({ pid }) => pid));
-    this.#births();
+    this.#births(meanwhile);
     if (this.#holder !== undefined) play([{ actor: this.#holder, tape: this.#plan.holder.late }]);
     clock.start('memory');
     // Before they are born: a leader that is killed then is told of only after its threads.
@@ -166,7 +166,7 @@ export class Performance implements Disposable {
   }
 
   /** Level by level: all tapes of a level play at once, and create the next. */
-  #births(): void {
+  #births(meanwhile: () => void): void {
     const { family, births, stem } = this.#plan;
     this.#startRoot(family.root);
     stem.learn(family.root.pid);
@@ -176,7 +176,7 @@ export class Performance implements Disposable {
         actor: this.#actor(person.pid),
         tape: births.get(person) as Tape,
       }));
-      if (level[0] === family.root) this.#playMeanwhile(plays, this.#actor(family.root.pid));
+      if (level[0] === family.root) this.#playMeanwhile(plays, this.#actor(family.root.pid), meanwhile);
       else play(plays);
       level = level.flatMap((person) => [...person.before, ...person.after].map(({ child }) => child));
       for (const child of level) this.#adopt(child.pid, child.pid, 0, nameOfPerson(child));
@@ -184,7 +184,7 @@ export class Performance implements Disposable {
   }
 
   /** The root reads its memory: time enough for what has to be done some time. */
-  #playMeanwhile(plays: readonly Play[], root: Actor): void {
+  #playMeanwhile(plays: readonly Play[], root: Actor, meanwhile: () => void): void {
     const { states, finish } = this.#plan;
     const host = ptrace.getXstate(root.tid);
     play(plays, () => {
@@ -194,6 +194,7 @@ export class Performance implements Disposable {
         tape.prepare('exit');
         this.#registers.set(task, loadRegisters(task, host));
       }
+      meanwhile();
     });
   }
 
