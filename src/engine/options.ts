@@ -92,6 +92,8 @@ export interface RestoreRequest extends RestoreOptions {
 
 export interface RestoreHooks {
   readonly phase?: (name: string) => void;
+  /** The root reads its memory, which takes a while in which this process has little to do; a throw kills it. */
+  readonly whileLoading?: () => void;
   /** The tree is complete and stands still; a throw kills it. `pid` is the root, as this process sees it. */
   readonly beforeResume?: (pid: number) => void;
 }

@@ -20,7 +20,7 @@ export function restore(request: RestoreRequest): RestoreReport {
   const plan = planRestore(reader, holder);
 
   using performance = new Performance(plan, request);
-  performance.build(clock);
+  performance.build(clock, () => entered.outside(() => request.hooks.whileLoading?.()));
   if (place.kind === 'new') network.build(place.contents, 'late');
 
   clock.start('resume');

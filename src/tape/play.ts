@@ -69,20 +69,25 @@ export interface Play {
 
 /**
  * Play tapes on many tasks at once: all are written, then all run, then all are waited for, so that a stop costs
- * the same however many tasks there are. Throws the first TapeError after every task has stopped again.
+ * the same however many tasks there are. Throws the first TapeError after every task has stopped again. `meanwhile` is
+ * what this process does while they play; what it throws is thrown when all have stopped, too.
  */
-export function play(plays: readonly Play[]): Played[] {
+export function play(plays: readonly Play[], meanwhile?: () => void): Played[] {
   const barrier = new Barrier<Play>();
   barrier.passTogether(plays, ({ actor, tape }) => cue(actor, tape));
   // Nothing has begun: a task that is not there, or whose tape is too long, spoils it for all.
   barrier.throwFirst();
   barrier.passTogether(plays, ({ actor }) => ptrace.resume(actor.tid));
+  const own = new Barrier<undefined>();
+  if (meanwhile !== undefined) own.pass([undefined], meanwhile);
   const [threads, leaders] = byKind(plays);
   // A leader that was killed is told of only after its threads.
   waitForThreads(barrier, threads);
   barrier.pass(leaders, ({ actor, tape }) => waitForEnd(actor, tape.title));
   barrier.throwFirst();
-  return finish(plays);
+  const played = finish(plays);
+  own.throwFirst();
+  return played;
 }
 
 /** Those of threads, and those of leaders. */

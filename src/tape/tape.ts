@@ -255,6 +255,11 @@ export class Tape {
     return bytes;
   }
 
+  /** Do most of what `assemble` has to do, for a time that is free. Deferred values are known by then, and stay as they are. */
+  prepare(last: 'leave' | 'exit'): void {
+    this.#draft = { ...this.#assembleDraft(last), isFixed: true };
+  }
+
   #assembleDraft(last: 'leave' | 'exit'): Draft {
     const bytes = new Uint8Array(Math.max(this.size, 64));
     const view = new DataView(bytes.buffer);

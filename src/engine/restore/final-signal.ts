@@ -10,10 +10,19 @@ import { ignoredIn, pendingIn } from '../../resources/process/index.js';
  */
 export function finalSignalOf(task: RestoreTask): number {
   const pending = pendingIn(task.core, task.leaderCore);
-  const unfit = task.isLeader ? pending : pending | ignoredIn(task.leaderCore);
+  const unfit = task.isLeader ? pending : pending | ignoredBy(task);
   const candidates = task.isLeader ? IGNORED : [...OTHERS, ...IGNORED];
   return candidates.find((signal) => (unfit & (1n << BigInt(signal - 1))) === 0n) ?? SIGURG;
 }
+
+/** Asked for every thread of a process, which all have the same actions. */
+function ignoredBy({ leaderCore }: RestoreTask): bigint {
+  const ignored = known.get(leaderCore) ?? ignoredIn(leaderCore);
+  known.set(leaderCore, ignored);
+  return ignored;
+}
+
+const known = new WeakMap<RestoreTask['leaderCore'], bigint>();
 
 /** SIGURG, SIGWINCH, SIGCHLD, SIGCONT: ignored by default. */
 const IGNORED = [SIGURG, 28, 17, 18];

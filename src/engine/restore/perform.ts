@@ -11,7 +11,8 @@ import { NO_SYSCALL } from '../../kernel/registers.js';
 import { attempt, syscall } from '../../kernel/syscall.js';
 import { describeStatus, isEventStop, noteThreads, waitFor, waitForLeader } from '../../kernel/wait.js';
 import { LOOP_SYSCALL } from '../../machine/x86_64.js';
-import { loadRegisters, maskOf } from '../../resources/process/index.js';
+import type { RestoreTask } from '../../resources/contract.js';
+import { type LoadedRegisters, loadRegisters } from '../../resources/process/index.js';
 import { maskFor } from '../../tape/borrow.js';
 import { type Actor, LostTaskError, type Play, play, TapeError } from '../../tape/play.js';
 import { endStem, sliceOf, startStem } from '../../tape/stem.js';
@@ -30,7 +31,7 @@ import { finalSignalOf } from './final-signal.js';
 import { isStopped, stopChildren, stopSignalOf } from './group-stop.js';
 import type { RestoreProcess } from './images.js';
 import type { RestorePlan, ThreadPlan } from './plan.js';
-import { beginWait, waitForTrap } from './waits.js';
+import { setRegisters, unmapWorkspaces } from './registers.js';
 import { sliceOffset, sliceSize } from './workspace.js';
 
 /** Plays a plan. Until `release`, the death of any part, or of this process, is the end of the whole tree. */
@@ -41,6 +42,8 @@ export class Performance implements Disposable {
   readonly #started = new Set<number>();
   /** Who stays stopped when it is let go of. */
   #stopped: ReadonlySet<RestoreProcess> = new Set();
+  /** By task; what every thread is to be let go with. */
+  readonly #registers = new Map<RestoreTask, LoadedRegisters>();
   #holder: Actor | undefined;
   #guardian: Guardian | undefined;
 
@@ -49,15 +52,15 @@ export class Performance implements Disposable {
     this.#request = request;
   }
 
-  /** All phases up to the last barrier: the tree is complete and stands still. */
-  build(clock: PhaseClock): void {
+  /** All phases up to the last barrier: the tree is complete and stands still. `meanwhile` is done once, while memory is read. */
+  build(clock: PhaseClock, meanwhile: () => void): void {
     clock.start('holder');
     for (const acts of this.#plan.holder.acts) acts.begin?.();
-    this.#guardian = Guardian.start(this.#taken());
+    if (!this.#isAlone) this.#startGuardian();
     this.#startHolder();
     clock.start('births');
     awaitBurials(this.#plan.family.persons.map(({ pid }) => pid));
-    this.#births();
+    this.#births(meanwhile);
     if (this.#holder !== undefined) play([{ actor: this.#holder, tape: this.#plan.holder.late }]);
     clock.start('memory');
     // Before they are born: a leader that is killed then is told of only after its threads.
@@ -77,8 +80,13 @@ export class Performance implements Disposable {
     this.#settle();
     if (this.#holder !== undefined) play([{ actor: this.#holder, tape: this.#plan.holder.last }]);
     clock.start('registers');
-    this.#unmapWorkspaces();
-    this.#setRegisters();
+    const { states, workspace } = this.#plan;
+    const leaders = states.filter(({ index }) => index === 0);
+    unmapWorkspaces(
+      leaders.map(({ tid }) => this.#actor(tid)),
+      workspace,
+    );
+    for (const { task } of states) setRegisters(task, this.#registers.get(task));
   }
 
   /** The point of no return: everybody goes on where the image says. */
@@ -134,7 +142,9 @@ export class Performance implements Disposable {
     holderPid.value = actor.tid;
     holder.controller.value = process.pid;
     try {
-      play([{ actor, tape: holder.openings }]);
+      play([{ actor, tape: holder.openings }], () => {
+        for (const tape of this.#plan.tables.values()) tape.prepare('exit');
+      });
     } finally {
       holder.closeBrought();
     }
@@ -156,7 +166,7 @@ export class Performance implements Disposable {
   }
 
   /** Level by level: all tapes of a level play at once, and create the next. */
-  #births(): void {
+  #births(meanwhile: () => void): void {
     const { family, births, stem } = this.#plan;
     this.#startRoot(family.root);
     stem.learn(family.root.pid);
@@ -166,10 +176,35 @@ export class Performance implements Disposable {
         actor: this.#actor(person.pid),
         tape: births.get(person) as Tape,
       }));
-      play(plays);
+      if (level[0] === family.root) this.#playMeanwhile(plays, this.#actor(family.root.pid), meanwhile);
+      else play(plays);
       level = level.flatMap((person) => [...person.before, ...person.after].map(({ child }) => child));
       for (const child of level) this.#adopt(child.pid, child.pid, 0, nameOfPerson(child));
     }
+  }
+
+  /** The root reads its memory: time enough for what has to be done some time. */
+  #playMeanwhile(plays: readonly Play[], root: Actor, meanwhile: () => void): void {
+    const { states, finish } = this.#plan;
+    const host = ptrace.getXstate(root.tid);
+    play(plays, () => {
+      if (this.#isAlone) this.#startGuardian();
+      for (const tape of finish.values()) tape.prepare('exit');
+      for (const { tape, task } of states) {
+        tape.prepare('exit');
+        this.#registers.set(task, loadRegisters(task, host));
+      }
+      meanwhile();
+    });
+  }
+
+  /** While others are born, nobody may be started who could get their ids. */
+  get #isAlone(): boolean {
+    return this.#plan.family.persons.length === 1;
+  }
+
+  #startGuardian(): void {
+    this.#guardian = Guardian.start(this.#taken());
   }
 
   #startRoot(root: Person<RestoreProcess>): void {
@@ -292,39 +327,6 @@ export class Performance implements Disposable {
       ptrace.resume(pid, status.event === 0 ? status.signal : 0);
     }
     this.#actors.delete(pid);
-  }
-
-  /** The last injected call of every process; its return address is gone with it, so registers follow before it runs on. */
-  #unmapWorkspaces(): void {
-    const { workspace } = this.#plan;
-    const leaders = this.#plan.states.filter(({ index }) => index === 0).map(({ tid }) => this.#actor(tid));
-    for (const { tid, base, slice } of leaders) {
-      // SAFETY: all threads of the process are stopped and get new registers before they run.
-      ptrace.setRegisters(tid, {
-        ...base,
-        ip: slice.code + BigInt(LOOP_SYSCALL),
-        ax: BigInt(SYSCALL_X86_64.munmap),
-        di: workspace.address,
-        si: workspace.size,
-        orig_ax: NO_SYSCALL,
-      });
-    }
-    for (const round of ['entry', 'exit']) {
-      for (const { tid } of leaders) ptrace.resumeToSyscall(tid);
-      for (const { tid, name } of leaders) waitForTrap(tid, `${name}: munmap ${round}`);
-    }
-  }
-
-  #setRegisters(): void {
-    for (const { task, tid } of this.#plan.states) {
-      const { registers, xstate, remaining_ns } = loadRegisters(task, ptrace.getXstate(tid));
-      // SAFETY: everything the image's registers lead to was mapped as the image says.
-      if (xstate !== undefined) ptrace.setXstate(tid, xstate);
-      const goesOn =
-        remaining_ns === undefined ? registers : beginWait(tid, registers, remaining_ns, task.name);
-      ptrace.setRegisters(tid, goesOn);
-      ptrace.setSignalMask(tid, maskOf(task.core));
-    }
   }
 
   #end(tid: number): void {

@@ -23,19 +23,23 @@ export function restoreTree(options: ParsedOptions<'restore'>, surroundings: Sur
   const isSmall = isUnverified && sizeOf(directory) <= SMALL_BYTES;
   using verification = isUnverified && !isSmall ? new Verification(directory, trust) : undefined;
   return perform(options, surroundings, {
-    beforeResume: () => (isSmall ? verifyAll(directory, trust) : verification?.join()),
+    whileLoading: () => {
+      if (isSmall) verifyAll(directory, trust);
+    },
+    beforeResume: () => verification?.join(),
   });
 }
 
 interface Particulars {
   readonly reader?: ImageReader;
+  readonly whileLoading?: () => void;
   readonly beforeResume: () => void;
 }
 
 function perform(
   options: ParsedOptions<'restore'>,
   { onPhase }: Surroundings,
-  { reader, beforeResume }: Particulars,
+  { reader, whileLoading, beforeResume }: Particulars,
 ): RestoreResult {
   const { directory, trust, verify } = options;
   const report = restore({
@@ -52,7 +56,7 @@ function perform(
     tcpClose: options.tcp_close,
     networkLock: options.network_lock,
     inheritFds: new Map(Object.entries(options.inherit_fds)),
-    hooks: { phase: onPhase, beforeResume },
+    hooks: { phase: onPhase, beforeResume, ...(whileLoading === undefined ? {} : { whileLoading }) },
   });
   return {
     directory,

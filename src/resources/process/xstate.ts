@@ -6,7 +6,7 @@ import {
   user_x86_xsave_entrySchema,
 } from '../../image/schema/index.js';
 import { cpuid } from '../../kernel/ffi.js';
-import { NativeMemory } from '../../kernel/memory.js';
+import { NativeMemory, zeroed } from '../../kernel/memory.js';
 
 /**
  * The extended state of an x86 thread: the xsave area in the standard format, as PTRACE_GETREGSET(NT_X86_XSTATE)
@@ -54,11 +54,17 @@ export interface Layout {
 const viewOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 const bit = (feature: number) => 1n << BigInt(feature);
 
-function features(mask: bigint): number[] {
+/** Numbers of the features of a mask, but for x87 and SSE; those of a tree's threads are few different ones. */
+function features(mask: bigint): readonly number[] {
+  const known = lists.get(mask);
+  if (known !== undefined) return known;
   const list: number[] = [];
   for (let feature = 2; feature < 63; feature++) if ((mask & bit(feature)) !== 0n) list.push(feature);
+  lists.set(mask, list);
   return list;
 }
+
+const lists = new Map<bigint, readonly number[]>();
 
 const nameOf = (feature: number) => COMPONENTS[feature]?.name ?? `xsave component ${feature}`;
 
@@ -160,29 +166,31 @@ export function extraComponents(area: Uint8Array): Map<number, Uint8Array> {
   return extra;
 }
 
-function fieldsOf(xsave: user_x86_xsave_entry): [number, readonly (number | bigint)[]][] {
-  return [
-    [2, xsave.ymmhSpace],
-    [3, xsave.bndregState],
-    [4, xsave.bndcsrState],
-    [5, xsave.opmaskReg],
-    [6, xsave.zmmUpper],
-    [7, xsave.hi16Zmm],
-    [9, xsave.pkru],
-  ];
+/** Bytes of a component that the image has a field for. There is one of these areas a thread, so it is asked of those in use. */
+function fieldOf(xsave: user_x86_xsave_entry, feature: number): Uint8Array | undefined {
+  switch (feature) {
+    case 2:
+      return bytes32(xsave.ymmhSpace);
+    case 3:
+      return bytes64(xsave.bndregState);
+    case 4:
+      return bytes64(xsave.bndcsrState);
+    case 5:
+      return bytes64(xsave.opmaskReg);
+    case 6:
+      return bytes64(xsave.zmmUpper);
+    case 7:
+      return bytes64(xsave.hi16Zmm);
+    case 9:
+      return bytes32(xsave.pkru);
+    default:
+      return undefined;
+  }
 }
 
-function bytesOf(values: readonly (number | bigint)[]): Uint8Array {
-  const bytes = new Uint8Array(values.length * 8);
-  const view = viewOf(bytes);
-  let at = 0;
-  for (const value of values) {
-    if (typeof value === 'bigint') view.setBigUint64(at, value, true);
-    else view.setUint32(at, value, true);
-    at += typeof value === 'bigint' ? 8 : 4;
-  }
-  return bytes.subarray(0, at);
-}
+/** x86 has the low byte first, as V8 has it there. */
+const bytes32 = (values: readonly number[]) => new Uint8Array(new Uint32Array(values).buffer);
+const bytes64 = (values: readonly bigint[]) => new Uint8Array(new BigUint64Array(values).buffer);
 
 /**
  * The area for PTRACE_SETREGSET on this machine. `host` is any area PTRACE_GETREGSET gave here. Throws when the state
@@ -195,18 +203,15 @@ export function decodeFpregs(
   task: string,
 ): Uint8Array {
   const layout = layoutOf(host);
-  const area = new Uint8Array(host.length);
+  const area = zeroed(host.length);
   const view = viewOf(area);
   decodeLegacy(image, area, view);
   // Without a header (a processor that only had fxsave) the x87 and SSE registers are all there is.
   const used = image.xsave?.xstateBv ?? 3n;
-  const components = new Map(
-    fieldsOf(image.xsave ?? create(user_x86_xsave_entrySchema)).map(([f, v]) => [f, bytesOf(v)]),
-  );
-  for (const [feature, bytes] of extra) components.set(feature, bytes);
+  const xsave = image.xsave ?? create(user_x86_xsave_entrySchema);
   for (const feature of features(used)) {
     const target = componentOf(area, layout, feature);
-    const bytes = components.get(feature);
+    const bytes = extra.get(feature) ?? fieldOf(xsave, feature);
     if (target === undefined || (layout.features & bit(feature)) === 0n)
       throw new Error(
         `${task} uses ${nameOf(feature)}, which this processor or kernel lacks; restore it on a host that has it`,
@@ -229,6 +234,6 @@ function decodeLegacy(image: user_x86_fpregs_entry, area: Uint8Array, view: Data
   view.setBigUint64(16, image.rdp, true);
   view.setUint32(24, image.mxcsr, true);
   view.setUint32(28, image.mxcsrMask, true);
-  area.set(bytesOf(image.stSpace.slice(0, 32)), 32);
-  area.set(bytesOf(image.xmmSpace.slice(0, 64)), 160);
+  area.set(bytes32(image.stSpace.slice(0, 32)), 32);
+  area.set(bytes32(image.xmmSpace.slice(0, 64)), 160);
 }
