@@ -24,6 +24,7 @@ const RING: SavedRing = {
   ],
   buffersOf: 12,
   numbers: [{ pid: 12, number: 3 }],
+  requests: [],
   rings: new Uint8Array(208).fill(1),
   sqes: new Uint8Array(256).fill(2),
 };
