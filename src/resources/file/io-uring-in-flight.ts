@@ -1,6 +1,8 @@
 import * as U from '../../abi/io-uring.js';
 import * as S from '../../abi/socket.js';
+import { KernelMemoryError } from '../../kernel/bpf/error.js';
 import { kernelMemory } from '../../kernel/bpf/kernel-memory.js';
+import { SyscallError } from '../../kernel/errors.js';
 import { scratch } from '../../kernel/memory.js';
 import { pollNow } from '../../kernel/poll.js';
 import { attempt } from '../../kernel/syscall.js';
@@ -9,7 +11,7 @@ import { takeIfOpen } from '../description/calls.js';
 import { objectOf } from '../description/described.js';
 import type { OpenFiles } from './io-uring-owners.js';
 import { type Entry, KINDS, type Problem } from './io-uring-request-kinds.js';
-import { type Request, readRequests, workOf } from './io-uring-requests.js';
+import { type Request, readRequests, readWorkedOn, workOf } from './io-uring-requests.js';
 import {
   type Issuer,
   REQUESTS_MAX,
@@ -43,11 +45,7 @@ export function inFlightOf<T extends Open>(ring: Ring, open: OpenFiles<T>): InFl
       problem: 'completions of it are being posted, or wait for room in its ring',
       passes: true,
     });
-  if (elsewhere !== 0)
-    problems.push({
-      problem: `${elsewhere} of its operations are on their way elsewhere (with workers, at disks, about to complete)`,
-      passes: true,
-    });
+  if (elsewhere !== 0) problems.push(...elsewhereOf(elsewhere, ring, open));
   if (requests.length === 0) return { requests: [], problems };
   const issuing = issuerOf(ring, requests, open);
   if ('problem' in issuing) return { requests: [], problems: [...problems, issuing] };
@@ -55,6 +53,36 @@ export function inFlightOf<T extends Open>(ring: Ring, open: OpenFiles<T>): InFl
   if (saved.length > REQUESTS_MAX)
     problems.push({ problem: `more than ${REQUESTS_MAX} operations are on their way`, passes: true });
   return { requests: saved, ...issuing, problems };
+}
+
+/** Those that no list names as waiting: of workers, and others, of which it is not known what they are. */
+function elsewhereOf<T extends Open>(count: number, ring: Ring, open: OpenFiles<T>): Problem[] {
+  const threads = open.processes
+    .filter((process) => open.has(process, ring.file))
+    .flatMap(({ threads }) => threads);
+  const problems = threads.flatMap((thread) =>
+    ifSeen(() => readWorkedOn(ring.context, [kernelMemory().task(thread.tid)])).map((request) => ({
+      problem: `${nameOfRequest(request)}: a worker of thread ${thread.insideTid} is at it`,
+      passes: true,
+    })),
+  );
+  const rest = count - problems.length;
+  if (rest > 0)
+    problems.push({
+      problem: `${rest} of its operations are on their way elsewhere (at disks, waiting for something other than a file, about to complete)`,
+      passes: true,
+    });
+  return problems;
+}
+
+/** Workers come and go, and have been kept in several ways. */
+function ifSeen<T>(read: () => T[]): T[] {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof KernelMemoryError || error instanceof SyscallError) return [];
+    throw error;
+  }
 }
 
 /** What waits for a task to see to it: operations whose file is ready are tried again in any case. */

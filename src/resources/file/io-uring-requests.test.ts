@@ -75,8 +75,8 @@ def accepted(tag, listener, more):
   (head, tail) = (u32(ring.head).value, u32(ring.tail).value); assert tail - head == 1, (tag, head, tail, ring.take())
   got, res, flags = struct.unpack('<QiI', get(ring.cqes + head % ring.cn * 16, 16)); ring.take()
   assert got == tag and res >= 0 and bool(flags & 2) == more, (got, res, flags)
-  s = socket.socket(fileno=res); c.send(b'hi'); assert s.recv(9) == b'hi'; return res
-assert not os.get_inheritable(accepted(1, unix, False))
+  s = socket.socket(fileno=res); c.send(b'hi'); assert s.recv(9) == b'hi' and os.get_inheritable(res) == (tag != 1)
+accepted(1, unix, False)
 accepted(2, many, True); accepted(2, many, True)
 accepted(3, tcp, False); assert get(room[0], 2) == struct.pack('<H', 2) and get(length, 4) == struct.pack('<I', 16)
 c = client(unix); c = client(tcp); none(ring)

@@ -34,25 +34,76 @@ export function readRequests(context: Structure): Request[] {
   const contents = memory.readAll(addresses, memory.types.size(KIOCB));
   const read = addresses.map((address, index) => new Structure(memory, KIOCB, address, contents[index]));
   const tasks = tasksOf(read, memory);
-  const requests = read.map((kiocb) => ({
+  const requests = read.map((kiocb) => requestOf(kiocb, tasks.get(kiocb.pointer('tctx')) ?? 0n));
+  return inOrderOfWaiting(requests, memory);
+}
+
+function requestOf(kiocb: Structure, task: bigint): Request {
+  return {
     kiocb,
     opcode: kiocb.byte('opcode'),
     flags: kiocb.pointer('flags'),
     userData: kiocb.pointer('cqe.user_data'),
     file: kiocb.pointer('file'),
     node: kiocb.pointer('file_node'),
-    task: tasks.get(kiocb.pointer('tctx')) ?? 0n,
+    task,
     next: kiocb.pointer('link'),
-  }));
-  return inOrderOfWaiting(requests, memory);
+  };
+}
+
+/**
+ * What workers of threads do for a ring, or are about to (io_uring/io-wq.c), for its name; `tasks` are addresses of the
+ * threads. They may be done with it at any moment.
+ */
+export function readWorkedOn(context: Structure, tasks: readonly bigint[]): Request[] {
+  const { memory } = context;
+  const inside = BigInt(memory.types.offset(KIOCB, 'work'));
+  return tasks.flatMap((task) =>
+    workOfThread(task, memory)
+      .map((work) => new Structure(memory, KIOCB, work - inside))
+      .filter((kiocb) => kiocb.pointer('ctx') === context.address)
+      .map((kiocb) => requestOf(kiocb, task)),
+  );
+}
+
+/** Of bounded work, and of work that may take for ever. */
+const ACCOUNTS = 2;
+
+/** Addresses of struct io_wq_work. */
+function workOfThread(task: bigint, memory: KernelMemory): bigint[] {
+  const own = memory.pointer(memory.member(task, 'task_struct', 'io_uring'));
+  const workers = own === 0n ? 0n : memory.pointer(memory.member(own, 'io_uring_task', 'io_wq'));
+  if (workers === 0n) return [];
+  const size = memory.types.size('io_wq_acct');
+  const accounts = memory.member(workers, 'io_wq', 'acct');
+  const inWorker = BigInt(memory.types.offset('io_worker', 'all_list'));
+  const inWork = BigInt(memory.types.offset('io_wq_work', 'list'));
+  return Array.from({ length: ACCOUNTS }, (_, index) => accounts + BigInt(index * size)).flatMap(
+    (account) => {
+      const all = listOf(memory.member(account, 'io_wq_acct', 'all_list'), memory);
+      const current = all.map((node) =>
+        memory.pointer(memory.member(node - inWorker, 'io_worker', 'cur_work')),
+      );
+      const waiting = chainOf(
+        memory.pointer(memory.member(account, 'io_wq_acct', 'work_list.first')),
+        memory,
+      );
+      return [...current.filter((work) => work !== 0n), ...waiting.map((node) => node - inWork)];
+    },
+  );
 }
 
 /** A struct llist_head's elements, each of them a request with work left for the task (io_kiocb.io_task_work). */
 export function workOf(first: bigint, memory: KernelMemory): bigint[] {
   const inside = BigInt(memory.types.offset(KIOCB, 'io_task_work.node'));
+  return chainOf(first, memory).map((node) => node - inside);
+}
+
+/** Elements of a list each of which begins with the address of the next, 0 at the end. */
+function chainOf(first: bigint, memory: KernelMemory): bigint[] {
   const nodes: bigint[] = [];
   for (let node = first; node !== 0n && nodes.length < LIST_MAX; node = memory.pointer(node))
-    nodes.push(node - inside);
+    nodes.push(node);
   return nodes;
 }
 
