@@ -1,14 +1,13 @@
+import { POLLIN, POLLRDHUP } from '../../abi/event.js';
 import * as U from '../../abi/io-uring.js';
 import * as S from '../../abi/socket.js';
 import { KernelMemoryError } from '../../kernel/bpf/error.js';
 import { kernelMemory } from '../../kernel/bpf/kernel-memory.js';
 import { SyscallError } from '../../kernel/errors.js';
-import { scratch } from '../../kernel/memory.js';
 import { pollNow } from '../../kernel/poll.js';
-import { attempt } from '../../kernel/syscall.js';
 import type { Descriptor, Process, Thread } from '../contract.js';
-import { takeIfOpen } from '../description/calls.js';
-import { objectOf } from '../description/described.js';
+import { throughDuplicate } from '../description/duplicate.js';
+import { identify } from '../description/identify.js';
 import type { OpenFiles } from './io-uring-owners.js';
 import { type Entry, KINDS, type Problem } from './io-uring-request-kinds.js';
 import { type Request, readRequests, readWorkedOn, workOf } from './io-uring-requests.js';
@@ -113,8 +112,6 @@ function issuerOf<T extends Open>(
 }
 
 const POLL_CANCELLED = 0x8000_0000;
-const POLLIN = 1;
-const POLLRDHUP = 0x2000;
 
 class Collector<T extends Open> {
   readonly #ring: Ring;
@@ -202,12 +199,10 @@ class Collector<T extends Open> {
     return same < 0 ? undefined : { fd: same, isFixed: true };
   }
 
-  /** What a duplicate of a file says; undefined where nobody of the tree has it open. */
-  #asks<R>(file: bigint, ask: (fd: number, link: string) => R): R | undefined {
+  /** As a duplicate says; undefined where nobody of the tree has the file open. */
+  #asks(file: bigint, ask: (descriptor: Descriptor) => boolean): boolean | undefined {
     const descriptor = this.#open.at(file)?.descriptor;
-    if (descriptor === undefined) return undefined;
-    using taken = takeIfOpen(descriptor.process.pid, descriptor.fd, objectOf(descriptor));
-    return taken === undefined ? undefined : ask(taken.fd, descriptor.info.link);
+    return descriptor === undefined ? undefined : ask(descriptor);
   }
 }
 
@@ -221,21 +216,13 @@ function nameOfRequest({ opcode, userData }: Request): string {
   return `${name.replace('IORING_OP_', '')} (user_data 0x${userData.toString(16)})`;
 }
 
-function isConnected(fd: number, link: string): boolean {
-  if (!link.startsWith('socket:')) return false;
-  const domain = socketOption(fd, S.SO_DOMAIN);
-  if (domain !== S.AF_INET && domain !== S.AF_INET6) return false;
-  return socketOption(fd, S.SO_TYPE) === S.SOCK_STREAM && socketOption(fd, S.SO_ACCEPTCONN) === 0;
+function isConnected(descriptor: Descriptor): boolean {
+  const { family, type } = identify(descriptor) ?? {};
+  return (family === S.AF_INET || family === S.AF_INET6) && type === S.SOCK_STREAM;
 }
 
-function socketOption(fd: number, option: number): number | undefined {
-  scratch.view.setInt32(8, 4, true);
-  const result = attempt('getsockopt', [fd, S.SOL_SOCKET, option, scratch.address, scratch.address + 8n]);
-  return result < 0 ? undefined : scratch.view.getInt32(0, true);
-}
-
-function isReadable(fd: number): boolean {
-  return pollNow(fd, POLLIN | POLLRDHUP) !== 0;
+function isReadable(descriptor: Descriptor): boolean {
+  return throughDuplicate(descriptor, (taken) => pollNow(taken, POLLIN | POLLRDHUP)) !== 0;
 }
 
 /** struct io_uring_sqe */

@@ -287,6 +287,57 @@ assert sorted(got) == [b'aaaa', b'bbbb', b'cccc', b'dddd'], got; [works(ring) fo
       },
     );
   });
+
+  for (const [name, pair] of [
+    ['unix', 'socket.socketpair()'],
+    ['TCP', 'connected()'],
+  ] as const)
+    test(`a server of ${name} connections that are busy all the time loses nothing and says nothing twice`, async () => {
+      await withImage(
+        `${URING}${OPERATIONS}
+import threading
+listener = socket.socket(); listener.bind(('127.0.0.1', 0)); listener.listen()
+def connected():
+  c = socket.socket(); c.connect(listener.getsockname()); s, _ = listener.accept()
+  for each in (c, s): each.setsockopt(6, 1, 1)
+  return c, s
+pairs = [${pair} for _ in range(8)]; stop, done = os.pipe(), os.pipe(); count = 0
+if os.fork() == 0:
+  # The server: it waits for all at once, and answers each.
+  for c, _ in pairs: c.close()
+  ring = Ring(8, SINGLE|DEFER); buffers = [new(1) for _ in pairs]
+  def receive(i): ring.put(RECV, pairs[i][1].fileno(), buffers[i], 64, tag=i)
+  for i in range(len(pairs)): receive(i)
+  ring.enter(len(pairs))
+  while True:
+    ring.enter(u32(ring.stail).value - u32(ring.shead).value, 1)
+    for tag, res in ring.take():
+      if res <= 0: os._exit(0 if res == 0 else 1)
+      pairs[tag][1].sendall(get(buffers[tag], res)); receive(tag)
+for _, s in pairs: s.close()
+def client():
+  global count
+  while not stopping:
+    for i, (c, _) in enumerate(pairs): c.sendall(b'%d of %d' % (count, i))
+    for i, (c, _) in enumerate(pairs):
+      want = b'%d of %d' % (count, i); got = c.recv(64); assert got == want, (got, want)
+    count += 1
+stopping = False; thread = threading.Thread(target=client); thread.start()`,
+        `
+at_first = count
+while count < at_first + 100: time.sleep(0.01)
+stopping = True; thread.join(); [c.close() for c, _ in pairs]; assert os.wait()[1] == 0; assert count > 100`,
+        async (subject, directory) => {
+          for (let round = 0; round < 5; round++) {
+            dump({ ...checkpointOptions(subject.pid, directory), tcpEstablished: true });
+            await gone(subject.pid);
+            restore(restoreRequest(directory));
+          }
+          subject.signal(10);
+          await subject.expect(/checked/);
+        },
+      );
+    });
 }
 
 async function withImage(
