@@ -144,9 +144,13 @@ function accept({ kiocb }: Request): Entry {
 
 const IN_REPAIR = 'a connection that is being rebuilt would answer it with an error (TCP_REPAIR)';
 
-/** A connection is not to be asked before it can be: first it is waited for, and not in vain. */
+/**
+ * A connection is not to be asked before it can be: first it is waited for, and not in vain. Where what is ready waits for
+ * the task to ask for it, that is when the connection is there.
+ */
 function received(request: Request, around: Surroundings, kind: Kind): Entry | Problem {
-  if (around.isConnection && around.isReadable())
+  const isDeferred = (around.context.word('flags') & U.IORING_SETUP_DEFER_TASKRUN) !== 0;
+  if (around.isConnection && !isDeferred && around.isReadable())
     return { problem: `there is something to read, and ${IN_REPAIR}`, passes: true };
   return kind(request, around);
 }

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
@@ -240,6 +240,37 @@ s.send(b'pong'); one(ring, (2, 4)); assert get(room[1], 4) == b'pong'; none(ring
         await subject.expect(/checked/);
       },
     );
+  });
+
+  test('what has arrived by TCP when the tree stands still is received once it is restored', async () => {
+    const build = `${URING}${OPERATIONS}
+import threading
+signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.mkfifo(name + 'fifo')
+l = socket.socket(); l.bind(('127.0.0.1', 0)); l.listen(); c = socket.socket(); c.connect(l.getsockname()); s, _ = l.accept(); l.close()
+server = os.fork()
+if server == 0:
+  os.setsid(); c.close(); ring = Ring(8, SINGLE|DEFER|TASKFLAG)
+  ring.put(RECV, s.fileno(), room[0], 100, tag=1); assert ring.enter(1) == 1; print('server %d.' % os.getpid(), flush=True)
+  signal.sigwait({signal.SIGUSR1})
+  one(ring, (1, 4)); assert get(room[0], 4) == b'ping'; none(ring); s.send(b'pong'); os._exit(0)
+s.close()
+def client():
+  open(name + 'fifo').read(); c.send(b'ping'); open(name + 'sent', 'w'); print('got', c.recv(9), flush=True)
+threading.Thread(target=client, daemon=True).start()`;
+    await withImage(build, '', async (subject, directory) => {
+      const [, server] = await subject.expect(/server (\d+)\./);
+      const phase = (name: string) => {
+        if (name !== 'borrow') return;
+        writeFileSync(join(subject.directory, 'filefifo'), '');
+        while (!existsSync(join(subject.directory, 'filesent')));
+      };
+      const options = { ...checkpointOptions(Number(server), directory), tcpEstablished: true };
+      dump({ ...options, hooks: { phase } });
+      await gone(Number(server));
+      restore(restoreRequest(directory));
+      process.kill(Number(server), 10);
+      await subject.expect(/got b'pong'/);
+    });
   });
 
   test('a tree that goes on keeps its own, which complete once, and what is restored of it later has the same', async () => {
