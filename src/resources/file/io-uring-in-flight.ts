@@ -162,7 +162,7 @@ class Collector<T extends Open> {
 
   #saved(request: Request, linked: boolean): SavedRequest | Problem {
     const kind = KINDS.get(request.opcode);
-    if (kind === undefined) return { problem: 'it cannot be submitted again', passes: false };
+    if (kind === undefined) return { problem: 'it cannot be submitted again', passes: true };
     if (has(request, 'BUFFER_SELECT'))
       return { problem: 'it chooses among buffers that are provided', passes: false };
     const isTimeout = request.file === 0n;

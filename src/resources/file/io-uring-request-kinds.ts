@@ -55,8 +55,8 @@ export const KINDS: ReadonlyMap<number, Kind> = new Map<number, Kind>([
   [U.IORING_OP_READ, (request, around) => received(request, around, read)],
   [U.IORING_OP_READV, (request, around) => ofFiles(request, around, vectors)],
   [U.IORING_OP_READ_FIXED, (request, around) => ofFiles(request, around, transfer)],
-  [U.IORING_OP_SEND, (request, around) => ofFiles(request, around, send)],
-  [U.IORING_OP_SENDMSG, (request, around) => ofFiles(request, around, sendMessage)],
+  [U.IORING_OP_SEND, (request, around) => sent(request, around, send)],
+  [U.IORING_OP_SENDMSG, (request, around) => sent(request, around, sendMessage)],
   [U.IORING_OP_WRITE, (request, around) => ofFiles(request, around, transfer)],
   [U.IORING_OP_WRITEV, (request, around) => ofFiles(request, around, vectors)],
   [U.IORING_OP_WRITE_FIXED, (request, around) => ofFiles(request, around, transfer)],
@@ -124,9 +124,13 @@ function timeout({ kiocb }: Request, { context }: Surroundings): Entry | Problem
 
 const TIMED = { length: 1 } as const;
 const NS_PER_S = 1_000_000_000n;
+/** Nanoseconds. */
+export const TIME_MAX = (1n << 63n) - 1n;
 
+/** As much of it as the kernel's clocks can go (include/vdso/ktime.h KTIME_MAX). */
 function timespecOf(data: Structure): bigint {
-  return data.pointer('ts.tv_sec') * NS_PER_S + data.pointer('ts.tv_nsec');
+  const time = data.pointer('ts.tv_sec') * NS_PER_S + data.pointer('ts.tv_nsec');
+  return time > TIME_MAX ? TIME_MAX : time;
 }
 
 /* ---------- sockets ---------- */
@@ -149,9 +153,18 @@ const IN_REPAIR = 'a connection that is being rebuilt would answer it with an er
  * the task to ask for it, that is when the connection is there.
  */
 function received(request: Request, around: Surroundings, kind: Kind): Entry | Problem {
-  const isDeferred = (around.context.word('flags') & U.IORING_SETUP_DEFER_TASKRUN) !== 0;
-  if (around.isConnection && !isDeferred && around.isReadable())
+  if (around.isConnection && !isDeferred(around) && around.isReadable())
     return { problem: `there is something to read, and ${IN_REPAIR}`, passes: true };
+  return kind(request, around);
+}
+
+function isDeferred({ context }: Surroundings): boolean {
+  return (context.word('flags') & U.IORING_SETUP_DEFER_TASKRUN) !== 0;
+}
+
+/** Nobody knows whether there will be room at once. */
+function sent(request: Request, around: Surroundings, kind: Kind): Entry | Problem {
+  if (around.isConnection && !isDeferred(around)) return { problem: IN_REPAIR, passes: true };
   return kind(request, around);
 }
 

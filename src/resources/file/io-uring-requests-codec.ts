@@ -1,6 +1,6 @@
 import * as U from '../../abi/io-uring.js';
 import { isRecord } from '../../image/json.js';
-import { KINDS } from './io-uring-request-kinds.js';
+import { KINDS, TIME_MAX } from './io-uring-request-kinds.js';
 
 /** Operations that were on their way, in stasis-uring.json: what submits them again. */
 export interface SavedRequest {
@@ -25,8 +25,6 @@ export const REQUESTS_MAX = 1 << 15;
 const LINKED = U.IOSQE_IO_LINK | U.IOSQE_IO_HARDLINK;
 const FLAGS = U.IOSQE_FIXED_FILE | LINKED | U.IOSQE_ASYNC | U.IOSQE_CQE_SKIP_SUCCESS;
 const ID_MAX = 1 << 30;
-/** Some hundred years. */
-const TIME_MAX = 1n << 62n;
 
 export function flagsOf({ sqe }: SavedRequest): number {
   return sqe[U.SQE.flags] ?? 0;

@@ -23,7 +23,8 @@ room = [new(1) for _ in range(16)]
 def one(ring, *want):
   while u32(ring.tail).value - u32(ring.head).value < len(want): ring.enter(0, 1)
   got = ring.take(); assert got == list(want), (got, want)
-def none(ring): ring.enter(0); assert ring.take() == []
+def look(ring): call(426, ring.fd, 0, 0, 1, 0, 0); return ring.take()
+def none(ring): got = look(ring); assert got == [], got
 `;
 
 if (inPidNamespace(import.meta.url)) {
@@ -112,7 +113,7 @@ def when(seconds):
 def timeout(seconds, tag, op_flags=0, off=0): ring.put(TIMEOUT, at=when(seconds), length=1, off=off, tag=tag, op_flags=op_flags)
 start = time.monotonic()
 timeout(1.5, 1); timeout(start + 2, 2, ABS); timeout(time.time() + 2.5, 3, ABS|REALTIME); timeout(0.9, 4, MULTI, 3)
-timeout(3600, 5); timeout(3600, 6, 0, 4); timeout(3, 7, ETIME_OK)
+timeout(2**62, 5); timeout(3600, 6, 0, 4); timeout(3, 7, ETIME_OK)
 a, b = socket.socketpair(); r, w = os.pipe()
 ring.put(RECV, a.fileno(), room[0], 9, tag=8, flags=LINK); ring.put(LINK_TIMEOUT, at=when(3.5), length=1, tag=9)
 ring.put(READ, r, room[1], 9, 2**64-1, 10, flags=LINK); ring.put(LINK_TIMEOUT, at=when(3600), length=1, tag=11)
@@ -228,12 +229,24 @@ print('order', get(room[3], 3), get(room[4], 3))`,
 ring = Ring(8); l = socket.socket(); l.bind(('127.0.0.1', 0)); l.listen()
 c = socket.socket(); c.connect(l.getsockname()); s, _ = l.accept()
 ring.put(RECV, s.fileno(), room[0], 100, tag=1); ring.put(READ, c.fileno(), room[1], 100, 0, 2); ring.put(POLL, s.fileno(), tag=3, op_flags=POLLIN)
-assert ring.enter(3) == 3`,
+assert ring.enter(3) == 3
+late = Ring(8, SINGLE|DEFER); x = socket.socket(); x.connect(l.getsockname()); y, _ = l.accept(); x.setblocking(False); sent = 0
+try:
+  while True: sent += x.send(bytes(100000))
+except BlockingIOError: pass
+put(room[2], b'the end'); late.put(SEND, x.fileno(), room[2], 7, tag=4); assert late.enter(1) == 1; none(late)`,
       `
+answer = b''
+got = []
+while len(answer) < sent + 7: answer += y.recv(1 << 20); got += look(late)
+assert got == [(4, 7)], got
+assert answer == bytes(sent) + b'the end'; none(late)
 none(ring); c.send(b'ping'); ring.enter(0, 2); assert sorted(ring.take()) == [(1, 4), (3, 1)] and get(room[0], 4) == b'ping'
 s.send(b'pong'); one(ring, (2, 4)); assert get(room[1], 4) == b'pong'; none(ring)`,
       async (subject, directory) => {
-        dump({ ...checkpointOptions(subject.pid, directory), tcpEstablished: true });
+        const options = { ...checkpointOptions(subject.pid, directory), tcpEstablished: true };
+        dump({ ...options, afterwards: 'run' });
+        dump(options);
         await gone(subject.pid);
         restore(restoreRequest(directory));
         subject.signal(10);

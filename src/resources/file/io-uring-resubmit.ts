@@ -18,7 +18,7 @@ export const ioUringRequests: TaskState = {
   name: 'io_uring operations',
   scope: 'thread',
   support:
-    'operations that wait: polls, reads, writes, receives, sends, accepts (multishot too), timeouts with what remains; refused after a few tries: those of workers and disks, links, connects, sends of TCP, provided buffers',
+    'operations that wait: polls, reads, writes, receives, sends, accepts (multishot too), timeouts with what remains; refused after a few tries: those of workers and disks, chains of links, connects, sends by TCP (but of rings with DEFER_TASKRUN), provided buffers, threads that share a ring',
 
   restore({ tid, reader }, tape) {
     for (const ring of readRings(reader).values()) if (ring.issuer?.tid === tid) submitAll(tape, ring);
@@ -93,20 +93,20 @@ function batchesOf(ring: Submitted): number[][] | undefined {
     return rings.readUInt32LE(offsetIn(offsets, 'array') + 4 * place);
   };
   const batches: number[][] = [];
-  let batch: number[] = [];
+  let batch = new Set<number>();
   for (let index = 0; index < requests.length; ) {
     const request = requests[index];
     const count = request !== undefined && isLinked(request) ? 2 : 1;
     const slots = Array.from({ length: count }, (_, more) => slotOf(index + more));
     if (slots.some((slot) => slot >= sqEntries) || new Set(slots).size < count) return undefined;
-    if (slots.some((slot) => batch.includes(slot))) {
-      batches.push(batch);
-      batch = [];
+    if (slots.some((slot) => batch.has(slot))) {
+      batches.push([...batch]);
+      batch = new Set();
     }
-    batch.push(...slots);
+    for (const slot of slots) batch.add(slot);
     index += count;
   }
-  return [...batches, batch];
+  return [...batches, [...batch]];
 }
 
 /** Slots that lie one behind the other. */
