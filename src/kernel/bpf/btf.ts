@@ -53,6 +53,7 @@ export class KernelTypes {
   /** What was asked for before; there are some hundred thousand types. */
   readonly #places = new Map<string, Place>();
   readonly #sizes = new Map<string, number>();
+  readonly #values = new Map<string, number>();
 
   constructor(bytes: Buffer) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -86,13 +87,21 @@ export class KernelTypes {
   }
 
   #name(at: number): string {
-    const start = this.#view.getUint32(at, true);
+    return this.#string(this.#view.getUint32(at, true));
+  }
+
+  #string(start: number): string {
     return this.#strings.toString('latin1', start, this.#strings.indexOf(0, start));
   }
 
-  /** The id of a structure or a function; throws where the kernel has none of that name. */
-  id(kind: 'STRUCT' | 'FUNC', name: string): number {
-    const text = this.#strings.indexOf(`\0${name}\0`, 0, 'latin1') + 1;
+  /** Where a name is; 0 where nothing is called so. */
+  #text(name: string): number {
+    return this.#strings.indexOf(`\0${name}\0`, 0, 'latin1') + 1;
+  }
+
+  /** The id of a structure, an enumeration or a function; throws where the kernel has none of that name. */
+  id(kind: 'STRUCT' | 'ENUM' | 'FUNC', name: string): number {
+    const text = this.#text(name);
     const found = this.#types.findIndex(
       (at, id) => id > 0 && this.#view.getUint32(at, true) === text && this.#kind(at) === KIND[kind],
     );
@@ -172,6 +181,39 @@ export class KernelTypes {
   flag(name: string, path: string): { byte: number; bit: number } {
     const { bit } = this.#place(name, path);
     return { byte: bit >>> 3, bit: bit & 7 };
+  }
+
+  /** The value of an enumerator, of whatever enumeration; throws where the kernel has none of that name. */
+  value(enumerator: string): number {
+    const known = this.#values.get(enumerator);
+    if (known !== undefined) return known;
+    const text = this.#text(enumerator);
+    for (let id = 1; text > 0 && id < this.#types.length; id++) {
+      const at = this.#types[id] ?? 0;
+      const place = this.#kind(at) === KIND.ENUM ? this.#enumerators(at).get(text) : undefined;
+      if (place === undefined) continue;
+      this.#values.set(enumerator, place);
+      return place;
+    }
+    throw new KernelMemoryError(`the kernel describes no ${enumerator}`);
+  }
+
+  /** What an enumeration calls a value; undefined where it has no such. */
+  nameOfValue(enumeration: string, value: number): string | undefined {
+    const at = this.#types[this.id('ENUM', enumeration)] ?? 0;
+    for (const [text, own] of this.#enumerators(at)) if (own === value) return this.#string(text);
+    return undefined;
+  }
+
+  /** Values by where their names are. */
+  #enumerators(at: number): Map<number, number> {
+    const word = (index: number, offset: number) => at + 12 + index * 8 + offset;
+    return new Map(
+      Array.from({ length: this.#count(at) }, (_, index) => [
+        this.#view.getUint32(word(index, 0), true),
+        this.#view.getInt32(word(index, 4), true),
+      ]),
+    );
   }
 
   size(name: string): number {

@@ -57,18 +57,35 @@ export class KernelMemory implements Disposable {
 
   /** Throws where there is nothing. */
   read(address: bigint, length: number): Buffer {
-    const end = address + BigInt(length);
-    const parts: Buffer[] = [];
-    // Chunks are aligned, so none is of two pages, and no page is looked at but those that were asked for.
-    const first = address & ~BigInt(CHUNK - 1);
-    for (let at = first; at < end; at += BigInt(CHUNK * CHUNKS_MAX))
-      parts.push(this.#readChunks(at, Math.min(CHUNKS_MAX, Math.ceil(Number(end - at) / CHUNK))));
-    const skipped = Number(address - first);
-    return Buffer.concat(parts).subarray(skipped, skipped + length);
+    const [bytes = Buffer.alloc(0)] = this.readAll([address], length);
+    return bytes;
   }
 
-  #readChunks(address: bigint, count: number): Buffer {
-    const chunks = Array.from({ length: count }, (_, index) => address + BigInt(index * CHUNK));
+  /** What lies at each of the addresses; so many are read at once that it takes a fraction of the time. */
+  readAll(addresses: readonly bigint[], length: number): Buffer[] {
+    const mask = BigInt(CHUNK - 1);
+    const chunksOf = (address: bigint) => {
+      const first = address & ~mask;
+      const count = Math.ceil((Number(address - first) + length) / CHUNK);
+      return Array.from({ length: count }, (_, index) => first + BigInt(index * CHUNK));
+    };
+    const chunks = [...new Set(addresses.flatMap(chunksOf))];
+    const found = new Map<bigint, Buffer>();
+    for (let start = 0; start < chunks.length; start += CHUNKS_MAX) {
+      const some = chunks.slice(start, start + CHUNKS_MAX);
+      const bytes = this.#readChunks(some);
+      some.forEach((chunk, index) => {
+        found.set(chunk, bytes.subarray(index * CHUNK, (index + 1) * CHUNK));
+      });
+    }
+    return addresses.map((address) => {
+      const whole = Buffer.concat(chunksOf(address).map((chunk) => found.get(chunk) ?? Buffer.alloc(CHUNK)));
+      const skipped = Number(address & mask);
+      return whole.subarray(skipped, skipped + length);
+    });
+  }
+
+  #readChunks(chunks: readonly bigint[]): Buffer {
     this.#ask(chunks, 0n);
     const answer = this.#run(process.pid);
     return Buffer.concat(

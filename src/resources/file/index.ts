@@ -37,6 +37,7 @@ export const fileKinds: readonly FileKind[] = [
 export { checkDescriptors, checkFiles } from './check.js';
 export { DescriptorCollector } from './collect.js';
 export { restoreFs } from './fs.js';
+export { ioUringRequests } from './io-uring-resubmit.js';
 export { fileLocks } from './locks.js';
 export { MissingFileError } from './regular.js';
 export { DescriptorSurvey } from './survey.js';

@@ -3,6 +3,7 @@ import * as U from '../../abi/io-uring.js';
 import type { ImageReader } from '../../image/index.js';
 import { isRecord, readJson } from '../../image/json.js';
 import { lengthsOf, OFFSETS_LENGTH, type Offsets, offsetIn, type Shape } from './io-uring-layout.js';
+import { decodeRequests, encodeRequests, type SavedRequests } from './io-uring-requests-codec.js';
 
 /** stasis-uring.json: rings, which CRIU's format does not know. */
 export const URING_FILE = 'stasis-uring.json';
@@ -10,7 +11,7 @@ export const URING_FILE = 'stasis-uring.json';
 /** Counters can only be brought back by as many operations. */
 export const COUNTER_MAX = 2 ** 24;
 
-export interface SavedRing extends Shape {
+export interface SavedRing extends Shape, SavedRequests {
   /** In files.img. */
   readonly id: number;
   /** O_* of its description. */
@@ -42,6 +43,7 @@ export function encodeRings(rings: readonly SavedRing[]): Uint8Array {
   const packed = rings.map((ring) => ({
     ...ring,
     buffers: ring.buffers.map(({ address, length }) => [address.toString(16), length]),
+    requests: encodeRequests(ring.requests),
     rings: pack(ring.rings),
     sqes: pack(ring.sqes),
   }));
@@ -156,11 +158,14 @@ function decodeRing(item: unknown, budget: RingBudget): SavedRing {
     buffers: list(item.buffers, 'buffers').map(decodeBuffer),
     numbers: list(item.numbers, 'numbers').map(decodeNumber),
   };
+  const submitted = decodeRequests(item);
+  if (submitted.requests.length > counters.sqHead)
+    throw new Error(`has a ring with more operations on their way than were submitted`);
   // Before anything is unpacked.
   const excess = budget.spend({
     bytes: lengths.rings + lengths.sqes,
     operations: counters.sqHead + counters.cqTail,
-    entries: registered.files.length + registered.buffers.length + registered.numbers.length,
+    entries: Object.values(registered).reduce((sum, { length }) => sum + length, submitted.requests.length),
   });
   if (excess !== undefined) throw new Error(`has ${excess}`);
   const range = isRecord(item.fileRange) ? item.fileRange : {};
@@ -171,6 +176,7 @@ function decodeRing(item: unknown, budget: RingBudget): SavedRing {
     fileFlags: number(item.fileFlags, 'file flags'),
     offsets,
     ...counters,
+    ...submitted,
     clock: number(item.clock, 'clock'),
     ...(item.workers === undefined ? {} : { workers: decodeWorkers(item.workers) }),
     ...registered,

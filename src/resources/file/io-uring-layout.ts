@@ -17,7 +17,7 @@ export interface Shape {
 export type Offsets = readonly number[];
 
 /** Where in `Offsets` the words are that matter here. */
-const ORDER = { sqHead: 0, sqTail: 1, array: 6, cqHead: 7, cqTail: 8, cqes: 12 } as const;
+const ORDER = { sqHead: 0, sqTail: 1, sqFlags: 4, array: 6, cqHead: 7, cqTail: 8, cqes: 12 } as const;
 
 export function offsetIn(offsets: Offsets, name: keyof typeof ORDER): number {
   return offsets[ORDER[name]] ?? 0;

@@ -53,6 +53,15 @@ export class OpenFiles<T extends Open> {
     return (this.#byAddress.get(address) ?? []).some(({ descriptor }) => descriptor.process === process);
   }
 
+  /** A descriptor of a process; undefined where it has none of that file. */
+  numberIn(process: Process, address: bigint): number | undefined {
+    const own = (this.#byAddress.get(address) ?? []).find(
+      ({ descriptor }) =>
+        descriptor.process === process && descriptor.fd >= 0 && descriptor.isInFlight !== true,
+    );
+    return own?.descriptor.fd;
+  }
+
   sharesTable(process: Process): boolean {
     const own = this.#tables.get(process.pid);
     return this.processes.some((other) => other !== process && this.#tables.get(other.pid) === own);

@@ -14,6 +14,7 @@ import {
   type Shape,
   strideOf,
 } from './io-uring-layout.js';
+import { headBefore } from './io-uring-resubmit.js';
 
 /**
  * A ring's counters are the kernel's own, which goes on from where they are; so a rebuilt ring does as much as the old
@@ -59,9 +60,13 @@ function map(tape: Tape, fd: Result | number, shape: Shape, offsets: Offsets): M
 
 const CACHE_LINE = 64;
 
-/** Bring the counters of a fresh ring to where they were. Nothing may be registered with it yet. */
+/**
+ * Bring the counters of a fresh ring to where they were, before what is on its way was submitted. Nothing may be
+ * registered with it yet.
+ */
 export function advance(tape: Tape, fd: Result | number, ring: SavedRing): void {
-  const { offsets, sqHead, cqTail, cqEntries } = ring;
+  const { offsets, cqTail, cqEntries } = ring;
+  const sqHead = headBefore(ring);
   if (sqHead === 0 && cqTail === 0) return;
   const target = map(tape, fd, ring, offsets);
   if (sqHead > 0) {
@@ -145,18 +150,57 @@ function submit(
   for (let size = sqEntries >> 1; size > 0; size >>= 1) if ((count & size) !== 0) batch(size);
 }
 
+/** As `advance`, of a ring that has its memory already. */
+export function advanceInPlace(tape: Tape, fd: number, ring: SavedRing): void {
+  const file = tape.call('memfd_create', [tape.string(''), 0]);
+  for (const part of partsOf(ring)) throughMemory(tape, fd, part, 'pwrite64', file);
+  const fresh = tape.call('memfd_create', [tape.string(''), 0]);
+  tape.call('ftruncate', [fresh, ring.rings.length + ring.sqes.length]);
+  writeContents(tape, fd, fresh, ring);
+  tape.call('close', [fresh]);
+  advance(tape, fd, ring);
+  writeContents(tape, fd, file, ring);
+  tape.call('close', [file]);
+}
+
 /** What lay in the ring's memory: `file` holds both parts, one behind the other. */
 export function writeContents(tape: Tape, fd: Result | number, file: Result | number, ring: SavedRing): void {
-  const { rings, sqes } = ring;
-  const parts = [
+  for (const part of partsOf(ring)) throughMemory(tape, fd, part, 'pread64', file);
+}
+
+/** A part of a ring's memory, and where it is in a file. */
+interface Part {
+  readonly offset: number;
+  readonly at: number;
+  readonly length: number;
+}
+
+function partsOf({ rings, sqes }: SavedRing): readonly Part[] {
+  return [
     { offset: U.IORING_OFF_SQ_RING, at: 0, length: rings.length },
     { offset: U.IORING_OFF_SQES, at: rings.length, length: sqes.length },
   ];
-  for (const { offset, at, length } of parts) {
-    const address = tape.call('mmap', [0, length, RW, SHARED, fd, offset]);
-    tape.call('pread64', [file, address, length, at], length);
-    tape.call('munmap', [address, length]);
-  }
+}
+
+function throughMemory(
+  tape: Tape,
+  fd: Result | number,
+  { offset, at, length }: Part,
+  call: 'pread64' | 'pwrite64',
+  file: Result | number,
+): void {
+  const address = tape.call('mmap', [0, length, RW, SHARED, fd, offset]);
+  tape.call(call, [file, address, length, at], length);
+  tape.call('munmap', [address, length]);
+}
+
+/** The ring's memory before operations are submitted again: with nothing to submit, until they are. */
+export function stagedContents(ring: SavedRing): Uint8Array {
+  const rings = Buffer.from(ring.rings);
+  if (ring.requests.length > 0)
+    for (const word of ['sqHead', 'sqTail'] as const)
+      rings.writeUInt32LE(headBefore(ring), offsetIn(ring.offsets, word));
+  return Buffer.concat([rings, ring.sqes]);
 }
 
 export function registerClock(tape: Tape, fd: Result | number, clock: number): void {

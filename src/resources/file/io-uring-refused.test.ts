@@ -13,6 +13,7 @@ import {
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
+import { refusalsOf } from '../../engine/check.js';
 import { dump } from '../../engine/dump.js';
 import { restore } from '../../engine/restore.js';
 import { checkpointOptions, gone, inPidNamespace, restoreRequest, started } from '../memory/testing/trial.js';
@@ -94,6 +95,63 @@ os.close(other.fd); libc.munmap(other.ring, PAGE); libc.munmap(other.sqes, PAGE)
   ],
 ];
 
+const WAITING = `import socket
+ring = Ring(8); other = Ring(8); r, w = os.pipe(); a, b = socket.socketpair(); c, d = socket.socketpair(); LINK, RECV, SEND = 4, 27, 26
+page = new(1); os.mkfifo(name + 'fifo'); path = ctypes.create_string_buffer((name + 'fifo').encode())
+def one(ring, *want):
+  got = []
+  while len(got) < len(want): ring.enter(0, 1); got += ring.take()
+  assert sorted(got) == sorted(want), (got, want)
+`;
+type OnTheirWay = readonly [name: string, build: string, reason: RegExp, after: string];
+const ON_THEIR_WAY: readonly OnTheirWay[] = [
+  [
+    'of a worker',
+    'ring.put(18, -100, ctypes.addressof(path), tag=0x2a, flags=ASYNC); ring.enter(1); time.sleep(0.1)',
+    /io_uring.*: OPENAT \(user_data 0x2a\): a worker of thread \d+ is at it/,
+    "os.open(name + 'fifo', os.O_RDWR); ring.enter(0, 1); assert ring.take()[0][0] == 0x2a",
+  ],
+  [
+    'with others behind them',
+    `ring.put(RECV, a.fileno(), page, 9, tag=7, flags=LINK); ring.put(SEND, c.fileno(), page, 4, tag=8); ring.enter(2)`,
+    /RECV \(user_data 0x7\): others are linked behind it/,
+    "b.send(b'word'); one(ring, (7, 4), (8, 4)); assert d.recv(9) == b'word'",
+  ],
+  [
+    'that wait for a futex',
+    'ring.put(51, 2|128, page, 0, 0, 9); put(ring.sqes + 48, struct.pack("<Q", 0xffffffff)); ring.enter(1)',
+    /1 of its operations are on their way elsewhere/,
+    '',
+  ],
+  [
+    'of files that are closed',
+    'ring.put(READ, r, at, 4, 2**64-1, 3); ring.enter(1); os.close(r)',
+    /READ \(user_data 0x3\): its file is open in its process no more/,
+    "os.write(w, b'word'); one(ring, (3, 4))",
+  ],
+  [
+    'whose vectors are no more',
+    `put(page, struct.pack('<QQQQ', at, 2, at + 2, 2)); ring.put(1, r, page, 2, 2**64-1, 4); ring.enter(1); put(page, bytes(32))`,
+    /READV \(user_data 0x4\): its vectors, or its message header, are not in memory any more/,
+    "os.write(w, b'word'); one(ring, (4, 4)); assert data.raw[:4] == b'word'",
+  ],
+  [
+    'of several threads',
+    `import threading
+stay = threading.Event(); made = threading.Event()
+def work(): ring.put(READ, r, at, 4, 2**64-1, 5); ring.enter(1); made.set(); stay.wait()
+threading.Thread(target=work, daemon=True).start(); made.wait(); ring.put(POLL, r, tag=6, op_flags=1); ring.enter(1)`,
+    /operations that several threads have submitted are on their way/,
+    '',
+  ],
+  [
+    'of two rings',
+    `for n, each in enumerate((ring, other)): each.put(RECV, a.fileno(), page, 9, tag=7 + n, flags=LINK); each.put(tag=8); each.enter(2)`,
+    /RECV \(user_data 0x7\): others are linked.*\n?.*RECV \(user_data 0x8\): others are linked/,
+    '',
+  ],
+];
+
 if (inPidNamespace(import.meta.url)) {
   for (const [name, build, reason] of REFUSED)
     test(`rings ${name} are refused before the freeze`, async () => {
@@ -154,32 +212,28 @@ sys.stdin.read()`;
     }
   });
 
-  for (const [name, op] of [
-    ['reads', 'ring.put(READ, r, at, 4, 0xffffffffffffffff, 1)'],
-    ['reads of a worker', 'ring.put(READ, r, at, 4, 0xffffffffffffffff, 1, ASYNC)'],
-    ['polls', 'ring.put(POLL, r, tag=1); put(ring.sqes + 28, struct.pack("<I", 1))'],
-    [
-      'timeouts',
-      'when = new(1); put(when, struct.pack("<QQ", 3600, 0)); ring.put(TIMEOUT, -1, when, 1, 0, 1)',
-    ],
-  ] as const)
-    test(`${name} that are on their way are waited for, and refused`, async () => {
-      await refused(
-        `ring = Ring(8); r, w = os.pipe(); ${op}; assert ring.enter(1) == 1`,
-        /1 of its operations are on their way/,
-        `
-os.write(w, b'word')
-if '${name}' != 'timeouts':
-  assert ring.enter(0, 1) == 0; (tag, res), = ring.take(); assert tag == 1 and res > 0`,
-      );
+  for (const [name, build, reason, after] of ON_THEIR_WAY)
+    test(`operations ${name} are refused by name`, async () => {
+      await refused(`${WAITING}${build}`, reason, after);
     });
+
+  test('a check says before what lasts, and does not mind what passes', async () => {
+    const [, worker = '', , ended = ''] = ON_THEIR_WAY[0] ?? [];
+    const [, linked = ''] = ON_THEIR_WAY[1] ?? [];
+    using passing = await started(`${URING}${WAITING}${worker}`, ended);
+    assert.deepEqual(refusalsOf(passing.pid, checkpointOptions(passing.pid, '')), []);
+    using lasting = await started(`${URING}${WAITING}${linked}`);
+    const [refusal] = refusalsOf(lasting.pid, checkpointOptions(lasting.pid, ''));
+    assert.match(refusal?.object ?? '', /descriptor \d+ .*io_uring/);
+    assert.match(refusal?.reason ?? '', /RECV \(user_data 0x7\): others are linked behind it/);
+  });
 
   test('a ring whose last operation ends while it is waited for is saved', async () => {
     using subject = await started(
       `${URING}
-os.mkfifo(name + 'fifo'); r = os.open(name + 'fifo', os.O_RDWR)
-ring = Ring(8); ring.put(READ, r, at, 4, 0xffffffffffffffff, 1); ring.enter(1)`,
-      'assert ring.take() == [(1, 4)] and data.raw[:4] == b"word"; works(ring)',
+os.mkfifo(name + 'fifo'); path = ctypes.create_string_buffer((name + 'fifo').encode())
+ring = Ring(8); ring.put(18, -100, ctypes.addressof(path), tag=1, flags=ASYNC); ring.enter(1)`,
+      '(tag, r), = ring.take(); assert tag == 1 and os.read(r, 9) == b"word"; works(ring)',
     );
     const directory = mkdtempSync(join(tmpdir(), 'stasis-uring-'));
     let looks = 0;

@@ -3,6 +3,7 @@ import * as U from '../../abi/io-uring.js';
 import { PAGE_SIZE } from '../../abi/mman.js';
 import { KernelMemoryError } from '../../kernel/bpf/error.js';
 import { type KernelMemory, kernelMemory } from '../../kernel/bpf/kernel-memory.js';
+import { Structure } from '../../kernel/bpf/structure.js';
 
 /**
  * What the kernel keeps of a ring, struct io_ring_ctx (include/linux/io_uring_types.h), read where it lies: fdinfo has
@@ -32,10 +33,15 @@ export interface Ring {
   readonly submitter: bigint;
   /** To look at it by: valid as long as the descriptor is that it was read through. */
   readonly memory: RingMemory;
+  /** Addresses in the kernel of registered files as such (struct io_rsrc_node), 0 where there is none. */
+  readonly fileNodes: readonly bigint[];
   /** Operations on their way. */
   readonly inFlight: number;
-  /** Completions that found no room, or are being posted. */
+  /** Completions found no room, or are being posted; `deferred` are those that wait for the one task that may submit. */
   readonly isPosting: boolean;
+  readonly deferred: readonly bigint[];
+  /** struct io_ring_ctx, read at once. */
+  readonly context: Structure;
   /** Why it cannot be rebuilt. */
   readonly problems: readonly string[];
 }
@@ -81,56 +87,13 @@ const FLAG_PROBLEMS: readonly (readonly [number, string])[] = [
   [U.IORING_SETUP_NO_MMAP, 'it lies in memory that the program gave (IORING_SETUP_NO_MMAP)'],
 ];
 
-/** One read of the structure, and names for what is in it. */
-class Context {
-  readonly address: bigint;
-  readonly memory: KernelMemory;
-  readonly #bytes: Buffer;
-
-  constructor(address: bigint, memory: KernelMemory) {
-    this.address = address;
-    this.memory = memory;
-    this.#bytes = memory.read(address, memory.types.size(NAME));
-  }
-
-  at(path: string): number {
-    return this.memory.types.offset(NAME, path);
-  }
-
-  word(path: string): number {
-    return this.#bytes.readUInt32LE(this.at(path));
-  }
-
-  /** Two in a row. */
-  pair(path: string): readonly [number, number] {
-    const at = this.at(path);
-    return [this.#bytes.readUInt32LE(at), this.#bytes.readUInt32LE(at + 4)];
-  }
-
-  pointer(path: string): bigint {
-    return this.#bytes.readBigUInt64LE(this.at(path));
-  }
-
-  flag(path: string): boolean {
-    const { byte, bit } = this.memory.types.flag(NAME, path);
-    return ((this.#bytes[byte] ?? 0) & (1 << bit)) !== 0;
-  }
-
-  /** Of a struct list_head, whose elements begin and end at itself. */
-  isEmpty(path: string): boolean {
-    return this.pointer(path) === this.address + BigInt(this.at(path));
-  }
-}
-
-const NAME = 'io_ring_ctx';
-
 /** The ring behind a descriptor of this process. */
 export function readRing(fd: number): Ring {
   const memory = kernelMemory();
   const file = memory.file(memory.task(process.pid), fd);
   const address = memory.pointer(memory.member(file, 'file', 'private_data'));
-  const context = new Context(address, memory);
-  const free = memory.listLength(address + BigInt(context.at('submit_state.free_list')));
+  const context = new Structure(memory, 'io_ring_ctx', address);
+  const free = memory.listLength(context.addressOf('submit_state.free_list'));
   const files = readFiles(context);
   const buffers = readBuffers(context);
   return {
@@ -152,15 +115,16 @@ export function readRing(fd: number): Ring {
       length: context.word('ring_region.nr_pages') * PAGE_SIZE,
       firstPage: memory.pointer(context.pointer('ring_region.pages')),
     },
+    fileNodes: files.nodes,
     inFlight: context.word('nr_req_allocated') - free,
-    isPosting:
-      !context.isEmpty('cq_overflow_list') ||
-      ['work_llist', 'retry_llist', 'fallback_llist'].some((list) => context.pointer(list) !== 0n),
+    isPosting: !context.isEmpty('cq_overflow_list') || context.pointer('fallback_llist') !== 0n,
+    deferred: [context.pointer('work_llist'), context.pointer('retry_llist')],
+    context,
     problems: [...problemsOf(context), ...files.problems, ...buffers.problems],
   };
 }
 
-function problemsOf(context: Context): string[] {
+function problemsOf(context: Structure): string[] {
   const flags = context.word('flags');
   const problems = FLAG_PROBLEMS.flatMap(([flag, problem]) => ((flags & flag) === 0 ? [] : [problem]));
   const unknown = flags & ~REBUILT;
@@ -184,16 +148,17 @@ function problemsOf(context: Context): string[] {
 /** Flags that the kernel keeps in the low bits of a registered file's address (io_uring/filetable.h). */
 const FILE_BITS = 7n;
 
-function readFiles(context: Context): { files: bigint[]; problems: string[] } {
+function readFiles(context: Structure): { files: bigint[]; nodes: bigint[]; problems: string[] } {
   const { memory } = context;
   const problems: string[] = [];
-  const files = registered(context, 'file_table.data', 'registered file', problems).map((node) =>
+  const nodes = registered(context, 'file_table.data', 'registered file', problems);
+  const files = nodes.map((node) =>
     node === 0n ? 0n : memory.pointer(memory.member(node, NODE, 'file_ptr')) & ~FILE_BITS,
   );
-  return { files, problems };
+  return { files, nodes, problems };
 }
 
-function readBuffers(context: Context): { buffers: RegisteredBuffer[]; problems: string[] } {
+function readBuffers(context: Structure): { buffers: RegisteredBuffer[]; problems: string[] } {
   const { memory } = context;
   const problems: string[] = [];
   const buffers = registered(context, 'buf_table', 'registered buffer', problems).map((node, index) => {
@@ -217,7 +182,7 @@ function readBuffers(context: Context): { buffers: RegisteredBuffer[]; problems:
 }
 
 /** Addresses of what is registered (struct io_rsrc_data), 0 where there is none; what has a tag is a problem. */
-function registered(context: Context, table: string, what: string, problems: string[]): bigint[] {
+function registered(context: Structure, table: string, what: string, problems: string[]): bigint[] {
   const { memory } = context;
   const count = context.word(`${table}.nr`);
   if (count === 0) return [];
@@ -233,7 +198,7 @@ function registered(context: Context, table: string, what: string, problems: str
 const NODE = 'io_rsrc_node';
 const BUFFER = 'io_mapped_ubuf';
 
-function readEventfd(context: Context): Ring['eventfd'] {
+function readEventfd(context: Structure): Ring['eventfd'] {
   const { memory } = context;
   const registered = context.pointer('io_ev_fd');
   if (registered === 0n) return undefined;

@@ -38,10 +38,12 @@ import {
   type SavedRing,
   URING_FILE,
 } from './io-uring-codec.js';
+import { type InFlight, inFlightOf } from './io-uring-in-flight.js';
 import { lengthsOf, offsetIn, offsetsOf, readContents } from './io-uring-layout.js';
 import { OpenFiles, ownersOf, ringNumbers } from './io-uring-owners.js';
 import {
   advance,
+  advanceInPlace,
   isSingle,
   makeRing,
   registerBuffers,
@@ -50,20 +52,25 @@ import {
   registerFiles,
   registerNumber,
   registerWorkers,
+  stagedContents,
   writeContents,
 } from './io-uring-rebuild.js';
-import { hasBoundWorkers, type Ring, readRing } from './io-uring-state.js';
+import type { Problem } from './io-uring-request-kinds.js';
+import { submissionProblem } from './io-uring-resubmit.js';
+import { hasBoundWorkers, readRing } from './io-uring-state.js';
 
 /**
  * io_uring(7): two rings in shared memory, which the kernel and the program go round, and what is registered with them.
- * What the kernel keeps of one is read in its own memory (io-uring-state.ts). A ring is saved while none of its operations
- * is on its way, is made anew of the same shape, brought to where its counters were (io-uring-rebuild.ts), and gets its
- * memory back: completions that were not read, submissions that were not submitted. files.img names it as an external
- * file, which CRIU refuses without a plugin.
+ * What the kernel keeps of one is read in its own memory (io-uring-state.ts). A ring is made anew of the same shape,
+ * brought to where its counters were (io-uring-rebuild.ts), and gets its memory back: completions that were not read,
+ * submissions that were not submitted. Operations on their way are submitted again (io-uring-in-flight.ts,
+ * io-uring-resubmit.ts), or waited for. files.img names it as an external file, which CRIU refuses without a plugin.
  */
 interface Pending {
   readonly descriptor: Descriptor;
-  readonly saved: Omit<SavedRing, 'files' | 'eventfd' | 'buffers' | 'numbers'>;
+  readonly saved: Omit<SavedRing, 'files' | 'eventfd' | 'buffers' | 'numbers' | 'requests'>;
+  /** Operations on their way. */
+  readonly inFlight: number;
 }
 
 const pending = perDump<Pending[]>(() => []);
@@ -75,7 +82,7 @@ const HELP =
 export const ioUring: FileKind = {
   name: 'io_uring',
   support:
-    'idle rings: counters, unread completions, unsubmitted entries, registered files, buffers, eventfds, ring numbers and limits of workers, mappings (from Linux 6.16, with BTF); operations on their way are waited for; refused: SQPOLL, IOPOLL, NO_MMAP, restrictions, provided buffers, credentials, CPUs of workers, more than 16 million operations',
+    'rings: counters, unread completions, unsubmitted entries, registered files, buffers, eventfds, ring numbers and limits of workers, mappings (from Linux 6.16, with BTF); operations that wait are submitted again, others waited for; refused: SQPOLL, IOPOLL, NO_MMAP, restrictions, provided buffers, credentials, CPUs of workers, more than 16 million operations',
   member: 'ext',
 
   recognise: ({ info }) => info.link === 'anon_inode:[io_uring]',
@@ -96,7 +103,6 @@ export const ioUring: FileKind = {
     const [problem] = problemsOf(descriptor, taken);
     if (problem !== undefined) refuseNow(context, descriptor, problem, HELP);
     const ring = readRing(taken);
-    if (ring.inFlight !== 0 || ring.isPosting) retryBusy(descriptor, ring, context);
     const offsets = offsetsOf(ring);
     const { flags, sqEntries, cqEntries, sqHead, cqTail, clock, workers, fileRange } = ring;
     const fileFlags = descriptor.info.info.flags & ~O_CLOEXEC;
@@ -105,9 +111,13 @@ export const ioUring: FileKind = {
     const words = { id, fileFlags, ...shape, sqHead, cqTail, clock, ...limits, fileRange };
     const contents = readContents(taken, ring, offsets);
     const wordAt = (word: 'sqHead' | 'cqTail') => contents.rings.readUInt32LE(offsetIn(offsets, word));
-    if (wordAt('sqHead') !== sqHead || wordAt('cqTail') !== cqTail) retryBusy(descriptor, ring, context);
+    if (wordAt('sqHead') !== sqHead || wordAt('cqTail') !== cqTail)
+      retryBusy([[descriptor, MOVING]], context);
+    // Nobody has work to do in a ring that is rebuilt.
+    const wordsAt = offsetIn(offsets, 'sqFlags');
+    contents.rings.writeUInt32LE(contents.rings.readUInt32LE(wordsAt) & ~U.IORING_SQ_TASKRUN, wordsAt);
     const saved = { ...words, ...contents };
-    pending(context).push({ descriptor, saved });
+    pending(context).push({ descriptor, saved, inFlight: ring.inFlight });
     const ext = { id, fown: dumpOwner(descriptor, taken, context) };
     return createMessage('files', { type: FD_TYPE.ext, id, ext });
   },
@@ -117,7 +127,9 @@ export const ioUring: FileKind = {
     if (all.length === 0) return;
     const open = new OpenFiles(context.files.found);
     const numbers = open.processes.flatMap((process) => numbersOf(process, open, context));
-    for (const each of all) complete(context).push(completed(each, open, numbers, context));
+    const busy: Busy[] = [];
+    for (const each of all) complete(context).push(completed(each, { open, numbers, busy }, context));
+    if (busy.length > 0) retryBusy(busy, context);
   },
 
   write(context) {
@@ -130,17 +142,9 @@ export const ioUring: FileKind = {
     const { tape } = holder;
     const fd = makeRing(tape, ring);
     const contents = holder.bring(contentsFile(ring));
-    if (isSingle(ring)) {
-      // Its memory comes last, when the one task that may has advanced it.
-      const key = `io_uring:${entry.id}`;
-      holder.hold(key, contents);
-      holder.last.about(`file ${entry.id} (io_uring)`);
-      writeContents(holder.last, holder.slot(`file:${entry.id}`), holder.slot(key), ring);
-    } else {
-      advance(tape, fd, ring);
-      writeContents(tape, fd, contents, ring);
-      tape.call('close', [contents]);
-    }
+    if (!isSingle(ring)) advance(tape, fd, ring);
+    writeContents(tape, fd, contents, ring);
+    tape.call('close', [contents]);
     if (ring.clock !== CLOCK_MONOTONIC) registerClock(tape, fd, ring.clock);
     if (!isSingle(ring)) registerWorkers(tape, fd, ring.workers);
     setStatusFlags(tape, fd, ring.fileFlags);
@@ -165,7 +169,7 @@ export const ioUring: FileKind = {
     if (ring === undefined) return;
     if (ring.submitter === pid) {
       tape.call('io_uring_register', [fd, U.IORING_REGISTER_ENABLE_RINGS, 0, 0]);
-      advance(tape, fd, ring);
+      advanceInPlace(tape, fd, ring);
       registerWorkers(tape, fd, ring.workers);
       const { eventfd } = ring;
       const own = table.find(({ id }) => id === eventfd?.file);
@@ -197,14 +201,27 @@ function problemsOf(descriptor: Descriptor, fd: number): readonly string[] {
   }
 }
 
-function retryBusy(descriptor: Descriptor, ring: Ring, context: DumpContext): never {
-  const reason =
-    ring.inFlight === 0
-      ? 'completions of it are being posted, or wait for room in its ring'
-      : `${ring.inFlight} of its operations are on their way (reads that wait, timeouts, polls)`;
-  return context.retry(
-    refusalOf(descriptor, reason, 'let the program cancel them, or wait until they are done'),
-  );
+/** A ring, and why what is on its way cannot be saved now. */
+type Busy = readonly [descriptor: Descriptor, reason: string];
+
+const MOVING = 'it changes while the tree stands still';
+const REASONS_MAX = 8;
+
+/** All reasons at once, those of other rings in the words for the first. */
+function retryBusy(all: readonly Busy[], context: DumpContext): never {
+  const [first, ...others] = all;
+  if (first === undefined) throw new Error('no ring is busy');
+  const [descriptor, reason] = first;
+  const more = others.map(([other, why]) => `; ${objectOf(other)} of ${nameOf(other.process)}: ${why}`);
+  return context.retry(refusalOf(descriptor, `${reason}${more.join('')}`, HELP_BUSY));
+}
+
+const HELP_BUSY = 'let the program cancel them, or wait until they are done';
+
+function reasonOf(problems: readonly Problem[]): string {
+  const some = problems.slice(0, REASONS_MAX).map(({ problem }) => problem);
+  const rest = problems.length - some.length;
+  return some.join('; ') + (rest > 0 ? `; and ${rest} more` : '');
 }
 
 /* ---------- what is registered, as files and processes of the tree ---------- */
@@ -238,6 +255,7 @@ function checkOwners(descriptors: readonly Descriptor[], refuse: Refuse): void {
     const looked = ifSeen(() => look(descriptor, open));
     if (looked === undefined) continue;
     if ('problem' in looked.owners) refuse(refusalOf(descriptor, looked.owners.problem, HELP_REGISTERED));
+    if (looked.lasting.length > 0) refuse(refusalOf(descriptor, reasonOf(looked.lasting), HELP_BUSY));
     const excess = budget.spend(looked.cost);
     if (excess !== undefined) refuse(refusalOf(descriptor, `there are ${excess}`, HELP));
   }
@@ -262,8 +280,10 @@ function look<T extends { descriptor: Descriptor }>(descriptor: Descriptor, open
   const isRefused = ring.problems.length > 0;
   const { rings, sqes } = isRefused ? { rings: 0, sqes: 0 } : lengthsOf(ring, offsetsOf(ring));
   const operations = ring.sqHead + ring.cqTail;
-  const cost = { bytes: rings + sqes, operations, entries: ring.files.length + ring.buffers.length };
-  return { owners: ownersOf(ring, open), cost };
+  const entries = ring.files.length + ring.buffers.length + ring.inFlight;
+  // What may be over when the tree stands still is waited for then.
+  const lasting = isRefused ? [] : inFlightOf(ring, open).problems.filter(({ passes }) => !passes);
+  return { owners: ownersOf(ring, open), cost: { bytes: rings + sqes, operations, entries }, lasting };
 }
 
 const HELP_REGISTERED = 'let the program unregister it, or keep a descriptor of it open';
@@ -292,10 +312,16 @@ function numbersOf(process: Process, open: OpenFiles<Found>, context: DumpContex
   throw new Error(numbers);
 }
 
+/** What rings are completed by, and those that cannot be. */
+interface Tree {
+  readonly open: OpenFiles<Found>;
+  readonly numbers: readonly { readonly file: bigint; readonly pid: number; readonly number: number }[];
+  readonly busy: Busy[];
+}
+
 function completed(
-  { descriptor, saved }: Pending,
-  open: OpenFiles<Found>,
-  numbers: readonly { readonly file: bigint; readonly pid: number; readonly number: number }[],
+  { descriptor, saved, inFlight: before }: Pending,
+  { open, numbers, busy }: Tree,
   context: DumpContext,
 ): SavedRing {
   using taken = takeIfOpen(descriptor.process.pid, descriptor.fd, objectOf(descriptor));
@@ -305,14 +331,34 @@ function completed(
   if ('problem' in owners) return refuseNow(context, descriptor, owners.problem, HELP_REGISTERED);
   const idOf = (address: bigint) => open.at(address)?.id ?? 0;
   const { eventfd } = ring;
-  return {
+  const { requests, issuer, thread, problems } = ifReadable(() => inFlightOf(ring, open));
+  const made = {
     ...saved,
     ...owners,
     files: ring.files.map(idOf),
     buffers: ring.buffers.map(({ address, length }) => ({ address, length })),
     numbers: numbers.filter(({ file }) => file === ring.file).map(({ pid, number }) => ({ pid, number })),
     ...(eventfd === undefined ? {} : { eventfd: { file: idOf(eventfd.context), isAsync: eventfd.isAsync } }),
+    ...(issuer === undefined ? {} : { issuer }),
+    requests,
   };
+  const excess = thread === undefined ? undefined : submissionProblem(made, thread.isLeader);
+  const all = excess === undefined ? problems : [...problems, { problem: excess, passes: true }];
+  const isMoving = ring.sqHead !== saved.sqHead || ring.cqTail !== saved.cqTail || ring.inFlight !== before;
+  if (isMoving) busy.push([descriptor, MOVING]);
+  else if (all.length > 0) busy.push([descriptor, reasonOf(all)]);
+  return made;
+}
+
+/** What is on its way may end while it is looked at, also in a tree that stands still. */
+function ifReadable(read: () => InFlight): InFlight {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof KernelMemoryError)) throw error;
+    const problem = `operations are on their way that cannot be seen (${error.message})`;
+    return { requests: [], problems: [{ problem, passes: true }] };
+  }
 }
 
 /* ---------- restore ---------- */
@@ -324,8 +370,8 @@ function ringOf({ id }: file_entry, { reader }: Holder): SavedRing {
 }
 
 /** A file of ours with a ring's memory, to be given to the holder. */
-function contentsFile({ rings, sqes }: SavedRing): number {
+function contentsFile(ring: SavedRing): number {
   using file = new OwnedFd(syscall('memfd_create', [scratchString('io_uring'), MFD_CLOEXEC]));
-  writeAll(file.fd, Buffer.concat([rings, sqes]));
+  writeAll(file.fd, stagedContents(ring));
   return file.release();
 }

@@ -25,11 +25,11 @@ class Ring:
     self.sqes = ok(libc.mmap(None, self.n * self.step, R|W, SHARED, self.fd, 0x10000000))
     self.shead, self.stail, self.array = (self.ring + sq[i] for i in (0, 1, 6))
     self.head, self.tail, self.cqes = (self.ring + cq[i] for i in (0, 1, 5))
-  def put(self, op=NOP, fd=-1, at=0, length=0, off=0, tag=0, flags=0):
+  def put(self, op=NOP, fd=-1, at=0, length=0, off=0, tag=0, flags=0, op_flags=0, ioprio=0, more=0):
     tail = u32(self.stail).value
     assert tail - u32(self.shead).value < self.n
     index = tail % self.n
-    put(self.sqes + index * self.step, struct.pack('<BBHiQQIIQQQQ', op, flags, 0, fd, off, at, length, 0, tag, 0, 0, 0))
+    put(self.sqes + index * self.step, struct.pack('<BBHiQQIIQQQQ', op, flags, ioprio, fd, off, at, length, op_flags, tag, more, 0, 0))
     if not self.flags & NO_SQARRAY: u32(self.array + 4 * index).value = index
     u32(self.stail).value = tail + 1
   def enter(self, count, wait=0): return call(426, self.fd, count, wait, 1 if wait else 0, 0, 0)
