@@ -64,11 +64,14 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
   using writer = new ImageWriter(commitment.target);
   using guardian = Guardian.start();
   clock.start('freeze');
+  // While nobody has to wait for it: from here on this thread goes before those of the tree.
+  collectGarbage();
   writer.hold();
   using urgency = new Urgency();
   let freeze_start = now_ms();
   using frozen = Frozen.freeze(options.pid, options.timeout_ms, () => {
-    takeBreath();
+    // The first to ask waits for all processors; who asks again soon after does not.
+    keepLocksReady();
     freeze_start = now_ms();
   });
   const frozen_start = now_ms();
@@ -125,13 +128,6 @@ function dumpOnce(options: CheckpointOptions): CheckpointReport {
     image_bytes: [...writer.bytes.values()].reduce((sum, size) => sum + size, 0),
     files: writer.bytes,
   };
-}
-
-/** What would otherwise come due while all stand still. */
-function takeBreath(): void {
-  collectGarbage();
-  // The first to ask waits for all processors; who asks again soon after does not.
-  keepLocksReady();
 }
 
 /** All that can be done while the tree runs, in whose network namespace we are. */

@@ -48,14 +48,19 @@ export function stopAll(
   const lost = together(seized, ({ tid }) => ptrace.interrupt(tid));
   for (const [thread, error] of lost) explainLoss(thread, error, held);
   let running = seized.filter((thread) => !lost.has(thread));
+  const stopped: number[] = [];
   for (let spins = 0; running.length > 0; spins++) {
     keepLocksReady();
-    const left = lookForStops(running, held, stops, stop_ns);
+    const left = lookForStops(running, held, stops, stopped);
     if (left.length > 0 && Date.now() > deadline) throw new FreezeError(explainSleep(left[0] as Sighting));
     // Few: this thread goes before others (Urgency), those that are to stop as well where they have its processor.
     if (left.length === running.length && spins > SPINS) sleep_us(50);
     running = left;
   }
+  takeStops(stopped);
+  recordAll(stopped, stop_ns).forEach((state, index) => {
+    stops.states.set(stopped[index] ?? 0, state);
+  });
 }
 
 const SPINS = 10;
@@ -102,17 +107,16 @@ function seizeAnyway(tid: number): void {
 const OPTIONS = PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP;
 
 /**
- * Record those that have stopped, with the signal by which their process is stopped already (ptrace(2), "Group-stop").
+ * Add to `stopped` those that have, and note the signal by which their process is stopped already (ptrace(2), "Group-stop").
  * A signal that comes first is delivered, and the stop waited for again. Answers who has not stopped yet.
  */
 function lookForStops(
   threads: readonly Sighting[],
   held: Set<number>,
   stops: Stops,
-  stop_ns: bigint,
+  stopped: number[],
 ): Sighting[] {
   const statuses = peekAtAll(threads.map(({ tid }) => tid));
-  const stopped: number[] = [];
   const left = threads.filter((thread, index) => {
     const status = statuses[index] ?? { kind: 'none' };
     if (status.kind === 'none') return true;
@@ -124,10 +128,6 @@ function lookForStops(
     const goesOn = passOn(thread, status);
     if (!goesOn) held.delete(thread.tid);
     return goesOn;
-  });
-  takeStops(stopped);
-  recordAll(stopped, stop_ns).forEach((state, index) => {
-    stops.states.set(stopped[index] ?? 0, state);
   });
   return left;
 }

@@ -124,13 +124,15 @@ export function takeStops(tids: readonly number[]): void {
   );
 }
 
-/** As `waitFor`, of many that are no leaders of several threads; waits for all of them. Undefined where that failed. */
+/** As `waitFor`, of many; waits for all of them. Undefined where that failed, and for leaders of several threads: not waited for. */
 export function waitForAll(tids: readonly number[]): (WaitStatus | undefined)[] {
   return askAll<number, WaitStatus | undefined>(
     tids,
     4,
-    (ask, tid, at) => ask('wait4', tid, at, __WALL, 0),
-    ({ results: [result = 0], view }, tid) => waited(result, view, tid),
+    (ask, tid, at) => {
+      if (!leaders.has(tid)) ask('wait4', tid, at, __WALL, 0);
+    },
+    ({ results: [result], view }, tid) => (result === undefined ? undefined : waited(result, view, tid)),
     () => undefined,
   );
 }

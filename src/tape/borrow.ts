@@ -15,7 +15,7 @@ import { NO_SYSCALL } from '../kernel/registers.js';
 import { readRemote, readRemotes, writeRemote } from '../kernel/remote.js';
 import { sleep_us } from '../kernel/syscall.js';
 import { together } from '../kernel/together.js';
-import { describeStatus, isEventStop, isSyscallStop, waitFor } from '../kernel/wait.js';
+import { describeStatus, isEventStop, isSyscallStop, waitFor, waitForAll } from '../kernel/wait.js';
 import { LOOP } from '../machine/x86_64.js';
 import { Barrier } from './barrier.js';
 import { ALL_SIGNALS, buildChain, type Chain, type Lender, type Range, rangeOf } from './chain.js';
@@ -230,9 +230,9 @@ function makeCall(barrier: Barrier<Borrowed>, all: readonly Borrowed[]): void {
   const resume = ({ lender }: Borrowed) => ptrace.resumeToSyscall(lender.tid);
   barrier.passTogether(spinning, ({ lender }) => ptrace.resume(lender.tid));
   barrier.passTogether(stopping, resume);
-  barrier.pass(stopping, waitForCall);
+  waitForCalls(barrier, stopping);
   barrier.passTogether(stopping, resume);
-  barrier.pass(stopping, waitForCall);
+  waitForCalls(barrier, stopping);
   barrier.pass(spinning, waitForSpin);
 }
 
@@ -254,14 +254,18 @@ function waitForSpin({ lender }: Borrowed): void {
 /** The last of them wait ten milliseconds each, two and a half seconds together. */
 const SPIN_ATTEMPTS = 500;
 
-/** An event stop on the way is passed over. */
-function waitForCall({ lender }: Borrowed): void {
-  for (;;) {
-    const status = waitFor(lender.tid);
-    if (isSyscallStop(status)) return;
-    if (!isPassing(lender.tid, status)) throw new LostTaskError(`${lender.name}: ${describeStatus(status)}`);
-    ptrace.resumeToSyscall(lender.tid);
-  }
+/** Their stops are taken all at once. An event stop on the way is passed over. */
+function waitForCalls(barrier: Barrier<Borrowed>, all: readonly Borrowed[]): void {
+  const present = all.filter((one) => !barrier.isLost(one));
+  const found = waitForAll(present.map(({ lender }) => lender.tid));
+  const statuses = new Map(present.map((one, index) => [one, found[index]]));
+  barrier.pass(present, (one) => {
+    const { tid, name } = one.lender;
+    for (let status = statuses.get(one) ?? waitFor(tid); !isSyscallStop(status); status = waitFor(tid)) {
+      if (!isPassing(tid, status)) throw new LostTaskError(`${name}: ${describeStatus(status)}`);
+      ptrace.resumeToSyscall(tid);
+    }
+  });
 }
 
 function settle(one: Borrowed, refused: Set<Borrowed>): void {

@@ -80,31 +80,29 @@ export function play(plays: readonly Play[], meanwhile?: () => void): Played[] {
   barrier.passTogether(plays, ({ actor }) => ptrace.resume(actor.tid));
   const own = new Barrier<undefined>();
   if (meanwhile !== undefined) own.pass([undefined], meanwhile);
-  const [threads, leaders] = byKind(plays);
-  // A leader that was killed is told of only after its threads.
-  waitForThreads(barrier, threads);
-  barrier.pass(leaders, ({ actor, tape }) => waitForEnd(actor, tape.title));
+  waitForAllOf(barrier, leadersLast(plays));
   barrier.throwFirst();
   const played = finish(plays);
   own.throwFirst();
   return played;
 }
 
-/** Those of threads, and those of leaders. */
-function byKind(plays: readonly Play[]): [Play[], Play[]] {
+/** A leader that was killed is told of only after its threads. */
+function leadersLast(plays: readonly Play[]): Play[] {
   const isLeader = ({ actor: { inside } }: Play): boolean => inside.tid === inside.pid;
-  return [plays.filter((play) => !isLeader(play)), plays.filter(isLeader)];
+  return [...plays.filter((play) => !isLeader(play)), ...plays.filter(isLeader)];
 }
 
 /** Their stops are taken all at once; whoever has stopped otherwise is waited for alone. */
-function waitForThreads(barrier: Barrier<Play>, plays: readonly Play[]): void {
+function waitForAllOf(barrier: Barrier<Play>, plays: readonly Play[]): void {
   const present = plays.filter((play) => !barrier.isLost(play));
   const found = waitForAll(present.map(({ actor }) => actor.tid));
   const statuses = new Map(present.map((play, index) => [play, found[index]]));
   barrier.pass(present, (play) => {
     const { actor, tape } = play;
     const status = statuses.get(play);
-    if (status === undefined || !atEnd(actor, status, tape.title)) waitForEnd(actor, tape.title);
+    if (status === undefined || !insist(() => atEnd(actor, status, tape.title)))
+      waitForEnd(actor, tape.title);
   });
 }
 
