@@ -28,9 +28,15 @@ export function writeTree(writer: ImageWriter, processes: readonly Process[], id
   }
   const [root] = processes;
   if (root !== undefined)
-    writer.write('timens', 0, [
+    writer.write('timens', timeIdOf(root, identities), [
       createMessage('timens', { monotonic: clockOf(root, 'monotonic'), boottime: clockOf(root, 'boottime') }),
     ]);
+}
+
+/** As CRIU has it: 0 where the tree is in the dumping process's own time namespace. */
+function timeIdOf(root: Process, identities: Identities): number {
+  const { timeNsId } = identities.of(root);
+  return timeNsId === identities.root.timeNsId ? 0 : timeNsId;
 }
 
 const SECOND = 1_000_000_000n;

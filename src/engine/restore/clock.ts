@@ -19,13 +19,20 @@ export interface ClockShift {
 
 const SECOND = 1_000_000_000n;
 
-/** The shift a tree needs here; undefined where none of its clocks would go back. */
-export function clockShift(reader: ImageReader): ClockShift | undefined {
-  const [saved] = reader.readOptional('timens', 0) ?? [];
+/**
+ * The shift a tree needs here; undefined where none of its clocks would go back. One that comes out of a time namespace
+ * gets one in any case: who was just asking the vDSO for the time goes on with data that is only there in such a one
+ * (lib/vdso/gettimeofday.c do_hres_timens).
+ */
+export function clockShift(reader: ImageReader, root: number): ClockShift | undefined {
+  const [ids] = reader.readOptional('ids', root) ?? [];
+  const own = reader.readOptional('timens', ids?.timeNsId ?? 0);
+  const [saved] = own ?? reader.readOptional('timens', 0) ?? [];
   if (saved === undefined) return undefined;
   const monotonic = nanoseconds(saved.monotonic) - process.hrtime.bigint();
   const boottime = nanoseconds(saved.boottime) - boottime_ns();
-  if (monotonic <= 0n && boottime <= 0n) return undefined;
+  const isNamespaced = own !== undefined && ids !== undefined && ids.timeNsId !== 0;
+  if (!isNamespaced && monotonic <= 0n && boottime <= 0n) return undefined;
   return { monotonic: monotonic > 0n ? monotonic : 0n, boottime: boottime > 0n ? boottime : 0n };
 }
 

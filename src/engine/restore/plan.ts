@@ -111,7 +111,7 @@ function makePlan(reader: ImageReader, holder: StemHolder): RestorePlan {
     holder,
     holderPid,
     stem,
-    shift: clockShift(reader),
+    shift: clockShift(reader, family.root.pid),
     births: new Map(
       family.persons.map((person) => [person, plan.birth(person, originOf(person, family) ?? stem)]),
     ),
