@@ -220,13 +220,15 @@ test('a tree that could not be brought up is told of with the reason, and goes o
   const { subject, count, pid } = await start(scratch);
   using _ = subject;
   // Here its pid is taken by itself.
-  const child = spawn(STASIS, ['restore', '--detach', '-'], { stdio: ['pipe', 'pipe', 'ignore'] });
-  child.stdin.on('error', () => undefined);
-  await assert.rejects(
-    checkpoint({ pid, to: child.stdin, answers: child.stdout }),
-    (error) =>
-      error instanceof MoveError && error.sourceState === 'running' && /is taken/.test(error.message),
-  );
+  const complaints = openSync(scratch.file('complaints'), 'w');
+  const child = spawn(STASIS, ['restore', '--detach', '-'], { stdio: ['pipe', 'pipe', complaints] });
+  closeSync(complaints);
+  child.stdin?.on('error', () => undefined);
+  if (child.stdin === null || child.stdout === null) assert.fail('it has no pipes');
+  await assert.rejects(checkpoint({ pid, to: child.stdin, answers: child.stdout }), (error) => {
+    assert.ok(error instanceof MoveError, `${error}; the other end: ${scratch.read('complaints')}`);
+    return error.sourceState === 'running' && /is taken/.test(error.message);
+  });
   await countsOn(count);
 });
 
