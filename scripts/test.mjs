@@ -39,8 +39,9 @@ const node = [
   ...files,
 ];
 // Trees under test inherit no descriptor of whoever runs the tests, and the numbers of their terminals are nobody else's.
+// Their pids are beyond those that another namespace, which stands for another host, uses first; and are given out once.
 const script =
-  'for fd in $(ls /proc/self/fd); do [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done 2>/dev/null; ip link set lo up 2>/dev/null; mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 devpts /dev/pts; "$@"; exit $?';
+  'echo 2000 >/proc/sys/kernel/ns_last_pid; for fd in $(ls /proc/self/fd); do [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done 2>/dev/null; ip link set lo up 2>/dev/null; mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 devpts /dev/pts; "$@"; exit $?';
 console.log(`stasis: ${files.length} test files in namespaces of their own`);
 const child = spawn('unshare', [...NAMESPACES, 'bash', '-c', script, 'tests', ...node], {
   cwd: root,

@@ -18,8 +18,6 @@ function shell(script: string, env: Record<string, string>) {
 }
 
 async function start(scratch: Scratch): Promise<{ subject: Subject; count: string; pid: number }> {
-  // Free in every fresh pid namespace.
-  writeFileSync('/proc/sys/kernel/ns_last_pid', String(40_000 + Math.floor(Math.random() * 1000)));
   const count = scratch.file('count');
   const subject = Subject.python(counting(count));
   await subject.expect(/ready/);
