@@ -36,6 +36,12 @@ export interface Value {
   readonly at: Inside | bigint;
 }
 
+/** The address of where the result of an entry is left; of a branch's, for a parent whose child shares its memory (CLONE_VM). */
+export interface Cell {
+  readonly kind: 'cell';
+  readonly of: Result | BranchResult;
+}
+
 /** A place on a tape, to which an entry that answers 0 can lead. */
 export interface Label {
   /** The entry there; undefined until it is placed. */
@@ -46,7 +52,7 @@ export function deferred(name: string): Deferred {
   return { kind: 'deferred', name, value: undefined };
 }
 
-export type Operand = number | bigint | Result | Space | Inside | Deferred | Value;
+export type Operand = number | bigint | Result | Space | Inside | Deferred | Value | Cell;
 
 /**
  * What an entry must answer for the tape to go on: success (nothing in −4095…−1) by default, an exact value, or
@@ -67,7 +73,7 @@ export interface Entry {
   readonly goTo?: Label;
 }
 
-/** The result of an entry of a branch. It can be read, but is no operand. */
+/** The result of an entry of a branch. It can be read; its `Cell` is an operand. */
 export interface BranchResult {
   readonly branch: number;
   readonly index: number;

@@ -64,6 +64,10 @@ function printOperand(operand: Operand, tape: Tape): string {
         : `*${printOperand(operand.at, tape)}`;
     case 'inside':
       return `&buffer+${operand.space.offset + operand.at}`;
+    case 'cell':
+      return 'branch' in operand.of
+        ? `&child ${operand.of.branch} [${operand.of.index}]`
+        : `&[${operand.of.index}]`;
     default:
       return operand satisfies never;
   }

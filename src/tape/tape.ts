@@ -4,6 +4,7 @@ import * as L from './layout.js';
 import type {
   Branch,
   BranchResult,
+  Cell,
   Entry,
   Expectation,
   Inside,
@@ -133,8 +134,9 @@ export class Tape {
 
   /**
    * Append a clone (an entry that answers 0 in the child) after which the child plays a list of its own and exits:
-   * what `child` adds. The child must have memory of its own, or the parent be asleep until it is gone (CLONE_VFORK):
-   * both write their results to the same cells otherwise. Answers where the child's pid will be.
+   * what `child` adds. Where the child has no memory of its own (CLONE_VM) and the parent is not asleep until it is gone
+   * (CLONE_VFORK), both write the result of this very entry, which so says nothing (CLONE_PARENT_SETTID does), and what the
+   * child adds must expect `any`: all else stops the parent. Answers where the child's pid will be.
    */
   clone(
     operands: readonly Operand[],
@@ -231,8 +233,10 @@ export class Tape {
     return { kind: 'result', index: this.#entries.length - 1 };
   }
 
-  /** Offset, in an assembled tape, of a point of the spaces. */
-  #offsetOf(operand: Space | Inside): number {
+  /** Offset, in an assembled tape, of a point of the spaces, or of a result. */
+  #offsetOf(operand: Space | Inside | Cell): number {
+    if (operand.kind === 'cell')
+      return 'branch' in operand.of ? this.branchResultOffset(operand.of) : resultOffset(operand.of);
     const data = L.HEADER_SIZE + this.#cells * L.ENTRY_SIZE;
     return operand.kind === 'space' ? data + operand.offset : data + operand.space.offset + operand.at;
   }
@@ -331,7 +335,7 @@ export class Tape {
     }
     switch (operand.kind) {
       case 'result':
-        relocate(draft, at, L.HEADER_SIZE + operand.index * L.ENTRY_SIZE + L.ENTRY.result);
+        relocate(draft, at, resultOffset(operand));
         return true;
       case 'deferred':
         if (operand.value === undefined) throw new Error(`${this.title}: ${operand.name} is not known yet`);
@@ -347,6 +351,10 @@ export class Tape {
         return false;
     }
   }
+}
+
+function resultOffset({ index }: Result): number {
+  return L.HEADER_SIZE + index * L.ENTRY_SIZE + L.ENTRY.result;
 }
 
 /** A tape assembled for base 0, with the places where the base is to be added to an offset. */

@@ -6,6 +6,7 @@ import type { AddressRange, ProcessImage, StemMaps, Taker } from '../contract.js
 import { isEarly, mmOf, spanOfEntry } from './image-memory.js';
 import { compare, cut, cutting, type Difference, inherit, loadedOf } from './inherit.js';
 import { mapVma } from './map.js';
+import { readTogether } from './read-together.js';
 import { eachRunOfProcess, readRunsTo, runsOfProcess } from './runs.js';
 import type { Span } from './scan.js';
 import { sharedWith } from './shared-pages.js';
@@ -51,7 +52,10 @@ export function loadMemory(
     mapVma(tape, taken, image.reader, vma, loaded.has(vma) ? vma.prot | PROT_READ | PROT_WRITE : vma.prot);
   }
   tape.about('contents of private memory');
-  readRunsTo(tape, difference.load, taken.pagesOf(image.reader));
+  // Nobody of the tree is born while the root reads, so that a helper cannot have the number of one.
+  const isRoot = source === undefined && image.parent === undefined;
+  if (isRoot) readTogether(tape, image.pid, difference.load, taken.pagesOf(image.reader));
+  else readRunsTo(tape, difference.load, taken.pagesOf(image.reader));
   taken.close();
   tape.about(undefined);
 }

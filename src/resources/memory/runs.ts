@@ -162,11 +162,28 @@ export interface Descriptors {
   readonly addresses?: { readonly file: AddressFile; fd(): Operand } | undefined;
 }
 
+/** The arguments of a preadv(2), and how many bytes it has to read. */
+export interface Reading {
+  readonly operands: readonly Operand[];
+  readonly bytes: number;
+}
+
 /**
  * Entries that read runs, moved by `shift`, to where they belong. Runs whose contents follow each other in one file
  * share a call.
  */
 export function readRunsTo(tape: Tape, runs: Iterable<Run>, descriptors: Descriptors, shift = 0n): void {
+  for (const { operands, bytes } of readingsOf(tape, runs, descriptors, shift))
+    tape.call('preadv', operands, bytes);
+}
+
+/** The calls of `readRunsTo`, one by one; what they need is on the tape. With a file of addresses, that is one room for all. */
+export function* readingsOf(
+  tape: Tape,
+  runs: Iterable<Run>,
+  descriptors: Descriptors,
+  shift = 0n,
+): Generator<Reading> {
   const { addresses } = descriptors;
   const vectors = new Vectors(Number(shift));
   let first: Run | undefined;
@@ -178,29 +195,32 @@ export function readRunsTo(tape: Tape, runs: Iterable<Run>, descriptors: Descrip
     tape.call('pread64', [addresses.fd(), room, content.length, at], content.length);
     return room;
   };
-  const flush = () => {
+  function* flush(): Generator<Reading> {
     if (first === undefined) return;
     const fd = descriptors.pages(first);
-    tape.call('preadv', [fd, place(vectors.content), vectors.count, first.offset, 0], vectors.bytes);
+    const operands = [fd, place(vectors.content), vectors.count, first.offset, 0];
+    yield { operands, bytes: vectors.bytes };
     vectors.clear();
     first = undefined;
-  };
-  const add = (run: Run) => {
+  }
+  for (const run of inPieces(runs)) {
     const { bytes, count } = vectors;
     const follows =
       first !== undefined &&
       first.offset + bytes === run.offset &&
       first.pagesId === run.pagesId &&
       first.reader === run.reader;
-    if (!follows || count === PIECES_MAX || bytes + run.end - run.start > BYTES_MAX) flush();
+    if (!follows || count === PIECES_MAX || bytes + run.end - run.start > BYTES_MAX) yield* flush();
     first ??= run;
     vectors.add(run.start, run.end);
-  };
-  for (const run of runs) {
-    if (run.end - run.start <= BYTES_MAX) add(run);
-    else for (const piece of pieces(run)) add(piece);
   }
-  flush();
+  yield* flush();
+}
+
+function* inPieces(runs: Iterable<Run>): Generator<Run> {
+  for (const run of runs)
+    if (run.end - run.start <= BYTES_MAX) yield run;
+    else yield* pieces(run);
 }
 
 function* pieces(run: Run): Generator<Run> {
