@@ -25,6 +25,7 @@ const SKIP = unseen() ?? false;
 const THREADS = `
 import ctypes, os, signal, threading
 libc = ctypes.CDLL(None, use_errno=True)
+signal.pthread_sigmask(signal.SIG_BLOCK, [10])
 def prctl(option, argument=0): return libc.prctl(option, argument, 0, 0, 0)
 def ask(option):
   word = ctypes.c_ulong(); prctl(option, ctypes.byref(word)); return word.value
@@ -59,7 +60,6 @@ for index in range(COUNT): threading.Thread(target=work, args=(index,), daemon=T
 def tell():
   barrier.wait(); os.write(1, (str(seen) + chr(10)).encode())
 tell()
-signal.pthread_sigmask(signal.SIG_BLOCK, [10])
 while True: signal.sigwait([10]); barrier.wait(); tell()
 `;
 
