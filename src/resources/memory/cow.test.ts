@@ -159,10 +159,10 @@ if middle == 0:
   put(a + PAGE, b'middle')
   grand = os.fork()
   if grand == 0:
-    put(a + 2 * PAGE, b'grand'); signal.sigwait({signal.SIGUSR1}); filled(a, 1, b'old')
+    put(a + 2 * PAGE, b'grand'); os.write(done, b'x'); signal.sigwait({signal.SIGUSR1}); filled(a, 1, b'old')
     assert get(a + PAGE, 6) == b'middle' and get(a + 2 * PAGE, 5) == b'grand' and get(a + 3 * PAGE, 5) == b'old 3'
     os._exit(0)
-  os.write(w, b'%d ' % grand); os.write(done, b'x')
+  os.write(w, b'%d ' % grand)
   signal.sigwait({signal.SIGUSR1}); ended(grand); os._exit(0)
 child = int(os.read(r, 10))`,
       check: `ended(middle)`,
