@@ -74,8 +74,12 @@ export class KernelTypes {
     this.#types = Uint32Array.from(types);
   }
 
+  static #ofKernel: KernelTypes | undefined;
+
+  /** Some megabytes, which are gone through once in the life of this process. */
   static ofKernel(): KernelTypes {
-    return new KernelTypes(readTypes());
+    KernelTypes.#ofKernel ??= new KernelTypes(readTypes());
+    return KernelTypes.#ofKernel;
   }
 
   #kind(at: number): number {
