@@ -16,20 +16,23 @@ import test from 'node:test';
 import { refusalsOf } from '../../engine/check.js';
 import { dump } from '../../engine/dump.js';
 import { restore } from '../../engine/restore.js';
-import { checkpointOptions, gone, inPidNamespace, restoreRequest, started } from '../memory/testing/trial.js';
+import {
+  checkpointOptions,
+  gone,
+  inPidNamespace,
+  restoreRequest,
+  started,
+  withImage,
+} from '../memory/testing/trial.js';
 import { URING } from './testing/uring.js';
 
 /** A program whose ring cannot be saved: it is refused for `reason`, and goes on as if nothing had been. */
 async function refused(build: string, reason: RegExp, check: string): Promise<void> {
-  using subject = await started(`${URING}\n${build}`, check);
-  const directory = mkdtempSync(join(tmpdir(), 'stasis-uring-'));
-  try {
+  await withImage(`${URING}\n${build}`, check, async (subject, directory) => {
     assert.throws(() => dump(checkpointOptions(subject.pid, directory)), reason);
     subject.signal(10);
     await subject.expect(/checked/);
-  } finally {
-    rmSync(directory, { recursive: true, force: true });
-  }
+  });
 }
 
 const REFUSED: readonly (readonly [name: string, build: string, reason: RegExp])[] = [
@@ -165,22 +168,19 @@ if (inPidNamespace(import.meta.url)) {
   });
 
   test('rings that a process outside of the tree has as well are refused before the freeze', async () => {
-    using subject = await started(
+    await withImage(
       `${URING}
 ring = Ring(8); child = os.fork()
 if child == 0: os.setsid(); print('child %d.' % os.getpid(), flush=True); os.read(os.pipe()[0], 1)`,
       'works(ring); os.kill(child, 9); os.wait()',
+      async (subject, directory) => {
+        const [, child] = await subject.expect(/child (\d+)\./);
+        const outsider = new RegExp(`pid ${subject.pid}, which is not of the tree, has it open as well`);
+        assert.throws(() => dump(checkpointOptions(Number(child), directory)), outsider);
+        subject.signal(10);
+        await subject.expect(/checked/);
+      },
     );
-    const [, child] = await subject.expect(/child (\d+)\./);
-    const directory = mkdtempSync(join(tmpdir(), 'stasis-uring-'));
-    try {
-      const outsider = new RegExp(`pid ${subject.pid}, which is not of the tree, has it open as well`);
-      assert.throws(() => dump(checkpointOptions(Number(child), directory)), outsider);
-      subject.signal(10);
-      await subject.expect(/checked/);
-    } finally {
-      rmSync(directory, { recursive: true, force: true });
-    }
   });
 
   test('a ring that an outsider gets after the look is refused in the freeze', async () => {
@@ -229,28 +229,25 @@ sys.stdin.read()`;
   });
 
   test('a ring whose last operation ends while it is waited for is saved', async () => {
-    using subject = await started(
+    await withImage(
       `${URING}
 os.mkfifo(name + 'fifo'); path = ctypes.create_string_buffer((name + 'fifo').encode())
 ring = Ring(8); ring.put(18, -100, ctypes.addressof(path), tag=1, flags=ASYNC); ring.enter(1)`,
       '(tag, r), = ring.take(); assert tag == 1 and os.read(r, 9) == b"word"; works(ring)',
+      async (subject, directory) => {
+        let looks = 0;
+        const phase = (name: string) => {
+          if (name !== 'look' || ++looks !== 2) return;
+          writeFileSync(join(subject.directory, 'filefifo'), 'word');
+          while (!isDone(subject.pid));
+        };
+        dump({ ...checkpointOptions(subject.pid, directory), hooks: { phase } });
+        await gone(subject.pid);
+        restore(restoreRequest(directory));
+        subject.signal(10);
+        await subject.expect(/checked/);
+      },
     );
-    const directory = mkdtempSync(join(tmpdir(), 'stasis-uring-'));
-    let looks = 0;
-    const phase = (name: string) => {
-      if (name !== 'look' || ++looks !== 2) return;
-      writeFileSync(join(subject.directory, 'filefifo'), 'word');
-      while (!isDone(subject.pid));
-    };
-    try {
-      dump({ ...checkpointOptions(subject.pid, directory), hooks: { phase } });
-      await gone(subject.pid);
-      restore(restoreRequest(directory));
-      subject.signal(10);
-      await subject.expect(/checked/);
-    } finally {
-      rmSync(directory, { recursive: true, force: true });
-    }
   });
 }
 

@@ -1,17 +1,16 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import { dump } from '../../engine/dump.js';
 import { restore } from '../../engine/restore.js';
-import type { Subject } from '../../testing/subject.js';
 import {
   checkpointOptions,
+  goesOnAndComesBack,
   gone,
   inPidNamespace,
   restoreRequest,
   roundTrip,
-  started,
+  withImage,
 } from '../memory/testing/trial.js';
 import { URING } from './testing/uring.js';
 
@@ -287,7 +286,7 @@ threading.Thread(target=client, daemon=True).start()`;
   });
 
   test('a tree that goes on keeps its own, which complete once, and what is restored of it later has the same', async () => {
-    await withImage(
+    await goesOnAndComesBack(
       `${URING}${OPERATIONS}
 ring = Ring(8); alone = Ring(8, SINGLE|DEFER); a, b = socket.socketpair(); c, d = socket.socketpair()
 ring.put(RECV, a.fileno(), room[0], 100, tag=1); ring.enter(1)
@@ -296,16 +295,6 @@ alone.put(RECV, c.fileno(), room[1], 100, tag=2); alone.enter(1)`,
 none(ring); none(alone)
 b.send(b'one'); one(ring, (1, 3)); assert get(room[0], 3) == b'one'; none(ring)
 d.send(b'two'); one(alone, (2, 3)); assert get(room[1], 3) == b'two'; none(alone)`,
-      async (subject, directory) => {
-        dump({ ...checkpointOptions(subject.pid, directory), afterwards: 'run' });
-        subject.signal(10);
-        await subject.expect(/checked/);
-        subject.signal(9);
-        await gone(subject.pid);
-        restore(restoreRequest(directory));
-        subject.signal(10);
-        await subject.expect(/checked\n(.*\n)*.*checked/);
-      },
     );
   });
 
@@ -382,18 +371,4 @@ stopping = True; thread.join(); [c.close() for c, _ in pairs]; assert os.wait()[
         },
       );
     });
-}
-
-async function withImage(
-  build: string,
-  check: string,
-  run: (subject: Subject, directory: string) => Promise<void>,
-): Promise<void> {
-  using subject = await started(build, check);
-  const directory = mkdtempSync(join(tmpdir(), 'stasis-uring-'));
-  try {
-    await run(subject, directory);
-  } finally {
-    rmSync(directory, { recursive: true, force: true });
-  }
 }

@@ -1,17 +1,5 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import test from 'node:test';
-import { dump } from '../../engine/dump.js';
-import { restore } from '../../engine/restore.js';
-import {
-  checkpointOptions,
-  gone,
-  inPidNamespace,
-  restoreRequest,
-  roundTrip,
-  started,
-} from '../memory/testing/trial.js';
+import { goesOnAndComesBack, inPidNamespace, roundTrip } from '../memory/testing/trial.js';
 import { URING } from './testing/uring.js';
 
 if (inPidNamespace(import.meta.url)) {
@@ -182,25 +170,12 @@ assert limits(ring) == [3, 5] and limits(alone) == [3, 5]`,
   });
 
   test('a tree that goes on, and is restored from that image later', async () => {
-    using subject = await started(
+    await goesOnAndComesBack(
       `${URING}
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 ring = Ring(8); ring.many(100); ring.put(READ, fd, at, 4, 1, 3); ring.enter(1, 1); ring.put(READ, fd, at, 4, 2, 4)
 alone = Ring(8, SINGLE|DEFER); reads(alone, 2)`,
       'assert ring.take() == [(3, 4)]; ring.enter(1, 1); assert ring.take() == [(4, 4)]; works(ring); works(alone)',
     );
-    const directory = mkdtempSync(join(tmpdir(), 'stasis-uring-'));
-    try {
-      dump({ ...checkpointOptions(subject.pid, directory), afterwards: 'run' });
-      subject.signal(10);
-      await subject.expect(/checked/);
-      subject.signal(9);
-      await gone(subject.pid);
-      restore(restoreRequest(directory));
-      subject.signal(10);
-      await subject.expect(/checked\n(.*\n)*.*checked/);
-    } finally {
-      rmSync(directory, { recursive: true, force: true });
-    }
   });
 }

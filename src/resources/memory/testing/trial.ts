@@ -137,10 +137,23 @@ export async function started(build: string, check = ''): Promise<Subject> {
   return subject;
 }
 
-export async function roundTrip({ build, check, rounds = 1, anyContents = false }: Trial): Promise<void> {
+/** As `started`, with a directory for an image of it; both are gone at the end. */
+export async function withImage(
+  build: string,
+  check: string | undefined,
+  run: (subject: Subject, directory: string) => Promise<void>,
+): Promise<void> {
   using subject = await started(build, check);
   const directory = mkdtempSync(join(tmpdir(), 'stasis-memory-'));
   try {
+    await run(subject, directory);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+export async function roundTrip({ build, check, rounds = 1, anyContents = false }: Trial): Promise<void> {
+  await withImage(build, check, async (subject, directory) => {
     for (let round = 0; round < rounds; round++) {
       const before = await looks(subject.pid, anyContents);
       dump(checkpointOptions(subject.pid, directory));
@@ -154,9 +167,21 @@ export async function roundTrip({ build, check, rounds = 1, anyContents = false 
     }
     subject.signal(10);
     await subject.expect(/checked/);
-  } finally {
-    rmSync(directory, { recursive: true, force: true });
-  }
+  });
+}
+
+/** The program goes on from a dump and checks; what is restored of that dump when it has ended checks as well. */
+export async function goesOnAndComesBack(build: string, check: string): Promise<void> {
+  await withImage(build, check, async (subject, directory) => {
+    dump({ ...checkpointOptions(subject.pid, directory), afterwards: 'run' });
+    subject.signal(10);
+    await subject.expect(/checked/);
+    subject.signal(9);
+    await gone(subject.pid);
+    restore(restoreRequest(directory));
+    subject.signal(10);
+    await subject.expect(/checked\n(.*\n)*.*checked/);
+  });
 }
 
 export async function gone(pid: number): Promise<void> {
